@@ -1,0 +1,1 @@
+//! The binary interface; the only place where abi_stable types appear.

@@ -1,0 +1,42 @@
+//! What `check` found out about a target, step by step.
+
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StepResult {
+    Passed,
+    Failed,
+    /// Works, but a user should know something.
+    Warned,
+    /// Not tried, because an earlier step failed or the server has no such thing.
+    #[serde(other)]
+    Skipped,
+}
+
+/// One step: `reach`, `authenticate`, `list`, `write`, `read`, `replace`, `delete`, `names`, …
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckStep {
+    pub name: String,
+    pub result: StepResult,
+    /// What happened and, on failure, what to do; in words, without secrets.
+    pub detail: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CheckReport {
+    /// Server product and version as it names itself.
+    pub server: Option<String>,
+    pub steps: Vec<CheckStep>,
+}
+
+impl CheckReport {
+    pub fn add(&mut self, name: &str, result: StepResult, detail: impl Into<String>) {
+        self.steps.push(CheckStep { name: name.to_owned(), result, detail: detail.into() });
+    }
+
+    pub fn passed(&self) -> bool {
+        !self.steps.is_empty() && self.steps.iter().all(|s| s.result != StepResult::Failed)
+    }
+}
