@@ -10,8 +10,8 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 use crate::{
-    Attributes, Call, Capabilities, CheckReport, Digest, Entry, Error, Expect, Object, Page,
-    PublishRequest, Range, Result, Session, Sink, Source, Space, StageRequest, Staged, StagedInfo, TargetPath, Token,
+    Attributes, Call, Capabilities, CheckReport, Digest, Entry, Error, Expect, Object, Page, PublishRequest,
+    Range, Result, Session, Sink, Source, Space, StageRequest, Staged, StagedInfo, TargetPath, Token,
 };
 
 /// The values of the schema's `x-secret` options, apart from the options themselves.
@@ -81,8 +81,13 @@ pub trait Backend: Send + Sync + 'static {
     /// Sends the source's bytes to where no reader takes them for the file, missing directories made. On success
     /// all bytes are held by the server, durable if the capability says so. On error what the last checkpoint
     /// named stays. The same request again goes on from `resume`.
-    fn stage(&self, call: &Call, request: &StageRequest, source: Arc<dyn Source>, session: Arc<dyn Session>)
-    -> Result<Staged>;
+    fn stage(
+        &self,
+        call: &Call,
+        request: &StageRequest,
+        source: Arc<dyn Source>,
+        session: Arc<dyn Session>,
+    ) -> Result<Staged>;
 
     /// `NotFound` or `StaleToken` where nothing is staged under `token`.
     fn stat_staged(&self, call: &Call, token: &Token) -> Result<StagedInfo>;
@@ -141,7 +146,13 @@ pub trait Backend: Send + Sync + 'static {
     }
 
     /// A digest computed by the server, which reads the bytes once.
-    fn digest(&self, _call: &Call, _object: &Object, _algorithm: &str, _range: Option<Range>) -> Result<Digest> {
+    fn digest(
+        &self,
+        _call: &Call,
+        _object: &Object,
+        _algorithm: &str,
+        _range: Option<Range>,
+    ) -> Result<Digest> {
         Err(Error::unsupported("digests"))
     }
 
@@ -160,4 +171,3 @@ pub trait Backend: Send + Sync + 'static {
     /// Ends connections within `deadline`. Nothing is called afterwards.
     fn close(&self, _deadline: Duration) {}
 }
-

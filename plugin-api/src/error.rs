@@ -69,17 +69,47 @@ macro_rules! names {
 }
 
 names!(
-    NotFound, Exists, Denied, Unauthenticated, UntrustedPeer, Unreachable, Offline, TimedOut, Interrupted, Busy,
-    Locked, Throttled, NoSpace, Quota, ReadOnly, NameRefused, TooLarge, PreconditionFailed, StaleToken, Retained,
-    SourceChanged, Corrupt, Unsupported, InvalidConfig, Cancelled, Panicked, Other,
+    NotFound,
+    Exists,
+    Denied,
+    Unauthenticated,
+    UntrustedPeer,
+    Unreachable,
+    Offline,
+    TimedOut,
+    Interrupted,
+    Busy,
+    Locked,
+    Throttled,
+    NoSpace,
+    Quota,
+    ReadOnly,
+    NameRefused,
+    TooLarge,
+    PreconditionFailed,
+    StaleToken,
+    Retained,
+    SourceChanged,
+    Corrupt,
+    Unsupported,
+    InvalidConfig,
+    Cancelled,
+    Panicked,
+    Other,
 );
 
 impl ErrorKind {
     /// The retry class an error of this kind has unless the backend knows better.
     pub fn default_retry(&self) -> Retry {
         match self {
-            Self::Unreachable | Self::Offline | Self::TimedOut | Self::Interrupted | Self::Busy | Self::Locked
-            | Self::Throttled | Self::StaleToken => Retry::Now,
+            Self::Unreachable
+            | Self::Offline
+            | Self::TimedOut
+            | Self::Interrupted
+            | Self::Busy
+            | Self::Locked
+            | Self::Throttled
+            | Self::StaleToken => Retry::Now,
             _ => Retry::Never,
         }
     }
@@ -136,9 +166,11 @@ impl Error {
             Io::InvalidFilename => ErrorKind::NameRefused,
             Io::TimedOut => ErrorKind::TimedOut,
             Io::ConnectionRefused | Io::HostUnreachable | Io::NetworkUnreachable => ErrorKind::Unreachable,
-            Io::ConnectionReset | Io::ConnectionAborted | Io::BrokenPipe | Io::UnexpectedEof | Io::Interrupted => {
-                ErrorKind::Interrupted
-            }
+            Io::ConnectionReset
+            | Io::ConnectionAborted
+            | Io::BrokenPipe
+            | Io::UnexpectedEof
+            | Io::Interrupted => ErrorKind::Interrupted,
             Io::StaleNetworkFileHandle | Io::NetworkDown => ErrorKind::Offline,
             Io::ResourceBusy | Io::ExecutableFileBusy => ErrorKind::Busy,
             _ => ErrorKind::Other,

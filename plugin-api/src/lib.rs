@@ -26,5 +26,6 @@ pub use error::{Error, ErrorKind, Result, Retry};
 pub use metadata::{Metadata, Scheme};
 pub use path::TargetPath;
 pub use transfer::{
-    Expect, Object, PublishRequest, Range, ResumeFrom, Session, Sink, Source, StageRequest, Staged, StagedInfo, Token,
+    Expect, Object, PublishRequest, Range, ResumeFrom, Session, Sink, Source, StageRequest, Staged,
+    StagedInfo, Token,
 };

@@ -1,0 +1,1 @@
+//! The local databases: one catalog per target, one job database per job. SQLite.

@@ -1,0 +1,8 @@
+//! Image sets as trees, assembled from files and what formats say of them. Pure: no I/O, no clock.
+//!
+//! The same assembly serves the source (inventory) and a target (listing, manifest): any order of files gives the
+//! same chains.
+
+mod types;
+
+pub use types::{Chains, Evidence, Image, ImageFile, ImageSet, Other, Parent, Problem, Span};

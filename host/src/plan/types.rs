@@ -1,0 +1,189 @@
+//! The words of the planner.
+
+use std::collections::BTreeSet;
+
+use offsite_plugin_api::TargetPath;
+use serde::{Deserialize, Serialize};
+
+use crate::format::{Format, ImageKind};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    Copy,
+    Replace,
+    Delete,
+    Skip,
+}
+
+/// Why, for machines: stable, kebab-case in JSON. `plan` documents each; add as rules need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Code {
+    /// Not on the target.
+    New,
+    /// The target's file is the source's.
+    UpToDate,
+    /// The source changed since it was published.
+    Changed,
+    /// The target's file is damaged or was changed by somebody else.
+    Damaged,
+    /// On the target without a record: read back and adopted when it matches.
+    Adopt,
+    /// Held by a consolidated image of the target.
+    Covered,
+    /// The target's own consolidated image is kept.
+    Consolidated,
+    /// As `Covered` or `Consolidated`, supported by the catalog only.
+    Unproven,
+    /// Gone at the source for two scans (sync).
+    GoneAtSource,
+    /// Gone at the source, kept: the options do not delete.
+    Kept,
+    /// Gone at the source, but a rule forbids deleting it now.
+    Protected,
+    /// Above `max_delete`.
+    OverDeleteLimit,
+    /// Left out by the filter.
+    Filtered,
+    /// Left out by the policy.
+    BeforeBaseline,
+    /// Still being written, or another reason in the source.
+    NotSettled,
+    /// No format knows it.
+    NotRecognised,
+    /// The target cannot hold it (name, size).
+    Refused,
+    /// The server keeps it until a lock ends.
+    Retained,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FileAction {
+    Copy,
+    Replace,
+    Delete,
+    /// Compare with what is there, record it, send nothing.
+    Adopt,
+    Keep,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileStep {
+    pub action: FileAction,
+    /// Relative to the source's root.
+    pub path: TargetPath,
+    /// Relative to the target's root (differs by the policy's sub-folder).
+    pub target: TargetPath,
+    /// Bytes to send (copy, replace), compare (adopt) or free (delete).
+    pub bytes: u64,
+}
+
+/// One action on one image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    pub action: Action,
+    /// The anchor's path relative to the source's root.
+    pub image: TargetPath,
+    pub set: String,
+    pub format: Option<Format>,
+    /// Bytes this step sends (copy, replace) or frees (delete); 0 for a skip.
+    pub bytes: u64,
+    pub code: Code,
+    /// One sentence.
+    pub reason: String,
+    /// In the order of publishing (deleting); empty for most skips.
+    pub files: Vec<FileStep>,
+    /// Steps (indices into the plan) that must be complete before this one publishes or deletes.
+    pub after: Vec<usize>,
+    /// Copied as asked, but its ancestors are left out by the user's filter or policy.
+    pub not_restorable: bool,
+    /// Steps with one number are staged and verified together and published under one intent.
+    pub group: Option<u32>,
+}
+
+/// Something the user must see that is no step: a rule that held deletions back, a gap, a set in transition.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notice {
+    pub code: String,
+    pub text: String,
+    /// Makes the run end with exit code 3.
+    pub failing: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Totals {
+    pub copy: u64,
+    pub replace: u64,
+    pub delete: u64,
+    pub skip: u64,
+    /// Bytes to send.
+    pub bytes: u64,
+}
+
+/// Steps in an order whose every prefix keeps the laws; a step's `after` allows more in parallel.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    pub steps: Vec<Step>,
+    pub notices: Vec<Notice>,
+    pub totals: Totals,
+}
+
+/// What the user leaves out. Empty means everything.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Filter {
+    pub kinds: Vec<ImageKind>,
+    pub formats: Vec<Format>,
+    /// Globs on the anchor's path relative to the source.
+    pub include: Vec<String>,
+    pub exclude: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Policy {
+    NewImages,
+    NewSets,
+}
+
+/// A target's planning options, resolved and validated (sync with filter or policy was refused in `config`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Options {
+    pub sync: bool,
+    pub filter: Filter,
+    pub policy: Option<Policy>,
+    /// `{job} {host} {set} {date}` already known to be the only placeholders.
+    pub subfolder: Option<String>,
+    /// Share of managed images, 0 to 1.
+    pub max_delete: f64,
+    /// `--allow-deletes` for this run.
+    pub allow_deletes: bool,
+    pub include_other: bool,
+    /// Accept catalog-only evidence of a consolidation.
+    pub accept_unproven: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            sync: false,
+            filter: Filter::default(),
+            policy: None,
+            subfolder: None,
+            max_delete: 0.25,
+            allow_deletes: false,
+            include_other: false,
+            accept_unproven: false,
+        }
+    }
+}
+
+/// The identities present when a policy took effect.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Baseline {
+    pub images: BTreeSet<TargetPath>,
+    /// When it was taken, nanoseconds since the Unix epoch: for people.
+    pub taken_ns: i64,
+}

@@ -1,0 +1,1 @@
+//! Plugins: directories, inspection without loading, loading, registry.

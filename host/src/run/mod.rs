@@ -1,0 +1,1 @@
+//! Carrying a plan out: supervisor, worker, transfer, blocks, verify, retry, pace, priority.

@@ -1,0 +1,5 @@
+//! What is on a target: listing and manifest, claim marker, names, staging names, journalled swap.
+
+mod view;
+
+pub use view::{Recorded, TargetFile, TargetView, VerifyLevel};
