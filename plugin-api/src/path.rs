@@ -1,19 +1,20 @@
 //! Paths on a target: bytes, relative to the target's root, `/` between components.
 
 use std::fmt;
+use std::sync::Arc;
 
 use crate::{Error, ErrorKind, Result};
 
 /// A relative path of bytes. Never absolute, never with an empty component, `.`, `..`, NUL, CR or LF: whatever a
-/// server lists or a header names is checked here, once. The empty path is the target's root.
+/// server lists or a header names is checked here, once. The empty path is the target's root. Clones share the bytes: a
+/// million images are named in several lists at once.
 #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TargetPath(Vec<u8>);
+pub struct TargetPath(Arc<[u8]>);
 
 impl TargetPath {
     /// Errors: [`ErrorKind::NameRefused`] for anything that could leave the root or split a protocol line.
     pub fn new(bytes: impl Into<Vec<u8>>) -> Result<Self> {
-        let bytes = bytes.into();
-        let path = Self(bytes);
+        let path = Self(bytes.into().into());
         let refuse = |why: &str| Err(Error::new(ErrorKind::NameRefused, format!("the path {path:?} {why}")));
         if path.0.is_empty() {
             return Ok(path);
@@ -59,7 +60,7 @@ impl TargetPath {
             return None;
         }
         let end = self.0.iter().rposition(|&b| b == b'/').unwrap_or(0);
-        Some(Self(self.0[..end].to_vec()))
+        Some(Self(self.0[..end].into()))
     }
 
     /// This path with one more component (or several, `/` between them).
@@ -67,7 +68,8 @@ impl TargetPath {
         if self.is_root() {
             return Self::new(name.as_ref());
         }
-        let mut bytes = self.0.clone();
+        let mut bytes = Vec::with_capacity(self.0.len() + 1 + name.as_ref().len());
+        bytes.extend_from_slice(&self.0);
         bytes.push(b'/');
         bytes.extend_from_slice(name.as_ref());
         Self::new(bytes)
@@ -98,7 +100,7 @@ impl serde::Serialize for TargetPath {
         }
         match std::str::from_utf8(&self.0) {
             Ok(text) => serializer.serialize_str(text),
-            Err(_) => serde::Serialize::serialize(&self.0, serializer),
+            Err(_) => serde::Serialize::serialize(&*self.0, serializer),
         }
     }
 }

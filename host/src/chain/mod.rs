@@ -3,6 +3,8 @@
 //! The same assembly serves the source (inventory) and a target (listing, manifest): any order of files gives the
 //! same chains.
 
+mod member;
 mod types;
 
+pub use member::{Knowledge, Member, ProvenSpan};
 pub use types::{Chains, Evidence, Image, ImageFile, ImageSet, Other, Parent, Problem, Span};

@@ -58,6 +58,9 @@ pub enum Link {
     Id { id: String, parent: Option<String> },
     /// The name gives no order; within the set, by modification time.
     Time,
+    /// By the date in the name, which leaves no gap to see. `reverse`: the parent is the next later image instead of
+    /// the next earlier one (Veeam's reverse increments).
+    Moment { at: u64, reverse: bool },
 }
 
 /// What a format says about one file.
@@ -71,4 +74,10 @@ pub struct Recognised {
     pub kind: ImageKind,
     pub role: Role,
     pub link: Link,
+    /// Files that its header names as holding its content (a qcow2's external data file): they are parts of it.
+    #[serde(default)]
+    pub parts: Vec<TargetPath>,
+    /// Something its header shows that a user should know (marked corrupt, not closed cleanly), in words.
+    #[serde(default)]
+    pub note: Option<String>,
 }

@@ -1,0 +1,108 @@
+//! What earlier scans saw: the memory that lets files settle, and deletions be believed, across runs.
+//!
+//! The job database implements [`Observations`]; [`InMemory`] serves ad-hoc scans and tests. The trait moves everything
+//! at once, because a no-change scan of 100,000 files must cost one read of a table and no write.
+
+use std::collections::BTreeMap;
+
+use offsite_plugin_api::TargetPath;
+use serde::{Deserialize, Serialize};
+
+use crate::error::Result;
+
+/// What is remembered of one path.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seen {
+    /// Bytes.
+    pub size: u64,
+    /// Nanoseconds since the Unix epoch.
+    pub mtime_ns: i64,
+    pub ctime_ns: i64,
+    pub inode: u64,
+    /// When it was first seen exactly like this, nanoseconds since the Unix epoch.
+    pub since_ns: i64,
+    /// When it was first found absent, while it stays so.
+    pub absent_ns: Option<i64>,
+    /// What its header said when it was last read, so that it is read once per change. Opaque; store it as it is.
+    pub header: Option<Vec<u8>>,
+}
+
+/// Where the source was: the root's device and inode at the last good scan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    pub device: u64,
+    pub inode: u64,
+}
+
+/// Everything remembered of a source.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Remembered {
+    pub place: Option<Place>,
+    /// Sorted by path bytes, each path once.
+    pub files: Vec<(TargetPath, Seen)>,
+}
+
+/// What one scan adds to the memory; apply it in one transaction.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Learned {
+    pub place: Option<Place>,
+    /// Insert or replace.
+    pub put: Vec<(TargetPath, Seen)>,
+}
+
+impl Learned {
+    pub fn is_empty(&self) -> bool {
+        self.place.is_none() && self.put.is_empty()
+    }
+}
+
+/// The store of one source's observations.
+pub trait Observations {
+    /// Everything remembered, in one go.
+    fn load(&mut self) -> Result<Remembered>;
+
+    /// Remember this, in one transaction. Not called when there is nothing to remember.
+    fn save(&mut self, learned: &Learned) -> Result<()>;
+
+    /// (size, mtime, ctime) of the file when a target last published it: a file that still is like that is settled at
+    /// once, even where the observations were lost.
+    fn known_settled(&self, path: &TargetPath) -> Option<(u64, i64, i64)> {
+        let _ = path;
+        None
+    }
+
+    /// Paths that some target holds from this source: their absence is recorded even when no scan ever saw them.
+    fn known_paths(&self) -> Vec<TargetPath> {
+        Vec::new()
+    }
+}
+
+/// Observations that live as long as the value.
+#[derive(Clone, Debug, Default)]
+pub struct InMemory {
+    pub place: Option<Place>,
+    pub files: BTreeMap<TargetPath, Seen>,
+    /// What targets hold: path -> (size, mtime, ctime).
+    pub published: BTreeMap<TargetPath, (u64, i64, i64)>,
+}
+
+impl Observations for InMemory {
+    fn load(&mut self) -> Result<Remembered> {
+        let files = self.files.iter().map(|(path, seen)| (path.clone(), seen.clone())).collect();
+        Ok(Remembered { place: self.place, files })
+    }
+
+    fn save(&mut self, learned: &Learned) -> Result<()> {
+        self.place = learned.place.or(self.place);
+        self.files.extend(learned.put.iter().cloned());
+        Ok(())
+    }
+
+    fn known_settled(&self, path: &TargetPath) -> Option<(u64, i64, i64)> {
+        self.published.get(path).copied()
+    }
+
+    fn known_paths(&self) -> Vec<TargetPath> {
+        self.published.keys().cloned().collect()
+    }
+}
