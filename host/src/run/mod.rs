@@ -1,1 +1,3 @@
 //! Carrying a plan out: supervisor, worker, transfer, blocks, verify, retry, pace, priority.
+
+pub mod protocol;
