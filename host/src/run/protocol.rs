@@ -224,14 +224,7 @@ impl From<Failure> for Error {
             Kind::Backend(kind) => kind.default_retry(),
             _ => Retry::Never,
         };
-        Self {
-            kind,
-            what: failure.what,
-            on: failure.on,
-            source: failure.source,
-            hint: failure.hint,
-            retry,
-        }
+        Self { kind, what: failure.what, on: failure.on, source: failure.source, hint: failure.hint, retry }
     }
 }
 
@@ -293,7 +286,8 @@ mod tests {
     fn control_lines_read_as_documented() {
         let stop: Control = serde_json::from_str(r#"{"stop":"checkpoint"}"#).unwrap();
         assert_eq!(stop, Control::Stop(Stop::Checkpoint));
-        let secret = Control::Secret { name: "p".into(), value: Some(SecretText(Zeroizing::new("s3".into()))) };
+        let secret =
+            Control::Secret { name: "p".into(), value: Some(SecretText(Zeroizing::new("s3".into()))) };
         assert!(!format!("{secret:?}").contains("s3"));
     }
 }
