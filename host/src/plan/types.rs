@@ -1,10 +1,13 @@
 //! The words of the planner.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use offsite_plugin_api::TargetPath;
 use serde::{Deserialize, Serialize};
 
+use crate::chain::Span;
 use crate::format::{Format, ImageKind};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -56,6 +59,8 @@ pub enum Code {
     Refused,
     /// The server keeps it until a lock ends.
     Retained,
+    /// Waits for an ancestor that cannot be there yet.
+    Waiting,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,7 +69,9 @@ pub enum FileAction {
     Copy,
     Replace,
     Delete,
-    /// Compare with what is there, record it, send nothing.
+    /// Compare with what is there, record it, send nothing; where it differs, send it as `Replace` would. Where the
+    /// record has a digest and the target's entry is as recorded, the source is hashed and compared with that;
+    /// otherwise the target's file is read back and compared with the source.
     Adopt,
     Keep,
 }
@@ -86,19 +93,24 @@ pub struct Step {
     pub action: Action,
     /// The anchor's path relative to the source's root.
     pub image: TargetPath,
-    pub set: String,
+    /// The set's id at the source; empty for a file that belongs to none.
+    #[serde(with = "shared_text")]
+    pub set: Arc<str>,
     pub format: Option<Format>,
     /// Bytes this step sends (copy, replace) or frees (delete); 0 for a skip.
     pub bytes: u64,
     pub code: Code,
     /// One sentence.
-    pub reason: String,
-    /// In the order of publishing (deleting); empty for most skips.
+    pub reason: Cow<'static, str>,
+    /// In the order of publishing (deleting); empty for most skips. A skip's files are only ever `Adopt` or `Keep`.
     pub files: Vec<FileStep>,
     /// Steps (indices into the plan) that must be complete before this one publishes or deletes.
     pub after: Vec<usize>,
-    /// Copied as asked, but its ancestors are left out by the user's filter or policy.
+    /// Copied as asked, but its ancestors are left out by the user's filter or policy, or the source lacks them.
     pub not_restorable: bool,
+    /// The run of increments this image holds, where it is more than one and the plan knows it: to be recorded in the
+    /// manifest, because a closed format does not show it.
+    pub span: Option<Span>,
     /// Steps with one number are staged and verified together and published under one intent.
     pub group: Option<u32>,
 }
@@ -120,6 +132,21 @@ pub struct Totals {
     pub skip: u64,
     /// Bytes to send.
     pub bytes: u64,
+}
+
+/// A step's set: text shared by all steps of the set.
+mod shared_text {
+    use std::sync::Arc;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(text: &Arc<str>, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(text)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<str>, D::Error> {
+        String::deserialize(deserializer).map(Arc::from)
+    }
 }
 
 /// Steps in an order whose every prefix keeps the laws; a step's `after` allows more in parallel.

@@ -36,8 +36,9 @@ pub struct Recorded {
     pub level: VerifyLevel,
     /// What its format said when it was published, header facts included.
     pub recognised: Option<Recognised>,
-    /// Position of the image's set membership at publish: its set's id and the image's anchor.
+    /// The id of its set at the source, from the step that published it.
     pub set: String,
+    /// Its image's anchor relative to the source, from the step that published it.
     pub image: TargetPath,
 }
 
@@ -46,8 +47,17 @@ pub struct Recorded {
 pub struct TargetFile {
     pub entry: Entry,
     pub recorded: Option<Recorded>,
-    /// From the listing name, the record, or the header read back.
-    pub recognised: Option<Recognised>,
+    /// From the listing name or the header read back; `None` where the record's holds.
+    pub recognised: Option<Box<Recognised>>,
+}
+
+impl TargetFile {
+    /// What is known of it now: from its name or the header read back, else what was recorded.
+    pub fn recognised(&self) -> Option<&Recognised> {
+        self.recognised
+            .as_deref()
+            .or_else(|| self.recorded.as_ref().and_then(|r| r.recognised.as_ref()))
+    }
 }
 
 /// Everything the planner knows of a target.
