@@ -78,7 +78,13 @@ impl Template {
 
     /// The folder of one set. `set` is untrusted (it comes from file names): whatever could leave the folder or be
     /// refused by the server is replaced. `written_ns`: when the set's first image was written.
-    pub(crate) fn render(&self, names: &Names, set: &str, written_ns: Option<i64>, refused: &str) -> TargetPath {
+    pub(crate) fn render(
+        &self,
+        names: &Names,
+        set: &str,
+        written_ns: Option<i64>,
+        refused: &str,
+    ) -> TargetPath {
         let mut path = Vec::new();
         for folder in &self.folders {
             let mut name = String::new();

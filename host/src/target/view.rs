@@ -54,9 +54,7 @@ pub struct TargetFile {
 impl TargetFile {
     /// What is known of it now: from its name or the header read back, else what was recorded.
     pub fn recognised(&self) -> Option<&Recognised> {
-        self.recognised
-            .as_deref()
-            .or_else(|| self.recorded.as_ref().and_then(|r| r.recognised.as_ref()))
+        self.recognised.as_deref().or_else(|| self.recorded.as_ref().and_then(|r| r.recognised.as_ref()))
     }
 }
 
