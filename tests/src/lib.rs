@@ -1,1 +1,3 @@
+//! The harness: real chains, a folder that fails on demand, the law checker, and the program under test.
 
+pub mod fuse;
