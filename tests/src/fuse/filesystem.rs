@@ -12,9 +12,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fuser::{
-    BsdFileFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, LockOwner,
-    OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyOpen,
-    ReplyStatfs, ReplyWrite, Request, TimeOrNow, WriteFlags,
+    BsdFileFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo,
+    LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyEmpty,
+    ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, Request, TimeOrNow, WriteFlags,
 };
 
 use super::{Mode, Shared};
@@ -152,8 +152,11 @@ macro_rules! answer {
 
 impl Filesystem for MirrorFs {
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        answer!(reply, self.attr(&self.child(parent, name)?), |r: ReplyEntry, a: FileAttr| r
-            .entry(&TTL, &a, Generation(0)))
+        answer!(reply, self.attr(&self.child(parent, name)?), |r: ReplyEntry, a: FileAttr| r.entry(
+            &TTL,
+            &a,
+            Generation(0)
+        ))
     }
 
     fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
@@ -301,7 +304,16 @@ impl Filesystem for MirrorFs {
         )
     }
 
-    fn create(&self, _: &Request, parent: INodeNo, name: &OsStr, mode: u32, _: u32, flags: i32, reply: ReplyCreate) {
+    fn create(
+        &self,
+        _: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _: u32,
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
         answer!(
             reply,
             {
@@ -310,7 +322,13 @@ impl Filesystem for MirrorFs {
                 self.changed("create", &path);
                 Ok((self.attr(&path)?, self.keep(file)))
             },
-            |r: ReplyCreate, (a, fh)| r.created(&TTL, &a, Generation(0), FileHandle(fh), FopenFlags::FOPEN_KEEP_CACHE)
+            |r: ReplyCreate, (a, fh)| r.created(
+                &TTL,
+                &a,
+                Generation(0),
+                FileHandle(fh),
+                FopenFlags::FOPEN_KEEP_CACHE
+            )
         )
     }
 
@@ -432,9 +450,8 @@ impl Filesystem for MirrorFs {
                 self.gate()?;
                 rustix::fs::statvfs(&self.shared.root).map_err(|e| Errno::from_i32(e.raw_os_error()))
             },
-            |r: ReplyStatfs, s: rustix::fs::StatVfs| r.statfs(
-                s.f_blocks, s.f_bfree, s.f_bavail, s.f_files, s.f_ffree, 4096, 255, 4096
-            )
+            |r: ReplyStatfs, s: rustix::fs::StatVfs| r
+                .statfs(s.f_blocks, s.f_bfree, s.f_bavail, s.f_files, s.f_ffree, 4096, 255, 4096)
         )
     }
 }

@@ -62,7 +62,8 @@ impl Mirror {
             write_limit: Mutex::new(None),
         });
         let mut config = Config::default();
-        config.mount_options = vec![MountOption::FSName("offsite-mirror".into()), MountOption::DefaultPermissions];
+        config.mount_options =
+            vec![MountOption::FSName("offsite-mirror".into()), MountOption::DefaultPermissions];
         config.acl = SessionACL::All;
         config.n_threads = Some(4);
         let filesystem = filesystem::MirrorFs::new(shared.clone());
