@@ -61,7 +61,9 @@ impl Metadata {
         // RFC 3986 §3.1, lower case.
         let scheme_byte = |b: u8| plain(b) || b == b'+' || b == b'.';
         if self.schemes.iter().any(|s| {
-            !s.name.starts_with(|c: char| c.is_ascii_lowercase()) || s.name.len() > 32 || !s.name.bytes().all(scheme_byte)
+            !s.name.starts_with(|c: char| c.is_ascii_lowercase())
+                || s.name.len() > 32
+                || !s.name.bytes().all(scheme_byte)
         }) {
             return refuse("schemes", "must be lower-case URL schemes without the colon");
         }

@@ -32,7 +32,8 @@ fn framed(text: &[u8]) -> Vec<u8> {
 }
 
 fn good() -> serde_json::Value {
-    let mut value: serde_json::Value = serde_json::from_slice(__offsite_export::Exported::metadata()).unwrap();
+    let mut value: serde_json::Value =
+        serde_json::from_slice(__offsite_export::Exported::metadata()).unwrap();
     value["vendor"] = "V".into();
     value
 }

@@ -13,8 +13,8 @@ use zeroize::Zeroizing;
 use super::convert::{from_result, level, nanos, secret, secret_back, token, wire};
 use super::guard;
 use super::v1::{
-    CallTableV1, CallV1, Data, HostTableV1, HostV1, RangeV1, Res, SessionTableV1, SessionV1, SinkTableV1, SinkV1,
-    SourceTableV1, SourceV1,
+    CallTableV1, CallV1, Data, HostTableV1, HostV1, RangeV1, Res, SessionTableV1, SessionV1, SinkTableV1,
+    SinkV1, SourceTableV1, SourceV1,
 };
 use crate::{CallHost, Error, ErrorKind, Host, Level, Range, Result, Session, Sink, Source, Token};
 
@@ -130,7 +130,9 @@ mod host {
     }
 
     unsafe extern "C" fn state_get(data: Data, key: RStr<'_>) -> Res<ROption<RVec<u8>>> {
-        guard::result(|| unsafe { host(data) }.state_get(key.as_str()).map(|v| ROption::from(v.map(RVec::from))))
+        guard::result(|| {
+            unsafe { host(data) }.state_get(key.as_str()).map(|v| ROption::from(v.map(RVec::from)))
+        })
     }
 
     unsafe extern "C" fn state_put(data: Data, key: RStr<'_>, value: RSlice<'_, u8>) -> Res<()> {
@@ -163,7 +165,8 @@ impl Host for HostV1 {
     }
 
     fn invoke(&self, operation: &str, json: &str) -> Result<String> {
-        from_result(unsafe { (self.table.invoke)(self.data, operation.into(), json.into()) }).map(String::from)
+        from_result(unsafe { (self.table.invoke)(self.data, operation.into(), json.into()) })
+            .map(String::from)
     }
 }
 
@@ -177,7 +180,9 @@ mod source {
     }
 
     unsafe extern "C" fn read_at(data: Data, offset: u64, mut buf: RSliceMut<'_, u8>) -> Res<u64> {
-        guard::result(|| unsafe { get::<dyn Source>(data) }.read_at(offset, buf.as_mut_slice()).map(|n| n as u64))
+        guard::result(|| {
+            unsafe { get::<dyn Source>(data) }.read_at(offset, buf.as_mut_slice()).map(|n| n as u64)
+        })
     }
 }
 

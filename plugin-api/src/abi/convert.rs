@@ -12,12 +12,12 @@ use serde::de::DeserializeOwned;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::v1::{
-    DeleteV1, DigestV1, EntryV1, ErrorV1, ExpectV1, ObjectV1, PageV1, RangeV1, Res, ResumeFromV1, RetentionV1, SecretV1,
-    StageRequestV1, StagedInfoV1, StagedV1, TimestampV1,
+    DeleteV1, DigestV1, EntryV1, ErrorV1, ExpectV1, ObjectV1, PageV1, RangeV1, Res, ResumeFromV1,
+    RetentionV1, SecretV1, StageRequestV1, StagedInfoV1, StagedV1, TimestampV1,
 };
 use crate::{
-    Digest, Entry, EntryKind, Error, ErrorKind, Expect, Level, Object, Page, Range, Result, ResumeFrom, Retention, Retry,
-    Secrets, StageRequest, Staged, StagedInfo, TargetPath, Timestamp, Token,
+    Digest, Entry, EntryKind, Error, ErrorKind, Expect, Level, Object, Page, Range, Result, ResumeFrom,
+    Retention, Retry, Secrets, StageRequest, Staged, StagedInfo, TargetPath, Timestamp, Token,
 };
 
 /// A plain type as its record.
@@ -103,7 +103,11 @@ impl From<Error> for ErrorV1 {
             retry,
             after_ns,
             message: error.message().into(),
-            context: error.context().iter().map(|(k, v)| Tuple2(k.as_str().into(), v.as_str().into())).collect(),
+            context: error
+                .context()
+                .iter()
+                .map(|(k, v)| Tuple2(k.as_str().into(), v.as_str().into()))
+                .collect(),
             source: error.source_text().map(RString::from).into(),
         }
     }
@@ -212,7 +216,11 @@ impl TryFrom<EntryV1> for Entry {
             digests: digests(wire.digests),
             retention: wire.retention.into_option().map(Retention::from),
             class: wire.class.into_option().map(String::from),
-            extra: wire.extra.into_iter().map(|Tuple2(k, v)| (k.into(), v.into())).collect::<BTreeMap<String, String>>(),
+            extra: wire
+                .extra
+                .into_iter()
+                .map(|Tuple2(k, v)| (k.into(), v.into()))
+                .collect::<BTreeMap<String, String>>(),
         })
     }
 }
@@ -282,7 +290,10 @@ impl TryFrom<ObjectV1> for Object {
 
 impl From<&ResumeFrom> for ResumeFromV1 {
     fn from(resume: &ResumeFrom) -> Self {
-        Self { token: resume.token.0.as_slice().into(), ranges: resume.ranges.iter().copied().map(wire).collect() }
+        Self {
+            token: resume.token.0.as_slice().into(),
+            ranges: resume.ranges.iter().copied().map(wire).collect(),
+        }
     }
 }
 
@@ -393,7 +404,11 @@ pub(crate) fn secret_back(mut wire: RVec<u8>) -> Result<Zeroizing<String>> {
 }
 
 pub(crate) fn secrets(secrets: &Secrets) -> RVec<SecretV1> {
-    secrets.0.iter().map(|(name, value)| SecretV1 { name: name.as_str().into(), value: secret(value) }).collect()
+    secrets
+        .0
+        .iter()
+        .map(|(name, value)| SecretV1 { name: name.as_str().into(), value: secret(value) })
+        .collect()
 }
 
 pub(crate) fn secrets_back(wire: RVec<SecretV1>) -> Result<Secrets> {

@@ -12,13 +12,13 @@ use super::callbacks::{self, checked};
 use super::convert::{from_json, from_result, level, nanos, secrets, to_json};
 use super::guard;
 use super::v1::{
-    BackendV1, CallV1, Data, DeleteV1, ExpectV1, LogTableV1, LogV1, ObjectV1, OpenV1, PluginV1Ref, PublishRequestV1,
-    RangeV1, SinkV1, SourceV1, StageRequestV1,
+    BackendV1, CallV1, Data, DeleteV1, ExpectV1, LogTableV1, LogV1, ObjectV1, OpenV1, PluginV1Ref,
+    PublishRequestV1, RangeV1, SinkV1, SourceV1, StageRequestV1,
 };
 use crate::{
-    Attributes, Backend, Call, Capabilities, CheckReport, Digest, Entry, Error, ErrorKind, Expect, Host, Level, Metadata,
-    Object, Page, PublishRequest, Range, Result, Secrets, Session, Sink, Source, Space, StageRequest, Staged, StagedInfo,
-    TargetPath, Token,
+    Attributes, Backend, Call, Capabilities, CheckReport, Digest, Entry, Error, ErrorKind, Expect, Host,
+    Level, Metadata, Object, Page, PublishRequest, Range, Result, Secrets, Session, Sink, Source, Space,
+    StageRequest, Staged, StagedInfo, TargetPath, Token,
 };
 
 /// Takes what a plugin logs: its `tracing` events, its `log` records, its panics. Called from any thread.
@@ -70,7 +70,9 @@ impl LoadError {
     /// The long form, for `-v`: up to some hundred lines.
     pub fn details(&self) -> Option<&str> {
         match self {
-            Self::Header { details } | Self::LayoutMismatch { details } | Self::Start { details } => Some(details),
+            Self::Header { details } | Self::LayoutMismatch { details } | Self::Start { details } => {
+                Some(details)
+            }
             Self::NoLayout | Self::UnknownAbi { .. } => None,
         }
     }
@@ -128,9 +130,9 @@ impl Module {
             Err(error @ LibraryError::AbiInstability(_)) => {
                 Err(LoadError::LayoutMismatch { details: error.to_string() })
             }
-            Err(error @ (LibraryError::IncompatibleVersionNumber { .. } | LibraryError::ParseVersionError(_))) => {
-                Err(LoadError::UnknownAbi { found: error.to_string() })
-            }
+            Err(
+                error @ (LibraryError::IncompatibleVersionNumber { .. } | LibraryError::ParseVersionError(_)),
+            ) => Err(LoadError::UnknownAbi { found: error.to_string() }),
             Err(error) => Err(LoadError::Start { details: error.to_string() }),
         }
     }
@@ -290,18 +292,30 @@ impl Backend for Remote {
             let (found, needed) = (results.len(), items.len());
             return Err(Error::new(
                 ErrorKind::Corrupt,
-                format!("the plugin gave {found} results for {needed} deletions; what it deleted is not known"),
+                format!(
+                    "the plugin gave {found} results for {needed} deletions; what it deleted is not known"
+                ),
             ));
         }
         Ok(results.into_iter().map(from_result).collect())
     }
 
     fn copy(&self, c: &Call, from: &TargetPath, to: &TargetPath, expect: &Expect) -> Result<Entry> {
-        checked(remote!(self.copy(call(c), from.as_bytes().into(), to.as_bytes().into(), ExpectV1::from(expect))))
+        checked(remote!(self.copy(
+            call(c),
+            from.as_bytes().into(),
+            to.as_bytes().into(),
+            ExpectV1::from(expect)
+        )))
     }
 
     fn rename(&self, c: &Call, from: &TargetPath, to: &TargetPath, expect: &Expect) -> Result<Entry> {
-        checked(remote!(self.rename(call(c), from.as_bytes().into(), to.as_bytes().into(), ExpectV1::from(expect))))
+        checked(remote!(self.rename(
+            call(c),
+            from.as_bytes().into(),
+            to.as_bytes().into(),
+            ExpectV1::from(expect)
+        )))
     }
 
     fn make_dir(&self, c: &Call, path: &TargetPath) -> Result<()> {
@@ -327,7 +341,8 @@ impl Backend for Remote {
         sink: Option<Arc<dyn Sink>>,
     ) -> Result<String> {
         let (source, sink) = (source.map(SourceV1::from).into(), sink.map(SinkV1::from).into());
-        from_result(remote!(self.invoke(call(c), operation.into(), json.into(), source, sink))).map(String::from)
+        from_result(remote!(self.invoke(call(c), operation.into(), json.into(), source, sink)))
+            .map(String::from)
     }
 
     fn close(&self, deadline: Duration) {

@@ -34,7 +34,9 @@ pub fn parse_metadata_section(section: &[u8]) -> Result<Metadata> {
         return Err(corrupt(format!("section has only {} bytes", section.len())));
     };
     if *magic != MAGIC {
-        return Err(corrupt("section does not start as it must; another version of offsite-plugin-api made it".into()));
+        return Err(corrupt(
+            "section does not start as it must; another version of offsite-plugin-api made it".into(),
+        ));
     }
     let Some((length, rest)) = rest.split_first_chunk::<8>() else {
         return Err(corrupt("section ends before its length".into()));
@@ -47,8 +49,8 @@ pub fn parse_metadata_section(section: &[u8]) -> Result<Metadata> {
     let Some(text) = rest.get(..length as usize) else {
         return Err(corrupt(format!("has {} bytes where {length} were announced", rest.len())));
     };
-    let metadata: Metadata =
-        serde_json::from_slice(text).map_err(|e| corrupt("cannot be read".into()).with_source(e.to_string()))?;
+    let metadata: Metadata = serde_json::from_slice(text)
+        .map_err(|e| corrupt("cannot be read".into()).with_source(e.to_string()))?;
     metadata.validate()?;
     Ok(metadata)
 }

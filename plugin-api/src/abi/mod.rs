@@ -18,25 +18,25 @@ mod meta;
 mod plugin;
 mod v1;
 
+pub use meta::{MAGIC, META_MAX, META_SECTION, TRIPLE, parse_metadata_section};
 #[doc(hidden)]
 pub use meta::{StaticMeta, section, section_len, text};
-pub use meta::{MAGIC, META_MAX, META_SECTION, TRIPLE, parse_metadata_section};
 pub use plugin::Export;
 
 /// ABI versions a plugin built with this crate exports, newest first; the versions a host built with it can load.
 pub const ABI_VERSIONS: &[u32] = &[1];
 
-/// The symbol, NUL-terminated, of a library's module header; its value is an [`AbiHeaderRef`].
-pub use abi_stable::library::ROOT_MODULE_LOADER_NAME_WITH_NUL as MODULE_SYMBOL;
 /// What a library's module symbol holds, for [`host::Module::from_header`].
 #[cfg(feature = "host")]
 pub use abi_stable::library::AbiHeaderRef;
+/// The symbol, NUL-terminated, of a library's module header; its value is an [`AbiHeaderRef`].
+pub use abi_stable::library::ROOT_MODULE_LOADER_NAME_WITH_NUL as MODULE_SYMBOL;
 
 /// What `export_backend!` expands to; not for direct use.
 #[doc(hidden)]
 pub mod __private {
     pub use abi_stable::library::LibHeader;
-    use abi_stable::library::{CheckTypeLayout, RootModuleResult, __call_root_module_loader};
+    use abi_stable::library::{__call_root_module_loader, CheckTypeLayout, RootModuleResult};
 
     use super::plugin::{Export, root};
     use super::v1::PluginV1Ref;

@@ -7,18 +7,17 @@ use std::time::Duration;
 use abi_stable::prefix_type::PrefixTypeTrait;
 use abi_stable::std_types::{ROption, RResult, RSlice, RStr, RString, RVec};
 
-use super::convert::{
-    digests, from_json, list, path, secrets_back, to_json, to_result, token,
-};
+use super::convert::{digests, from_json, list, path, secrets_back, to_json, to_result, token};
 use super::guard::{self, Panic};
 use super::v1::{
-    BackendTableV1, BackendV1, CallV1, Data, DeleteV1, DigestV1, EntryV1, ErrorV1, ExpectV1, LogV1, ObjectV1, OpenV1,
-    PageV1, PluginV1, PluginV1Ref, PublishRequestV1, RangeV1, Res, SessionV1, SinkV1, SourceV1, StageRequestV1,
-    StagedInfoV1, StagedV1,
+    BackendTableV1, BackendV1, CallV1, Data, DeleteV1, DigestV1, EntryV1, ErrorV1, ExpectV1, LogV1, ObjectV1,
+    OpenV1, PageV1, PluginV1, PluginV1Ref, PublishRequestV1, RangeV1, Res, SessionV1, SinkV1, SourceV1,
+    StageRequestV1, StagedInfoV1, StagedV1,
 };
 use super::{callbacks, log};
 use crate::{
-    Backend, Call, Error, ErrorKind, Opened, Plugin, PublishRequest, Range, Result, Sink, Source, StageRequest,
+    Backend, Call, Error, ErrorKind, Opened, Plugin, PublishRequest, Range, Result, Sink, Source,
+    StageRequest,
 };
 
 /// What `export_backend!` makes of a vendor's plugin.
@@ -78,7 +77,8 @@ unsafe fn with<T, W: From<T>>(data: Data, f: impl FnOnce(&dyn Backend) -> Result
     // SAFETY: the caller's promise.
     let exported = unsafe { &*(data as *const Exported) };
     if let Some(panic) = exported.poison.get() {
-        let message = format!("this target's plugin panicked earlier ({}) and takes no more calls", panic.message);
+        let message =
+            format!("this target's plugin panicked earlier ({}) and takes no more calls", panic.message);
         let error = Error::new(ErrorKind::Panicked, message);
         return to_result::<T, W>(Err(match &panic.place {
             Some(place) => error.with_context("at", place),
@@ -151,7 +151,11 @@ unsafe extern "C" fn list_dir(
     recursive: bool,
     page: ROption<RSlice<'_, u8>>,
 ) -> Res<PageV1> {
-    unsafe { with(data, |b| b.list(&call(wire), &path(&dir)?, recursive, page.into_option().as_ref().map(RSlice::as_slice))) }
+    unsafe {
+        with(data, |b| {
+            b.list(&call(wire), &path(&dir)?, recursive, page.into_option().as_ref().map(RSlice::as_slice))
+        })
+    }
 }
 
 unsafe extern "C" fn stat(data: Data, wire: CallV1, name: RSlice<'_, u8>) -> Res<EntryV1> {
@@ -195,7 +199,12 @@ unsafe extern "C" fn discard(data: Data, wire: CallV1, name: RSlice<'_, u8>) -> 
     unsafe { with(data, |b| b.discard(&call(wire), &token(&name)?)) }
 }
 
-unsafe extern "C" fn publish(data: Data, wire: CallV1, request: PublishRequestV1, source: SourceV1) -> Res<EntryV1> {
+unsafe extern "C" fn publish(
+    data: Data,
+    wire: CallV1,
+    request: PublishRequestV1,
+    source: SourceV1,
+) -> Res<EntryV1> {
     unsafe {
         with(data, |b| {
             let request = PublishRequest {
