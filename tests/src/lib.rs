@@ -1,3 +1,7 @@
 //! The harness: real chains, a folder that fails on demand, the law checker, and the program under test.
 
 pub mod fuse;
+pub mod law;
+pub mod program;
+pub mod qemu;
+pub mod sandbox;
