@@ -1,0 +1,78 @@
+//! Finds the `offsite` binary and the plugin libraries that the tests run, building them first.
+//!
+//! A test binary does not depend on a plugin as a crate (that would link it in), so cargo does not build the
+//! libraries for it. They are built here, by cargo itself, into the target directory and profile that the tests
+//! run from: once per process, and under nextest, where each test is a process, once per run.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use rustix::fs::{FlockOperation, flock};
+
+/// What is built: the binary and every plugin that the tests load.
+const PACKAGES: &[&str] = &["offsite", "offsite-plugin-folder", "offsite-plugin-chaos"];
+
+/// The directory of the built artefacts (`target/debug`): `offsite` and `liboffsite_plugin_*.so` are in it.
+pub fn artefacts() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let directory = profile_directory();
+        let lock = std::fs::File::create(directory.join(".offsite-tests.lock")).expect("a lock file can be made");
+        flock(&lock, FlockOperation::LockExclusive).expect("a lock can be waited for");
+        let stamp = directory.join(".offsite-tests.built");
+        let run = std::env::var("NEXTEST_RUN_ID").ok();
+        if run.is_none() || std::fs::read_to_string(&stamp).ok() != run {
+            build(&directory);
+            if let Some(run) = run {
+                std::fs::write(&stamp, run).expect("the target directory is writable");
+            }
+        }
+        directory
+    })
+}
+
+/// The `offsite` program.
+pub fn offsite() -> PathBuf {
+    artefacts().join("offsite")
+}
+
+/// The library of the plugin with this id: `folder`, `chaos`.
+pub fn plugin(id: &str) -> PathBuf {
+    artefacts().join(format!("liboffsite_plugin_{id}.so"))
+}
+
+/// The repository's top directory.
+pub fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests crate is inside the workspace")
+}
+
+/// A cargo command in the repository, free of what the outer cargo set for this process.
+pub fn cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(repository()).env_remove("CARGO_MANIFEST_DIR").env_remove("CARGO_PKG_NAME");
+    command
+}
+
+fn build(directory: &Path) {
+    let target = directory.parent().expect("a profile's directory is inside the target directory");
+    let profile = match directory.file_name().and_then(|n| n.to_str()) {
+        None | Some("debug") => "dev",
+        Some(name) => name,
+    };
+    let mut command = cargo();
+    command.args(["build", "--quiet", "--locked", "--profile", profile, "--target-dir"]).arg(target);
+    for package in PACKAGES {
+        command.args(["--package", package]);
+    }
+    let output = command.output().expect("cargo can be started");
+    assert!(output.status.success(), "building failed:\n{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Where this test's executable was built: its directory, or that one's parent for `deps` and `examples`.
+fn profile_directory() -> PathBuf {
+    let executable = std::env::current_exe().expect("a process knows its executable");
+    let directory = executable.parent().expect("an executable is in a directory");
+    let inner = matches!(directory.file_name().and_then(|n| n.to_str()), Some("deps" | "examples"));
+    if inner { directory.parent().expect("`deps` is in a directory").to_owned() } else { directory.to_owned() }
+}
