@@ -18,7 +18,8 @@ pub fn artefacts() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {
         let directory = profile_directory();
-        let lock = std::fs::File::create(directory.join(".offsite-tests.lock")).expect("a lock file can be made");
+        let lock =
+            std::fs::File::create(directory.join(".offsite-tests.lock")).expect("a lock file can be made");
         flock(&lock, FlockOperation::LockExclusive).expect("a lock can be waited for");
         let stamp = directory.join(".offsite-tests.built");
         let run = std::env::var("NEXTEST_RUN_ID").ok();
@@ -74,5 +75,9 @@ fn profile_directory() -> PathBuf {
     let executable = std::env::current_exe().expect("a process knows its executable");
     let directory = executable.parent().expect("an executable is in a directory");
     let inner = matches!(directory.file_name().and_then(|n| n.to_str()), Some("deps" | "examples"));
-    if inner { directory.parent().expect("`deps` is in a directory").to_owned() } else { directory.to_owned() }
+    if inner {
+        directory.parent().expect("`deps` is in a directory").to_owned()
+    } else {
+        directory.to_owned()
+    }
 }
