@@ -48,7 +48,10 @@ fn build(flags: &Flags, base: &Path, found: &mut Vec<Problem>) -> Job {
         found.push(Problem::flag("--to", "is missing").hint("name one to three targets"));
     }
     if flags.to.len() > 3 {
-        let problem = Problem::flag("--to", format!("was given {} times; a job has one to three targets", flags.to.len()));
+        let problem = Problem::flag(
+            "--to",
+            format!("was given {} times; a job has one to three targets", flags.to.len()),
+        );
         found.push(problem.hint("add a second job for the others"));
     }
     let mut targets: Vec<Target> = Vec::new();
@@ -56,7 +59,10 @@ fn build(flags: &Flags, base: &Path, found: &mut Vec<Problem>) -> Job {
         match url::normalise(text, base) {
             Ok(url) => {
                 if let Some(other) = targets.iter().find(|t| t.url == url) {
-                    found.push(Problem::flag("--to", format!("'{url}' is already the place of {}", other.name)));
+                    found.push(Problem::flag(
+                        "--to",
+                        format!("'{url}' is already the place of {}", other.name),
+                    ));
                 }
                 targets.push(Target { name: format!("target{}", index + 1), url, ..template.clone() });
             }
@@ -150,7 +156,11 @@ fn plan(flags: &Flags, found: &mut Vec<Problem>) -> Options {
         ..default
     };
     for (key, what, hint) in target::clashes(&options) {
-        let key = if key == "filter" { "--kind/--format/--include/--exclude".to_owned() } else { format!("--{key}") };
+        let key = if key == "filter" {
+            "--kind/--format/--include/--exclude".to_owned()
+        } else {
+            format!("--{key}")
+        };
         found.push(Problem::flag(&key, what).hint(hint));
     }
     options
@@ -162,7 +172,8 @@ fn options(texts: &[String], found: &mut Vec<Problem>) -> serde_json::Value {
         match text.split_once('=').filter(|(key, _)| !key.is_empty()) {
             None => found.push(Problem::flag("--option", format!("'{text}' is not KEY=VALUE"))),
             Some((key, _)) if secrets::looks_secret(key) => {
-                let problem = Problem::flag("--option", format!("'{key}' is a secret and does not belong here"));
+                let problem =
+                    Problem::flag("--option", format!("'{key}' is a secret and does not belong here"));
                 found.push(problem.hint(format!("use --credential {key}=env:VARIABLE or {key}=file:PATH")));
             }
             Some((key, value)) => {

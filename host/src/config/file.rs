@@ -20,7 +20,13 @@ pub const SETTLE: Duration = Duration::from_secs(30);
 
 /// Reads and checks a configuration file. Nothing but the file itself is opened.
 pub fn load(path: &Path) -> Result<Vec<Job>, Problems> {
-    let failed = |what: String| Problem { file: Some(path.to_owned()), line: None, key: String::new(), what, hint: None };
+    let failed = |what: String| Problem {
+        file: Some(path.to_owned()),
+        line: None,
+        key: String::new(),
+        what,
+        hint: None,
+    };
     let text = std::fs::metadata(path)
         .and_then(|meta| match meta.len() {
             n if n > LONGEST => Err(std::io::Error::other("it is larger than 4 MiB")),

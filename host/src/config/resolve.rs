@@ -39,8 +39,9 @@ pub async fn secret(target: &str, name: &str, reference: &SecretRef) -> Result<Z
     };
     let bytes = match reference {
         SecretRef::Env(var) => {
-            let value = std::env::var_os(var)
-                .ok_or_else(|| fail("it is not set".to_owned()).hint(format!("export {var} before the run")))?;
+            let value = std::env::var_os(var).ok_or_else(|| {
+                fail("it is not set".to_owned()).hint(format!("export {var} before the run"))
+            })?;
             Zeroizing::new(std::os::unix::ffi::OsStringExt::into_vec(value))
         }
         SecretRef::File(path) => file(path).map_err(|(why, hint)| match hint {

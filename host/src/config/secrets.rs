@@ -37,7 +37,9 @@ fn reference(section: &Section<'_>, name: &str, value: &Spanned<DeValue<'_>>) ->
     let at = value.span().start;
     let Some(table) = value.get_ref().as_table() else {
         let what = match value.get_ref() {
-            DeValue::String(_) => "holds a secret in clear; the configuration names only where a secret comes from",
+            DeValue::String(_) => {
+                "holds a secret in clear; the configuration names only where a secret comes from"
+            }
             _ => "must be a table that names where the secret comes from",
         };
         section.note(section.problem(name, at, what).hint(instead(name)));
@@ -53,7 +55,9 @@ fn reference(section: &Section<'_>, name: &str, value: &Spanned<DeValue<'_>>) ->
     };
     let text = from.get_ref().as_str();
     match (key.get_ref().as_ref(), text) {
-        ("env", Some(var)) if !var.is_empty() && !var.contains(['=', '\0']) => Some(SecretRef::Env(var.to_owned())),
+        ("env", Some(var)) if !var.is_empty() && !var.contains(['=', '\0']) => {
+            Some(SecretRef::Env(var.to_owned()))
+        }
         ("file", Some(path)) if !path.is_empty() => {
             Some(SecretRef::File(super::url::directory(path, section.notes().base)))
         }
@@ -68,8 +72,7 @@ fn reference(section: &Section<'_>, name: &str, value: &Spanned<DeValue<'_>>) ->
 
 fn command(value: &Spanned<DeValue<'_>>) -> Option<Vec<String>> {
     let items = value.get_ref().as_array()?;
-    let words: Option<Vec<String>> =
-        items.iter().map(|i| i.get_ref().as_str().map(str::to_owned)).collect();
+    let words: Option<Vec<String>> = items.iter().map(|i| i.get_ref().as_str().map(str::to_owned)).collect();
     words.filter(|w| w.first().is_some_and(|program| !program.is_empty()))
 }
 

@@ -3,8 +3,8 @@
 
 use std::cell::RefCell;
 
-use toml::de::{DeTable, DeValue};
 use toml::Spanned;
+use toml::de::{DeTable, DeValue};
 
 use super::problem::{Problem, Text};
 

@@ -86,7 +86,11 @@ fn bandwidth(section: &Section<'_>) -> Bandwidth {
                     let part = Section::new(t, item.span().start, table.key("windows"), section.notes());
                     windows.extend(window(&part));
                 }
-                None => table.wrong("windows", item, "must be { days = \"mon-fri\", from = \"08:00\", to = \"18:00\", rate = \"10MiB\" }"),
+                None => table.wrong(
+                    "windows",
+                    item,
+                    "must be { days = \"mon-fri\", from = \"08:00\", to = \"18:00\", rate = \"10MiB\" }",
+                ),
             }
         }
         if value.get_ref().as_array().is_none() {
@@ -224,7 +228,11 @@ pub(super) fn policy(text: &str) -> Result<Policy, String> {
 
 pub(super) fn image_kind(text: &str) -> Result<crate::format::ImageKind, String> {
     use crate::format::ImageKind::{Base, Differential, Incremental};
-    word(text, "kind of image", &[("base", Base), ("incremental", Incremental), ("differential", Differential)])
+    word(
+        text,
+        "kind of image",
+        &[("base", Base), ("incremental", Incremental), ("differential", Differential)],
+    )
 }
 
 pub(super) fn format(text: &str) -> Result<Format, String> {

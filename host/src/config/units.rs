@@ -85,7 +85,9 @@ pub fn days(text: &str) -> Result<Vec<u8>, String> {
     let wrong = || format!("'{text}' names no days; write for example mon-fri, sat,sun or all");
     let day = |name: &str| {
         let name = name.trim().to_ascii_lowercase();
-        DAYS.iter().position(|d| name.len() >= 3 && (name == *d || full(d).starts_with(&name))).ok_or_else(wrong)
+        DAYS.iter()
+            .position(|d| name.len() >= 3 && (name == *d || full(d).starts_with(&name)))
+            .ok_or_else(wrong)
     };
     if matches!(text.trim(), "all" | "*" | "every") {
         return Ok((0..7).collect());
@@ -124,9 +126,14 @@ mod tests {
 
     #[test]
     fn sizes_and_rates_read_as_written() {
-        for (text, bytes) in
-            [("0", 0), ("512", 512), ("64KiB", 65536), ("1.5 GB", 1_500_000_000), ("2M", 2 << 20), ("1TiB", 1 << 40)]
-        {
+        for (text, bytes) in [
+            ("0", 0),
+            ("512", 512),
+            ("64KiB", 65536),
+            ("1.5 GB", 1_500_000_000),
+            ("2M", 2 << 20),
+            ("1TiB", 1 << 40),
+        ] {
             assert_eq!(size(text), Ok(bytes), "{text}");
         }
         assert_eq!(rate("10MB/s"), Ok(10_000_000));

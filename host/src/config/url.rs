@@ -51,7 +51,8 @@ fn refuse_password(url: &str) -> Result<(), (String, Option<String>)> {
     };
     let query = url.split_once('?').map_or("", |(_, query)| query);
     let in_query = query.split('&').any(|pair| {
-        pair.split_once('=').is_some_and(|(key, value)| !value.is_empty() && super::secrets::looks_secret(key))
+        pair.split_once('=')
+            .is_some_and(|(key, value)| !value.is_empty() && super::secrets::looks_secret(key))
     });
     if in_user || in_query {
         return Err(("contains a password".to_owned(), Some(hint.to_owned())));
@@ -73,9 +74,10 @@ pub fn local_path(url: &str) -> Option<PathBuf> {
         None => Some(PathBuf::from(url)),
         Some("file" | "folder") => {
             let rest = url.split_once(':').map_or("", |(_, rest)| rest);
-            let rest = rest.strip_prefix("//localhost/").map(|p| format!("/{p}")).unwrap_or_else(|| {
-                rest.strip_prefix("//").unwrap_or(rest).to_owned()
-            });
+            let rest = rest
+                .strip_prefix("//localhost/")
+                .map(|p| format!("/{p}"))
+                .unwrap_or_else(|| rest.strip_prefix("//").unwrap_or(rest).to_owned());
             let decoded = percent_encoding::percent_decode_str(&rest).collect::<Vec<u8>>();
             let name: std::ffi::OsString = std::os::unix::ffi::OsStringExt::from_vec(decoded);
             Some(PathBuf::from(name))
