@@ -1,1 +1,106 @@
-//! The local databases: one catalog per target, one job database per job. SQLite.
+//! The local databases: one [`Catalog`] per target, one [`JobDb`] per job. SQLite; no SQL outside this folder.
+//!
+//! A catalog remembers what was published, what is staged, what was about to change (intents), and what was learned of
+//! the target. Losing it costs time, never data. Facts that must agree change in one transaction. Commits that a power
+//! cut must not lose (checkpoints, intents, publishes) wait for the disk; the others do not.
+
+mod baseline;
+mod database;
+mod facts;
+mod intents;
+mod job;
+mod place;
+mod published;
+mod runs;
+mod staged;
+
+pub use intents::{Intent, IntentKind, IntentStep, PublishStep, Was};
+pub use job::JobDb;
+pub use place::{catalog_path, job_path};
+pub use published::{Published, RecognisedBytes};
+pub use runs::RunRecord;
+pub use staged::{Identity, StagedFile};
+
+use std::path::{Path, PathBuf};
+
+use crate::error::Result;
+use database::Database;
+
+/// One target's catalog. Safe to share between threads; each call is one transaction.
+pub struct Catalog {
+    db: Database,
+}
+
+impl Catalog {
+    /// Opens the catalog, made when it does not exist. A damaged one is moved aside (see [`Catalog::moved_aside`]) and
+    /// counts as lost. Errors: `State` when it was made by a newer version or cannot be opened.
+    pub fn open(path: &Path) -> Result<Self> {
+        Ok(Self { db: Database::open(path, SCHEMA)? })
+    }
+
+    /// For what must change nothing (`offsite plan`): the catalog if it exists and is sound, else an empty one in memory.
+    pub fn peek(path: &Path) -> Result<Self> {
+        Ok(Self { db: Database::peek(path, SCHEMA)? })
+    }
+
+    /// An empty catalog that ends with this value.
+    pub fn in_memory() -> Result<Self> {
+        Ok(Self { db: Database::in_memory(SCHEMA)? })
+    }
+
+    /// Whether this catalog was empty when opened: new, or lost.
+    pub fn is_new(&self) -> bool {
+        self.db.is_new()
+    }
+
+    /// Where a damaged predecessor was moved when this one was opened.
+    pub fn moved_aside(&self) -> Option<&PathBuf> {
+        self.db.moved_aside()
+    }
+}
+
+/// One batch per version: `SCHEMA[n]` takes a database from version n to n + 1. Never change one that was released.
+const SCHEMA: &[&str] = &["
+CREATE TABLE published (
+    path BLOB PRIMARY KEY, size INTEGER NOT NULL, blake3 BLOB,
+    source_mtime INTEGER NOT NULL, source_ctime INTEGER NOT NULL, source_inode INTEGER NOT NULL,
+    version TEXT, mtime INTEGER, mtime_precision INTEGER, level INTEGER NOT NULL, recognised BLOB,
+    set_id TEXT NOT NULL, image BLOB NOT NULL, source BLOB
+) WITHOUT ROWID;
+CREATE INDEX published_set ON published (set_id);
+CREATE TABLE staged (
+    id INTEGER PRIMARY KEY, path BLOB NOT NULL UNIQUE, source BLOB NOT NULL, token BLOB, staging BLOB NOT NULL,
+    size INTEGER NOT NULL, mtime INTEGER NOT NULL, ctime INTEGER NOT NULL, inode INTEGER NOT NULL,
+    attributes TEXT NOT NULL, ranges BLOB NOT NULL, durable INTEGER NOT NULL, block_size INTEGER NOT NULL,
+    blake3 BLOB, complete INTEGER NOT NULL, level INTEGER
+);
+CREATE TABLE staged_block (
+    staged INTEGER NOT NULL, block INTEGER NOT NULL, hash BLOB NOT NULL, PRIMARY KEY (staged, block)
+) WITHOUT ROWID;
+CREATE TABLE intent (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, set_id TEXT NOT NULL, total INTEGER NOT NULL,
+    begun INTEGER NOT NULL
+);
+CREATE TABLE intent_step (
+    intent INTEGER NOT NULL, step INTEGER NOT NULL, path BLOB NOT NULL, body TEXT NOT NULL,
+    PRIMARY KEY (intent, step)
+) WITHOUT ROWID;
+CREATE INDEX intent_step_path ON intent_step (path);
+CREATE TABLE manifest (hash TEXT PRIMARY KEY, sequence INTEGER NOT NULL, digest BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE unwritten_set (set_id TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE span (image BLOB PRIMARY KEY, first INTEGER NOT NULL, last INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE accepted (image BLOB PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE baseline (policy TEXT PRIMARY KEY, taken INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE baseline_image (
+    policy TEXT NOT NULL, image BLOB NOT NULL, PRIMARY KEY (policy, image)
+) WITHOUT ROWID;
+CREATE TABLE fact (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE run (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, run_id TEXT NOT NULL, target TEXT NOT NULL, started INTEGER NOT NULL,
+    ended INTEGER, outcome TEXT, images INTEGER NOT NULL, deleted INTEGER NOT NULL, failed INTEGER NOT NULL,
+    sent INTEGER NOT NULL, error TEXT, UNIQUE (run_id, target)
+);
+"];
+
+
+

@@ -1,0 +1,242 @@
+//! One SQLite file: opened, upgraded, refused when it is newer than this program, moved aside when it is damaged.
+//!
+//! WAL, so that `status` reads while a worker writes. `synchronous` is FULL for commits that a power cut must not lose and
+//! NORMAL for the others; a later FULL commit makes the earlier ones durable too, because the log is one file.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+
+use crate::error::{Error, Kind, Result};
+
+/// Whether a commit waits for the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sync {
+    Full,
+    Lazy,
+}
+
+pub(super) struct Database {
+    connection: Mutex<Connection>,
+    full: AtomicBool,
+    path: Option<PathBuf>,
+    new: bool,
+    moved_aside: Option<PathBuf>,
+}
+
+enum Opened {
+    Good(Connection, bool),
+    Damaged(rusqlite::Error),
+}
+
+impl Database {
+    pub fn open(path: &Path, schema: &[&str]) -> Result<Self> {
+        if let Some(dir) = path.parent() {
+            std::fs::create_dir_all(dir).map_err(|e| {
+                Error::new(Kind::State, "cannot make the state directory")
+                    .on(dir.display().to_string())
+                    .because(e)
+                    .hint("give a writable directory with --state-dir")
+            })?;
+        }
+        let mut moved_aside = None;
+        if bad_mark(path).exists() {
+            moved_aside = Some(move_aside(path)?);
+        }
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+            | OpenFlags::SQLITE_OPEN_CREATE
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let (connection, new) = match connect(path, flags, schema)? {
+            Opened::Good(connection, new) => (connection, new),
+            Opened::Damaged(_) => {
+                moved_aside = Some(move_aside(path)?);
+                match connect(path, flags, schema)? {
+                    Opened::Good(connection, new) => (connection, new),
+                    Opened::Damaged(error) => return Err(failed(Some(path), "cannot make", &error)),
+                }
+            }
+        };
+        Ok(Self::with(connection, Some(path.to_owned()), new, moved_aside))
+    }
+
+    pub fn peek(path: &Path, schema: &[&str]) -> Result<Self> {
+        if !path.exists() || bad_mark(path).exists() {
+            return Self::in_memory(schema);
+        }
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        match connect(path, flags, schema)? {
+            Opened::Good(connection, new) => Ok(Self::with(connection, Some(path.to_owned()), new, None)),
+            Opened::Damaged(_) => Self::in_memory(schema),
+        }
+    }
+
+    pub fn in_memory(schema: &[&str]) -> Result<Self> {
+        match prepare(Connection::open_in_memory().map_err(|e| failed(None, "cannot make", &e))?, None, schema)? {
+            Opened::Good(connection, new) => Ok(Self::with(connection, None, new, None)),
+            Opened::Damaged(error) => Err(failed(None, "cannot make", &error)),
+        }
+    }
+
+    fn with(connection: Connection, path: Option<PathBuf>, new: bool, moved_aside: Option<PathBuf>) -> Self {
+        Self { connection: Mutex::new(connection), full: AtomicBool::new(true), path, new, moved_aside }
+    }
+
+    pub fn is_new(&self) -> bool {
+        self.new
+    }
+
+    pub fn moved_aside(&self) -> Option<&PathBuf> {
+        self.moved_aside.as_ref()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Connection> {
+        // A panic while it was held unwound the transaction, which rolled back: the connection is sound.
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs `act` on a consistent view.
+    pub fn read<T>(&self, act: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {
+        let mut connection = self.lock();
+        let inner = || {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Deferred)?;
+            act(&transaction)
+        };
+        inner().map_err(|e| self.failed("cannot read", &e))
+    }
+
+    /// Runs `act` as one transaction.
+    pub fn write<T>(
+        &self,
+        sync: Sync,
+        act: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T> {
+        let mut connection = self.lock();
+        let inner = || {
+            let full = sync == Sync::Full;
+            if self.full.swap(full, Ordering::Relaxed) != full {
+                connection.pragma_update(None, "synchronous", if full { "FULL" } else { "NORMAL" })?;
+            }
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let value = act(&transaction)?;
+            transaction.commit()?;
+            Ok(value)
+        };
+        inner().map_err(|e| self.failed("cannot write", &e))
+    }
+
+    /// A damage found in the middle of a run is remembered, so that the next run moves the file aside.
+    fn failed(&self, what: &str, error: &rusqlite::Error) -> Error {
+        if let Some(path) = &self.path
+            && is_damage(error)
+        {
+            let _ = std::fs::write(bad_mark(path), error.to_string());
+        }
+        failed(self.path.as_deref(), what, error)
+    }
+}
+
+fn connect(path: &Path, flags: OpenFlags, schema: &[&str]) -> Result<Opened> {
+    match Connection::open_with_flags(path, flags) {
+        Ok(connection) => prepare(connection, Some(path), schema),
+        Err(error) if is_damage(&error) => Ok(Opened::Damaged(error)),
+        Err(error) => Err(failed(Some(path), "cannot open", &error)),
+    }
+}
+
+fn prepare(mut connection: Connection, path: Option<&Path>, schema: &[&str]) -> Result<Opened> {
+    let mut inner = || -> rusqlite::Result<Result<bool>> {
+        connection.busy_timeout(Duration::from_secs(10))?;
+        connection.set_prepared_statement_cache_capacity(64);
+        let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+        if version > schema.len() as i64 {
+            return Ok(Err(Error::new(Kind::State, "the database was made by a newer offsite")
+                .on(path.map(|p| p.display().to_string()).unwrap_or_default())
+                .because(format!("its version is {version}, this offsite knows up to {}", schema.len()))
+                .hint("use that newer offsite, or another --state-dir")));
+        }
+        if path.is_some() {
+            connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
+        }
+        connection.execute_batch(
+            "PRAGMA synchronous = FULL; PRAGMA temp_store = MEMORY; PRAGMA cache_size = -8192;",
+        )?;
+        if version < schema.len() as i64 {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            // Another process may have done it meanwhile.
+            let version: i64 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+            for batch in schema.iter().skip(usize::try_from(version).unwrap_or(0)) {
+                transaction.execute_batch(batch)?;
+            }
+            transaction.pragma_update(None, "user_version", schema.len() as i64)?;
+            transaction.commit()?;
+        } else {
+            // Reads the schema, and with it the first pages: a file that is no database shows itself here.
+            connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0))?;
+        }
+        Ok(Ok(version == 0))
+    };
+    match inner() {
+        Ok(Ok(new)) => Ok(Opened::Good(connection, new)),
+        Ok(Err(error)) => Err(error),
+        Err(error) if is_damage(&error) => Ok(Opened::Damaged(error)),
+        Err(error) => Err(failed(path, "cannot open", &error)),
+    }
+}
+
+fn is_damage(error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+    matches!(error.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase))
+        || matches!(
+            error,
+            rusqlite::Error::FromSqlConversionFailure(..)
+                | rusqlite::Error::InvalidColumnType(..)
+                | rusqlite::Error::IntegralValueOutOfRange(..)
+        )
+}
+
+fn failed(path: Option<&Path>, what: &str, error: &rusqlite::Error) -> Error {
+    let made = Error::new(Kind::State, format!("{what} the local database"))
+        .on(path.map_or_else(|| "in memory".to_owned(), |p| p.display().to_string()))
+        .because(error);
+    if is_damage(error) {
+        made.hint("it is damaged; the next run moves it aside and rebuilds it from the target")
+    } else {
+        made
+    }
+}
+
+fn with_ending(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    PathBuf::from(name)
+}
+
+fn bad_mark(path: &Path) -> PathBuf {
+    with_ending(path, ".damaged")
+}
+
+/// Keeps a damaged database under another name: somebody may want to look at it.
+fn move_aside(path: &Path) -> Result<PathBuf> {
+    let seconds = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    let aside = (0..u32::MAX)
+        .map(|n| with_ending(path, &format!(".corrupt-{seconds}-{n}")))
+        .find(|p| !p.exists())
+        .expect("some number of 32 bits is free");
+    for ending in ["-wal", "-shm"] {
+        let _ = std::fs::rename(with_ending(path, ending), with_ending(&aside, ending));
+    }
+    match std::fs::rename(path, &aside) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            return Err(Error::new(Kind::State, "cannot move a damaged database aside")
+                .on(path.display().to_string())
+                .because(e)
+                .hint("move it away; it is rebuilt from the target"));
+        }
+        _ => {}
+    }
+    let _ = std::fs::remove_file(bad_mark(path));
+    Ok(aside)
+}

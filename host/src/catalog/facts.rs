@@ -1,0 +1,126 @@
+//! Small facts: manifest generations, sets whose manifest is behind, accepted images, and key/value state.
+
+use std::collections::BTreeMap;
+
+use offsite_plugin_api::TargetPath;
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::Catalog;
+use super::database::Sync;
+use super::published::{damaged, hash_at, path_at};
+use crate::chain::Span;
+use crate::error::{Error, Kind, Result};
+
+/// Largest value a plugin may keep.
+const LARGEST_STATE: usize = 1024 * 1024;
+
+pub(super) fn put_manifest(
+    t: &Connection,
+    hash: &str,
+    sequence: u64,
+    digest: [u8; 32],
+) -> rusqlite::Result<()> {
+    t.prepare_cached("INSERT OR REPLACE INTO manifest (hash, sequence, digest) VALUES (?1, ?2, ?3)")?
+        .execute(params![hash, sequence as i64, digest.as_slice()])?;
+    Ok(())
+}
+
+impl Catalog {
+    /// The manifest generations whose facts this catalog holds: set hash -> (sequence, digest of the body).
+    pub fn manifests(&self) -> Result<BTreeMap<String, (u64, [u8; 32])>> {
+        self.db.read(|c| {
+            c.prepare_cached("SELECT hash, sequence, digest FROM manifest")?
+                .query_map([], |row| {
+                    let digest = hash_at(row, 2)?.ok_or_else(|| damaged(2, "no digest"))?;
+                    Ok((row.get(0)?, (row.get::<_, i64>(1)? as u64, digest)))
+                })?
+                .collect()
+        })
+    }
+
+    /// Remembers that these manifests' facts are in the catalog, with the spans they record.
+    pub fn manifests_seen(
+        &self,
+        seen: &[(String, u64, [u8; 32])],
+        spans: &BTreeMap<TargetPath, Span>,
+    ) -> Result<()> {
+        self.db.write(Sync::Full, |t| {
+            for (hash, sequence, digest) in seen {
+                put_manifest(t, hash, *sequence, *digest)?;
+            }
+            for (image, span) in spans {
+                t.prepare_cached("INSERT OR REPLACE INTO span (image, first, last) VALUES (?1, ?2, ?3)")?
+                    .execute(params![image.as_bytes(), span.first as i64, span.last as i64])?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Sets that changed since their manifest was written.
+    pub fn unwritten_sets(&self) -> Result<Vec<String>> {
+        self.db.read(|c| {
+            c.prepare_cached("SELECT set_id FROM unwritten_set ORDER BY set_id")?
+                .query_map([], |row| row.get(0))?
+                .collect()
+        })
+    }
+
+    /// The set's manifest on the target says what the catalog says.
+    pub fn set_written(&self, set: &str) -> Result<()> {
+        self.db.write(Sync::Lazy, |t| {
+            t.prepare_cached("DELETE FROM unwritten_set WHERE set_id = ?1")?.execute([set])?;
+            Ok(())
+        })
+    }
+
+    /// Images whose span the user accepted.
+    pub fn accepted(&self) -> Result<Vec<TargetPath>> {
+        self.db.read(|c| {
+            c.prepare_cached("SELECT image FROM accepted ORDER BY image")?
+                .query_map([], |row| path_at(row, 0))?
+                .collect()
+        })
+    }
+
+    /// Accepts these images' spans.
+    pub fn accept(&self, images: &[TargetPath]) -> Result<()> {
+        self.db.write(Sync::Full, |t| {
+            for image in images {
+                t.prepare_cached("INSERT OR IGNORE INTO accepted (image) VALUES (?1)")?
+                    .execute([image.as_bytes()])?;
+            }
+            Ok(())
+        })
+    }
+
+    /// What a plugin stored under `key` for this target.
+    pub fn state_get(&self, key: &str) -> Result<Option<Vec<u8>>> {
+        self.fact(&format!("plugin.{key}"))
+    }
+
+    /// Stores a plugin's fact; never a secret. Errors: `State` above 1 MiB.
+    pub fn state_put(&self, key: &str, value: &[u8]) -> Result<()> {
+        if value.len() > LARGEST_STATE || key.len() > 1024 {
+            return Err(Error::new(Kind::State, "a plugin's state is too large")
+                .on(key.chars().take(64).collect::<String>())
+                .because(format!("{} bytes, at most {LARGEST_STATE}", value.len())));
+        }
+        self.put_fact(&format!("plugin.{key}"), value)
+    }
+
+    pub(crate) fn fact(&self, key: &str) -> Result<Option<Vec<u8>>> {
+        self.db.read(|c| {
+            c.prepare_cached("SELECT value FROM fact WHERE key = ?1")?
+                .query_row([key], |row| row.get(0))
+                .optional()
+        })
+    }
+
+    pub(crate) fn put_fact(&self, key: &str, value: &[u8]) -> Result<()> {
+        self.db.write(Sync::Full, |t| {
+            t.prepare_cached("INSERT OR REPLACE INTO fact (key, value) VALUES (?1, ?2)")?
+                .execute(params![key, value])?;
+            Ok(())
+        })
+    }
+}

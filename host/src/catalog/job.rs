@@ -1,0 +1,152 @@
+//! The job's own database: what earlier scans of the source saw, and run records. The supervisor's and the scanner's.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use offsite_plugin_api::TargetPath;
+use rusqlite::{OptionalExtension, params};
+
+use super::database::{Database, Sync};
+use super::published::path_at;
+use super::{Catalog, catalog_path, job_path};
+use crate::error::Result;
+use crate::source::{Learned, Observations, Place, Remembered, Seen};
+
+/// What targets hold: source path -> (size, mtime, ctime) of the file when it was published.
+type Known = BTreeMap<TargetPath, (u64, i64, i64)>;
+
+pub struct JobDb {
+    pub(super) db: Database,
+    /// The catalogs of the job's targets.
+    catalogs: Vec<PathBuf>,
+    known: OnceLock<Known>,
+}
+
+const SCHEMA: &[&str] = &["
+CREATE TABLE seen (
+    path BLOB PRIMARY KEY, size INTEGER NOT NULL, mtime INTEGER NOT NULL, ctime INTEGER NOT NULL,
+    inode INTEGER NOT NULL, since INTEGER NOT NULL, absent INTEGER, header BLOB
+) WITHOUT ROWID;
+CREATE TABLE place (id INTEGER PRIMARY KEY CHECK (id = 1), device INTEGER NOT NULL, inode INTEGER NOT NULL);
+CREATE TABLE run (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, run_id TEXT NOT NULL, target TEXT NOT NULL, started INTEGER NOT NULL,
+    ended INTEGER, outcome TEXT, images INTEGER NOT NULL, deleted INTEGER NOT NULL, failed INTEGER NOT NULL,
+    sent INTEGER NOT NULL, error TEXT, UNIQUE (run_id, target)
+);
+"];
+
+impl JobDb {
+    /// Opens the database of a job, made when it does not exist; a damaged one is moved aside. `targets`: the names of
+    /// the job's targets, whose catalogs are asked for what they hold.
+    pub fn open(state_dir: &Path, job: &str, targets: &[&str]) -> Result<Self> {
+        Ok(Self::with(Database::open(&job_path(state_dir, job), SCHEMA)?, state_dir, job, targets))
+    }
+
+    /// For what must change nothing: the database if it exists and is sound, else an empty one in memory.
+    pub fn peek(state_dir: &Path, job: &str, targets: &[&str]) -> Result<Self> {
+        Ok(Self::with(Database::peek(&job_path(state_dir, job), SCHEMA)?, state_dir, job, targets))
+    }
+
+    fn with(db: Database, state_dir: &Path, job: &str, targets: &[&str]) -> Self {
+        let catalogs = targets.iter().map(|t| catalog_path(state_dir, job, t)).collect();
+        Self { db, catalogs, known: OnceLock::new() }
+    }
+
+    /// Where a damaged predecessor was moved when this one was opened.
+    pub fn moved_aside(&self) -> Option<&PathBuf> {
+        self.db.moved_aside()
+    }
+
+    /// A catalog that cannot be read counts as empty: that costs waiting for files to settle, never more. Where targets
+    /// disagree about a file, nothing is known of it.
+    fn known(&self) -> &Known {
+        self.known.get_or_init(|| {
+            let mut known = Known::new();
+            let mut disputed = BTreeSet::new();
+            for path in self.catalogs.iter().filter(|p| p.exists()) {
+                let Ok(files) = Catalog::peek(path).and_then(|c| c.known_sources()) else { continue };
+                for (source, facts) in files {
+                    if *known.entry(source.clone()).or_insert(facts) != facts {
+                        disputed.insert(source);
+                    }
+                }
+            }
+            for source in disputed {
+                // An mtime and ctime no file has: the path stays known, and settles by observation.
+                known.insert(source, (u64::MAX, i64::MIN, i64::MIN));
+            }
+            known
+        })
+    }
+}
+
+impl Observations for JobDb {
+    fn load(&mut self) -> Result<Remembered> {
+        self.db.read(|c| {
+            let place = c
+                .query_row("SELECT device, inode FROM place", [], |row| {
+                    Ok(Place {
+                        device: row.get::<_, i64>(0)? as u64,
+                        inode: row.get::<_, i64>(1)? as u64,
+                    })
+                })
+                .optional()?;
+            let files = c
+                .prepare_cached(
+                    "SELECT path, size, mtime, ctime, inode, since, absent, header FROM seen ORDER BY path",
+                )?
+                .query_map([], |row| {
+                    let seen = Seen {
+                        size: row.get::<_, i64>(1)? as u64,
+                        mtime_ns: row.get(2)?,
+                        ctime_ns: row.get(3)?,
+                        inode: row.get::<_, i64>(4)? as u64,
+                        since_ns: row.get(5)?,
+                        absent_ns: row.get(6)?,
+                        header: row.get(7)?,
+                    };
+                    Ok((path_at(row, 0)?, seen))
+                })?
+                .collect::<rusqlite::Result<_>>()?;
+            Ok(Remembered { place, files })
+        })
+    }
+
+    fn save(&mut self, learned: &Learned) -> Result<()> {
+        // Lazy: an observation that a power cut takes back is made again.
+        self.db.write(Sync::Lazy, |t| {
+            if let Some(place) = learned.place {
+                t.execute(
+                    "INSERT OR REPLACE INTO place (id, device, inode) VALUES (1, ?1, ?2)",
+                    params![place.device as i64, place.inode as i64],
+                )?;
+            }
+            let mut put = t.prepare_cached(
+                "INSERT OR REPLACE INTO seen (path, size, mtime, ctime, inode, since, absent, header) \
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            )?;
+            for (path, seen) in &learned.put {
+                put.execute(params![
+                    path.as_bytes(),
+                    seen.size as i64,
+                    seen.mtime_ns,
+                    seen.ctime_ns,
+                    seen.inode as i64,
+                    seen.since_ns,
+                    seen.absent_ns,
+                    seen.header,
+                ])?;
+            }
+            Ok(())
+        })
+    }
+
+    fn known_settled(&self, path: &TargetPath) -> Option<(u64, i64, i64)> {
+        self.known().get(path).copied()
+    }
+
+    fn known_paths(&self) -> Vec<TargetPath> {
+        self.known().keys().cloned().collect()
+    }
+}

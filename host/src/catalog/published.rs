@@ -1,0 +1,236 @@
+//! What was published (or adopted) on the target, by path.
+
+use std::collections::BTreeMap;
+
+use offsite_plugin_api::{TargetPath, Timestamp};
+use rusqlite::{Connection, Row, params};
+
+use super::Catalog;
+use super::database::Sync;
+use crate::chain::Span;
+use crate::error::Result;
+use crate::format::Recognised;
+use crate::target::{Recorded, VerifyLevel};
+
+/// One published file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// On the target.
+    pub path: TargetPath,
+    /// Relative to the source's root; `None` where that is not known (read from a manifest).
+    pub source: Option<TargetPath>,
+    pub record: Recorded,
+    /// The run that the image holds, given with its anchor when longer than one.
+    pub span: Option<Span>,
+}
+
+/// How [`Recognised`] is kept: a version byte and postcard. It is compact and quick, and where the layout has changed it
+/// reads as "not known", which costs reading a header again.
+pub struct RecognisedBytes;
+
+impl RecognisedBytes {
+    /// Count it up whenever the layout of [`Recognised`] changes (a test notices).
+    const VERSION: u8 = 1;
+
+    pub fn encode(recognised: &Recognised) -> Vec<u8> {
+        postcard::to_extend(recognised, vec![Self::VERSION]).expect("a recognised file always serialises")
+    }
+
+    pub fn decode(bytes: &[u8]) -> Option<Recognised> {
+        match bytes.split_first() {
+            Some((&Self::VERSION, rest)) => postcard::from_bytes(rest).ok(),
+            _ => None,
+        }
+    }
+}
+
+pub(super) fn level_number(level: VerifyLevel) -> i64 {
+    match level {
+        VerifyLevel::Size => 0,
+        VerifyLevel::Sampled => 1,
+        VerifyLevel::Digest => 2,
+        VerifyLevel::ReadBack => 3,
+    }
+}
+
+/// Anything unknown counts as the weakest.
+pub(super) fn level_of(number: i64) -> VerifyLevel {
+    match number {
+        1 => VerifyLevel::Sampled,
+        2 => VerifyLevel::Digest,
+        3 => VerifyLevel::ReadBack,
+        _ => VerifyLevel::Size,
+    }
+}
+
+pub(super) fn damaged(column: usize, why: impl std::fmt::Display) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Blob, why.to_string().into())
+}
+
+pub(super) fn path_at(row: &Row<'_>, column: usize) -> rusqlite::Result<TargetPath> {
+    let bytes = row.get_ref(column)?.as_blob().map_err(|e| damaged(column, e))?;
+    TargetPath::new(bytes).map_err(|e| damaged(column, e))
+}
+
+pub(super) fn hash_at(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<[u8; 32]>> {
+    match row.get_ref(column)?.as_blob_or_null().map_err(|e| damaged(column, e))? {
+        None => Ok(None),
+        Some(bytes) => bytes.try_into().map(Some).map_err(|e| damaged(column, e)),
+    }
+}
+
+const COLUMNS: &str = "path, size, blake3, source_mtime, source_ctime, source_inode, version, mtime, \
+                       mtime_precision, level, recognised, set_id, image";
+
+fn record_at(row: &Row<'_>) -> rusqlite::Result<(TargetPath, Recorded)> {
+    let path = path_at(row, 0)?;
+    let mtime: Option<i64> = row.get(7)?;
+    let precision: Option<i64> = row.get(8)?;
+    let recognised = row.get_ref(10)?.as_blob_or_null().map_err(|e| damaged(10, e))?;
+    let image = row.get_ref(12)?.as_blob().map_err(|e| damaged(12, e))?;
+    let record = Recorded {
+        size: row.get::<_, i64>(1)? as u64,
+        blake3: hash_at(row, 2)?,
+        source_mtime_ns: row.get(3)?,
+        source_ctime_ns: row.get(4)?,
+        source_inode: row.get::<_, i64>(5)? as u64,
+        target_version: row.get(6)?,
+        target_mtime: mtime.map(|ns| Timestamp { ns, precision_ns: precision.unwrap_or(1) as u64 }),
+        level: level_of(row.get(9)?),
+        recognised: recognised.and_then(RecognisedBytes::decode),
+        set: row.get(11)?,
+        image: if image == path.as_bytes() { path.clone() } else { path_at(row, 12)? },
+    };
+    Ok((path, record))
+}
+
+/// Records a file and its image's span and marks its set's manifest as behind.
+pub(super) fn put(t: &Connection, file: &Published) -> rusqlite::Result<()> {
+    let r = &file.record;
+    t.prepare_cached(
+        "INSERT OR REPLACE INTO published (path, size, blake3, source_mtime, source_ctime, source_inode, version, \
+         mtime, mtime_precision, level, recognised, set_id, image, source) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+    )?
+    .execute(params![
+        file.path.as_bytes(),
+        r.size as i64,
+        r.blake3.as_ref().map(|h| h.as_slice()),
+        r.source_mtime_ns,
+        r.source_ctime_ns,
+        r.source_inode as i64,
+        r.target_version,
+        r.target_mtime.map(|m| m.ns),
+        r.target_mtime.map(|m| m.precision_ns as i64),
+        level_number(r.level),
+        r.recognised.as_ref().map(RecognisedBytes::encode),
+        r.set,
+        r.image.as_bytes(),
+        file.source.as_ref().map(|s| s.as_bytes()),
+    ])?;
+    if file.path == r.image {
+        match file.span.filter(|s| s.first < s.last) {
+            Some(span) => t
+                .prepare_cached("INSERT OR REPLACE INTO span (image, first, last) VALUES (?1, ?2, ?3)")?
+                .execute(params![file.path.as_bytes(), span.first as i64, span.last as i64])?,
+            None => t.prepare_cached("DELETE FROM span WHERE image = ?1")?.execute([file.path.as_bytes()])?,
+        };
+    }
+    behind(t, &r.set)
+}
+
+pub(super) fn behind(t: &Connection, set: &str) -> rusqlite::Result<()> {
+    t.prepare_cached("INSERT OR IGNORE INTO unwritten_set (set_id) VALUES (?1)")?.execute([set])?;
+    Ok(())
+}
+
+/// Forgets a file: it was deleted, or is known to be gone.
+pub(super) fn remove(t: &Connection, path: &TargetPath) -> rusqlite::Result<()> {
+    t.prepare_cached(
+        "INSERT OR IGNORE INTO unwritten_set (set_id) SELECT set_id FROM published WHERE path = ?1",
+    )?
+    .execute([path.as_bytes()])?;
+    for sql in [
+        "DELETE FROM published WHERE path = ?1",
+        "DELETE FROM span WHERE image = ?1",
+        "DELETE FROM accepted WHERE image = ?1",
+    ] {
+        t.prepare_cached(sql)?.execute([path.as_bytes()])?;
+    }
+    Ok(())
+}
+
+impl Catalog {
+    /// Every published file.
+    pub fn published(&self) -> Result<BTreeMap<TargetPath, Recorded>> {
+        self.db.read(|c| {
+            let sql = format!("SELECT {COLUMNS} FROM published ORDER BY path");
+            c.prepare_cached(&sql)?.query_map([], record_at)?.collect()
+        })
+    }
+
+    /// One published file.
+    pub fn published_at(&self, path: &TargetPath) -> Result<Option<Recorded>> {
+        self.db.read(|c| {
+            let sql = format!("SELECT {COLUMNS} FROM published WHERE path = ?1");
+            let mut statement = c.prepare_cached(&sql)?;
+            let mut rows = statement.query_map([path.as_bytes()], record_at)?;
+            Ok(rows.next().transpose()?.map(|(_, record)| record))
+        })
+    }
+
+    /// The published files of one set, by path.
+    pub fn published_of_set(&self, set: &str) -> Result<Vec<(TargetPath, Recorded)>> {
+        self.db.read(|c| {
+            let sql = format!("SELECT {COLUMNS} FROM published WHERE set_id = ?1 ORDER BY path");
+            c.prepare_cached(&sql)?.query_map([set], record_at)?.collect()
+        })
+    }
+
+    /// Source path -> (size, mtime, ctime) of everything that was published from this machine's source.
+    pub fn known_sources(&self) -> Result<Vec<(TargetPath, (u64, i64, i64))>> {
+        self.db.read(|c| {
+            c.prepare_cached(
+                "SELECT source, size, source_mtime, source_ctime FROM published WHERE source IS NOT NULL",
+            )?
+            .query_map([], |row| {
+                Ok((path_at(row, 0)?, (row.get::<_, i64>(1)? as u64, row.get(2)?, row.get(3)?)))
+            })?
+            .collect()
+        })
+    }
+
+    /// Records files that were found on the target and proved to be what they seem (adopted), in one transaction.
+    pub fn record(&self, files: &[Published]) -> Result<()> {
+        self.db.write(Sync::Full, |t| {
+            for file in files {
+                put(t, file)?;
+                super::intents::finish_path(t, &file.path)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Forgets files that are not on the target any more, in one transaction.
+    pub fn forget(&self, paths: &[TargetPath]) -> Result<()> {
+        self.db.write(Sync::Full, |t| {
+            for path in paths {
+                remove(t, path)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// The spans longer than one that were published or read from manifests.
+    pub fn spans(&self) -> Result<BTreeMap<TargetPath, Span>> {
+        self.db.read(|c| {
+            c.prepare_cached("SELECT image, first, last FROM span ORDER BY image")?
+                .query_map([], |row| {
+                    let span =
+                        Span { first: row.get::<_, i64>(1)? as u64, last: row.get::<_, i64>(2)? as u64 };
+                    Ok((path_at(row, 0)?, span))
+                })?
+                .collect()
+        })
+    }
+}
