@@ -74,7 +74,11 @@ impl Database {
     }
 
     pub fn in_memory(schema: &[&str]) -> Result<Self> {
-        match prepare(Connection::open_in_memory().map_err(|e| failed(None, "cannot make", &e))?, None, schema)? {
+        match prepare(
+            Connection::open_in_memory().map_err(|e| failed(None, "cannot make", &e))?,
+            None,
+            schema,
+        )? {
             Opened::Good(connection, new) => Ok(Self::with(connection, None, new, None)),
             Opened::Damaged(error) => Err(failed(None, "cannot make", &error)),
         }
@@ -220,7 +224,8 @@ fn bad_mark(path: &Path) -> PathBuf {
 
 /// Keeps a damaged database under another name: somebody may want to look at it.
 fn move_aside(path: &Path) -> Result<PathBuf> {
-    let seconds = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    let seconds =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs());
     let aside = (0..u32::MAX)
         .map(|n| with_ending(path, &format!(".corrupt-{seconds}-{n}")))
         .find(|p| !p.exists())

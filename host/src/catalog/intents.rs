@@ -140,8 +140,7 @@ fn finish_step(t: &Connection, intent: i64, step: i64) -> rusqlite::Result<()> {
 
 /// Whatever was about to happen to a path has happened by another way.
 pub(super) fn finish_path(t: &Connection, path: &TargetPath) -> rusqlite::Result<()> {
-    let gone =
-        t.prepare_cached("DELETE FROM intent_step WHERE path = ?1")?.execute([path.as_bytes()])?;
+    let gone = t.prepare_cached("DELETE FROM intent_step WHERE path = ?1")?.execute([path.as_bytes()])?;
     if gone > 0 { close_empty(t) } else { Ok(()) }
 }
 
@@ -155,10 +154,8 @@ impl Catalog {
     /// empty.
     pub fn begin_intent(&self, kind: IntentKind, set: &str, steps: &[IntentStep]) -> Result<i64> {
         killpoint::reach("intent.before");
-        let bodies: Vec<String> = steps
-            .iter()
-            .map(|s| serde_json::to_string(s).expect("a step always serialises"))
-            .collect();
+        let bodies: Vec<String> =
+            steps.iter().map(|s| serde_json::to_string(s).expect("a step always serialises")).collect();
         let id = self.db.write(Sync::Full, |t| {
             t.prepare_cached("INSERT INTO intent (kind, set_id, total, begun) VALUES (?1, ?2, ?3, ?4)")?
                 .execute(params![kind.as_str(), set, steps.len() as i64, super::runs::now_ns()])?;

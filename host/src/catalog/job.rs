@@ -86,10 +86,7 @@ impl Observations for JobDb {
         self.db.read(|c| {
             let place = c
                 .query_row("SELECT device, inode FROM place", [], |row| {
-                    Ok(Place {
-                        device: row.get::<_, i64>(0)? as u64,
-                        inode: row.get::<_, i64>(1)? as u64,
-                    })
+                    Ok(Place { device: row.get::<_, i64>(0)? as u64, inode: row.get::<_, i64>(1)? as u64 })
                 })
                 .optional()?;
             let files = c

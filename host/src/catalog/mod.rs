@@ -101,6 +101,3 @@ CREATE TABLE run (
     sent INTEGER NOT NULL, error TEXT, UNIQUE (run_id, target)
 );
 "];
-
-
-

@@ -22,9 +22,15 @@ const HASH: usize = 16;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Own {
     /// Staged bytes.
-    Staging { owner: String, hash: String },
+    Staging {
+        owner: String,
+        hash: String,
+    },
     /// The old file, moved aside during a swap.
-    Side { owner: String, hash: String },
+    Side {
+        owner: String,
+        hash: String,
+    },
     Marker,
     Manifest,
 }
@@ -71,9 +77,9 @@ pub fn parse(path: &TargetPath) -> Option<Own> {
 fn parse_name(name: &[u8]) -> Option<Own> {
     let rest = name.strip_prefix(PREFIX)?;
     let hex = |part: &[u8]| {
-        part.iter().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(b)).then(|| {
-            std::str::from_utf8(part).expect("hexadecimal digits are ASCII").to_owned()
-        })
+        part.iter()
+            .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(b))
+            .then(|| std::str::from_utf8(part).expect("hexadecimal digits are ASCII").to_owned())
     };
     if rest.len() < OWNER + 1 + HASH || rest[OWNER] != b'-' {
         return None;
