@@ -181,6 +181,11 @@ pub fn recognise<E>(
     }
 }
 
+/// A path as text, one to one also where it is not UTF-8.
+pub(crate) fn show(path: &TargetPath) -> String {
+    name::text(path.as_bytes())
+}
+
 /// Whether the name is one that is used while a file is being written; the reason in words. Such files are never
 /// replicated, whatever else their name says.
 pub fn in_progress(path: &TargetPath) -> Option<&'static str> {
