@@ -103,7 +103,8 @@ pub struct Hashes {
 
 impl Hashes {
     pub fn new(layout: Layout) -> Self {
-        let count = usize::try_from(layout.count()).expect("a file's block count fits into memory's addresses");
+        let count =
+            usize::try_from(layout.count()).expect("a file's block count fits into memory's addresses");
         Self { layout, values: vec![[0; 32]; count], known: vec![0; count.div_ceil(64)] }
     }
 

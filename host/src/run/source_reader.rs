@@ -37,12 +37,18 @@ impl SourceRoot {
     pub fn open(path: &Path, device: u64, inode: u64) -> Result<Self> {
         let display = path.display().to_string();
         let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-            .map_err(|e| Error::io("cannot open the source folder", &e.into()).with_context("path", &*display))?;
-        let stat = rustix::fs::fstat(&fd)
-            .map_err(|e| Error::io("cannot read the source folder", &e.into()).with_context("path", &*display))?;
+            .map_err(|e| {
+                Error::io("cannot open the source folder", &e.into()).with_context("path", &*display)
+            })?;
+        let stat = rustix::fs::fstat(&fd).map_err(|e| {
+            Error::io("cannot read the source folder", &e.into()).with_context("path", &*display)
+        })?;
         if (stat.st_dev, stat.st_ino) != (device, inode) {
-            return Err(Error::new(ErrorKind::SourceChanged, "the source folder is not the one that was scanned")
-                .with_context("path", display));
+            return Err(Error::new(
+                ErrorKind::SourceChanged,
+                "the source folder is not the one that was scanned",
+            )
+            .with_context("path", display));
         }
         Ok(Self { fd, display })
     }
@@ -113,7 +119,10 @@ impl BlockCache {
 enum Begun {
     /// A thread is reading on.
     Busy,
-    At { hasher: Box<blake3::Hasher>, next: u64 },
+    At {
+        hasher: Box<blake3::Hasher>,
+        next: u64,
+    },
 }
 
 struct State {
@@ -164,7 +173,11 @@ impl SourceReader {
             mtime_ns,
             ctime_ns,
             inode: meta.ino(),
-            state: Mutex::new(State { hashes: Hashes::new(layout), begun: HashMap::new(), fresh: Vec::new() }),
+            state: Mutex::new(State {
+                hashes: Hashes::new(layout),
+                begun: HashMap::new(),
+                fresh: Vec::new(),
+            }),
             cache,
             id,
             drop_behind: scanned.size > memory() / 8,
@@ -234,7 +247,8 @@ impl SourceReader {
         }
         let missing: Vec<u64> = self.lock().hashes.missing().collect();
         self.recheck(missing, tick)?;
-        let meta = self.file.metadata().map_err(|e| Error::io("cannot read the source file's attributes", &e))?;
+        let meta =
+            self.file.metadata().map_err(|e| Error::io("cannot read the source file's attributes", &e))?;
         let (mtime_ns, ctime_ns) = times(&meta);
         if meta.len() != self.layout.size || mtime_ns != self.mtime_ns {
             return Err(changed(&self.path, "its size or modification time moved while it was read"));
@@ -282,7 +296,10 @@ impl SourceReader {
                 Ok(n) => done += n,
                 Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(e) => {
-                    return Err(Error::io(format!("cannot read '{}' in the source", self.path.display()), &e));
+                    return Err(Error::io(
+                        format!("cannot read '{}' in the source", self.path.display()),
+                        &e,
+                    ));
                 }
             }
         }
@@ -336,10 +353,12 @@ impl SourceReader {
         let hasher = {
             let mut state = self.lock();
             match state.begun.get(&index) {
-                Some(Begun::At { next, .. }) if *next == offset => match state.begun.insert(index, Begun::Busy) {
-                    Some(Begun::At { hasher, .. }) => Some(hasher),
-                    _ => None,
-                },
+                Some(Begun::At { next, .. }) if *next == offset => {
+                    match state.begun.insert(index, Begun::Busy) {
+                        Some(Begun::At { hasher, .. }) => Some(hasher),
+                        _ => None,
+                    }
+                }
                 None if whole => Some(Box::new(self.layout.hasher(index))),
                 None if offset == range.offset
                     && state.hashes.get(index).is_none()
