@@ -2,5 +2,9 @@
 
 pub mod blocks;
 pub mod killpoint;
+pub mod pace;
+pub mod priority;
 pub mod protocol;
+pub mod retry;
 pub mod source_reader;
+pub mod stop;
