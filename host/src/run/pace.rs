@@ -138,7 +138,11 @@ mod tests {
     fn the_first_matching_window_decides_and_may_run_over_midnight() {
         let table = Bandwidth {
             rate: Some(7),
-            windows: vec![window(&[0, 1], 540, 1020, 100), window(&[4], 1320, 360, 0), window(&[0], 0, 1440, 5)],
+            windows: vec![
+                window(&[0, 1], 540, 1020, 100),
+                window(&[4], 1320, 360, 0),
+                window(&[0], 0, 1440, 5),
+            ],
         };
         let cases = [
             ((0, 540), Some(100)),
@@ -180,10 +184,10 @@ mod tests {
 
     #[test]
     fn a_closed_window_waits_says_so_and_can_be_cancelled() {
-        let pacer = Pacer::with_clock(
-            Bandwidth { rate: None, windows: vec![window(&[0], 0, 1440, 0)] },
-            || LocalTime { day: 0, minute: 5 },
-        );
+        let pacer =
+            Pacer::with_clock(Bandwidth { rate: None, windows: vec![window(&[0], 0, 1440, 0)] }, || {
+                LocalTime { day: 0, minute: 5 }
+            });
         let begun = Instant::now();
         let said = std::cell::Cell::new(0);
         let cancelled = || begun.elapsed() > Duration::from_millis(300);

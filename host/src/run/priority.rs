@@ -24,8 +24,11 @@ pub fn apply(priority: Priority) -> Option<String> {
         missing.push(format!("I/O priority ({e})"));
     }
     (!missing.is_empty()).then(|| {
-        format!("the system does not permit priority '{priority:?}': {}; going on without", missing.join(", "))
-            .to_lowercase()
+        format!(
+            "the system does not permit priority '{priority:?}': {}; going on without",
+            missing.join(", ")
+        )
+        .to_lowercase()
     })
 }
 

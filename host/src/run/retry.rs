@@ -148,15 +148,10 @@ mod tests {
     fn a_stop_cuts_a_wait_short() {
         let stop = std::sync::Arc::new(Stop::default());
         let other = stop.clone();
-        let mut attempts =
-            Attempts::new(Retry { attempts: 3, first_wait: Duration::from_secs(60) });
+        let mut attempts = Attempts::new(Retry { attempts: 3, first_wait: Duration::from_secs(60) });
         let begun = std::time::Instant::now();
-        let result: Result<()> = attempts.run(
-            &stop,
-            &|| 0,
-            &|_, _| other.set(),
-            || Err(error(BackendKind::Offline)),
-        );
+        let result: Result<()> =
+            attempts.run(&stop, &|| 0, &|_, _| other.set(), || Err(error(BackendKind::Offline)));
         assert_eq!(result.unwrap_err().kind, Kind::Stopped);
         assert!(begun.elapsed() < Duration::from_secs(5));
     }
