@@ -32,8 +32,10 @@ impl<'a> Matcher<'a> {
         Ok(Self { filter, include: globs(&filter.include)?, exclude: globs(&filter.exclude)? })
     }
 
-    pub fn everything(&self) -> bool {
-        *self.filter == Filter::default()
+    /// Leaves everything out: for a filter that cannot be read.
+    pub fn nothing(filter: &'a Filter) -> Self {
+        let all = globs(&["**".to_owned()]).unwrap_or_else(|_| GlobSet::empty());
+        Self { filter, include: GlobSet::empty(), exclude: all }
     }
 
     /// `None` when the image is wanted. `what` is `None` for a file that no format knows: it has no kind and no format,

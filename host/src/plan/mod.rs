@@ -1,9 +1,26 @@
 //! (chains, target state, options, baseline) -> Plan. Pure: time, listings and capabilities come in as values.
+//!
+//! `index` pairs source and target, `decide` judges a set's images (`compare`, `consolidated`, `filter`, `policy`,
+//! `names`), `order` makes steps of that, `deletes` and `sync` judge what only the target has, `explain` has every
+//! sentence.
 
+mod compare;
+mod consolidated;
+mod decide;
+mod deletes;
+mod explain;
 mod filter;
+mod index;
 mod input;
 pub mod json;
+mod names;
+mod notices;
+mod order;
 mod policy;
+mod sync;
+#[cfg(test)]
+mod tests;
+mod totals;
 mod types;
 mod validate;
 
@@ -13,3 +30,40 @@ pub use types::{
     Action, Baseline, Code, FileAction, FileStep, Filter, Notice, Options, Plan, Policy, Step, Totals,
 };
 pub use validate::validate;
+
+/// What a run will do, step by step, with a reason for each. The same input gives the same plan.
+///
+/// Options must have passed [`validate`].
+pub fn plan(input: &Input<'_>) -> Plan {
+    let index = index::Index::new(*input);
+    let mut steps = order::Steps::default();
+    let mut deletes = deletes::Deletes::new(&index);
+    let mut near = 0;
+    for set in &input.source.sets {
+        let mut decided = decide::decide(&index, set, &mut near);
+        let mut touched = Vec::new();
+        if deletes.looks() {
+            decide::locate(&index, set, &mut decided);
+            touched = deletes.learn(&index, set, &decided);
+        }
+        let tips = steps.set(&index, set, decided, &mut near);
+        deletes.tips(&touched, &tips);
+    }
+    let place = index.place_named("", None);
+    for other in &input.source.others {
+        steps.other(&index, other, &place, &mut near);
+    }
+    for unsettled in &input.inventory.unsettled {
+        steps.skip(&unsettled.path, "".into(), None, &explain::Reason::NotSettled(&unsettled.reason));
+    }
+    for alone in &input.inventory.left_alone {
+        steps.skip(&alone.path, "".into(), None, &explain::Reason::LeftAlone(&alone.reason));
+    }
+    let mut held = Vec::new();
+    deletes.finish(&index, &mut steps, &mut held);
+    let steps = steps.steps;
+    let mut notices = notices::notices(&index, &steps);
+    notices.append(&mut held);
+    let totals = totals::totals(&steps);
+    Plan { steps, notices, totals }
+}

@@ -1,0 +1,109 @@
+//! Consolidation: which images of the source one image of the target holds (merged on the target), and which images
+//! of the target one image of the source holds now (merged at the source).
+//!
+//! A header proves it by naming an earlier ancestor as its parent; a closed format only by a span that manifest,
+//! catalog or the user vouch for, which the target's chains carry.
+
+use std::collections::HashMap;
+
+use offsite_plugin_api::TargetPath;
+
+use super::index::{At, Index};
+use crate::chain::{Image, ImageSet, Parent, Span};
+use crate::format::{ImageKind, Link};
+
+/// The ancestors of source image `i` that the target's image of the same name holds beside it; empty when it is no
+/// consolidation. `there`: where the target has each image of the set.
+pub(crate) fn covered(
+    index: &Index<'_>,
+    set: &ImageSet,
+    place: &TargetPath,
+    there: &[Option<At>],
+    i: usize,
+) -> Vec<usize> {
+    let Some(at) = there[i] else {
+        return Vec::new();
+    };
+    let image = index.at(at);
+    let span = image.span.filter(|s| s.first < s.last);
+    let parent = match image.parent {
+        Parent::Image(p) => Some((at.0, p as u32)),
+        _ => None,
+    };
+    if span.is_some() && span == set.images[i].span {
+        return Vec::new(); // consolidated at the source, and replicated like that
+    }
+    if span.is_none() && !header_names_parent(index, place, &set.images[i]) {
+        return Vec::new();
+    }
+    let mut covered = Vec::new();
+    let mut below = &set.images[i].parent;
+    while let Parent::Image(p) = *below {
+        let ancestor = &set.images[p];
+        if there[p].is_some() || ancestor.kind == ImageKind::Base {
+            // What the target still shows is not covered, and a base never is.
+            let ends = parent.is_some() && parent == there[p];
+            return if ends { covered } else { Vec::new() };
+        }
+        let inside = match (span, ancestor.number) {
+            (Some(span), Some(number)) => number >= span.first,
+            _ => true,
+        };
+        if !inside {
+            return Vec::new(); // a gap below the span: damage, to be copied again
+        }
+        covered.push(p);
+        below = &ancestor.parent;
+    }
+    Vec::new()
+}
+
+/// Whether the target's file itself says who its parent is, rather than its place in an order.
+fn header_names_parent(index: &Index<'_>, place: &TargetPath, image: &Image) -> bool {
+    let path = index.target_path(place, &image.id);
+    let recognised = index.input.target.files.get(&path).and_then(|f| f.recognised());
+    matches!(recognised.map(|r| &r.link), Some(Link::File(_) | Link::Id { .. }))
+}
+
+/// Images that only the target has, which lay between an image and its nearest ancestor that the source still has.
+pub(crate) struct Absorbed {
+    pub images: Vec<At>,
+    /// That ancestor, as an index into the source's set.
+    pub onto: usize,
+}
+
+/// What the source's image `i` holds now if the source consolidated: the target's images below it that the source no
+/// longer has. `None` when there are none, or when one of them is still being written.
+pub(crate) fn absorbed(
+    index: &Index<'_>,
+    there: &[Option<At>],
+    source_of: &HashMap<At, usize>,
+    i: usize,
+) -> Option<Absorbed> {
+    let start = there[i]?;
+    let mut at = start;
+    let mut images = Vec::new();
+    while let Parent::Image(p) = index.at(at).parent {
+        at = (at.0, p as u32);
+        if let Some(&onto) = source_of.get(&at) {
+            return (!images.is_empty()).then_some(Absorbed { images, onto });
+        }
+        if images.len() >= index.input.target.chains.sets[at.0 as usize].images.len()
+            || index.at(at).files.iter().any(|f| index.unsettled.contains_key(&f.path))
+        {
+            return None;
+        }
+        images.push(at);
+    }
+    None
+}
+
+/// The run of numbers that an image holds together with what it absorbed.
+pub(crate) fn span_with(index: &Index<'_>, image: &Image, absorbed: &Absorbed) -> Option<Span> {
+    let last = image.number?;
+    let first = absorbed.images.iter().filter_map(|&at| {
+        let there = index.at(at);
+        there.span.map(|s| s.first).or(there.number)
+    });
+    first.min().filter(|&first| first < last).map(|first| Span { first, last })
+}

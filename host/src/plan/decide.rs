@@ -1,0 +1,412 @@
+//! What becomes of each image of one set: copied, replaced, adopted, kept, covered, held back, left out.
+//!
+//! Four passes over the set, each cheap and skipped when nothing of the set changed: what the target has (`look`), what
+//! it consolidated, what cannot be done now and everything that must wait for it, what will not be restorable.
+
+use std::collections::HashMap;
+
+use offsite_plugin_api::TargetPath;
+
+use super::compare::{Found, compare};
+use super::explain::{Incomplete, Reason};
+use super::index::{At, Index};
+use super::{Action, FileAction, FileStep, consolidated, names, policy};
+use crate::chain::{Image, ImageFile, ImageSet, Parent, Span};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// The target's files stay as they are.
+    Keep,
+    /// Files are copied, replaced or compared.
+    Act,
+    /// The user's filter or policy does not want it.
+    LeftOut,
+    /// It would be copied or replaced, but not now.
+    Held,
+    /// Another image of the target holds it.
+    Covered,
+    /// The target's consolidated image.
+    Consolidated,
+}
+
+/// One image's decision.
+pub(crate) struct Decided<'a> {
+    pub fate: Fate,
+    pub action: Action,
+    pub reason: Reason<'a>,
+    pub incomplete: Option<Incomplete<'a>>,
+    /// In the order of publishing; without those that stay.
+    pub files: Vec<FileStep>,
+    /// The anchor's index in the inventory and what the target has of it.
+    pub anchor: usize,
+    pub found: Found,
+    pub span: Option<Span>,
+}
+
+impl Decided<'_> {
+    pub fn visible(&self) -> bool {
+        !matches!(self.found, Found::Absent { .. })
+    }
+
+    fn sends(&self) -> bool {
+        self.fate == Fate::Act && self.action != Action::Skip
+    }
+}
+
+/// A set's decisions, and where the target has its images (empty when nobody had to look).
+pub(crate) struct DecidedSet<'a> {
+    pub place: TargetPath,
+    pub images: Vec<Decided<'a>>,
+    pub there: Vec<Option<At>>,
+    pub source_of: HashMap<At, usize>,
+}
+
+/// `near`: where in the inventory the last set ended.
+pub(crate) fn decide<'a>(index: &Index<'a>, set: &'a ImageSet, near: &mut usize) -> DecidedSet<'a> {
+    let place = index.place(set);
+    let options = index.input.options;
+    let set_out = policy::set_left_out(options.policy, &index.baseline, set);
+    let images = set.images.iter().map(|image| {
+        let out = if set_out {
+            Some(Reason::SetBeforeBaseline)
+        } else if policy::image_left_out(options.policy, &index.baseline, &image.id) {
+            Some(Reason::ImageBeforeBaseline)
+        } else {
+            index.filter.image(&image.id, Some((image.format, image.kind))).map(Reason::Filtered)
+        };
+        look(index, &place, &image.files, out, near)
+    });
+    let mut decided =
+        DecidedSet { images: images.collect(), place, there: Vec::new(), source_of: HashMap::new() };
+    if decided.images.iter().all(|d| d.fate == Fate::Keep) && set.images.iter().all(|i| i.restorable) {
+        return decided;
+    }
+    if !index.input.target.chains.sets.is_empty() {
+        locate(index, set, &mut decided);
+        cover(index, set, &mut decided);
+        absorb(index, set, &mut decided);
+    }
+    hold(index, set, &mut decided);
+    complete(index, set, &mut decided);
+    decided
+}
+
+/// Compares an image's files with the target's. `out`: it is left out, and why.
+pub(crate) fn look<'a>(
+    index: &Index<'a>,
+    place: &TargetPath,
+    files: &[ImageFile],
+    out: Option<Reason<'a>>,
+    near: &mut usize,
+) -> Decided<'a> {
+    let mut steps = Vec::new();
+    let (mut anchor, mut anchor_found) = (0, Found::Absent { published: false });
+    let mut worst: Option<(u8, FileAction, Found)> = None;
+    for file in files {
+        let Some(at) = index.position(&file.path, *near) else {
+            continue; // chains of another inventory: nothing is known of the file, so nothing is done with it
+        };
+        *near = at;
+        let there = index.target_file(at, place);
+        let found = compare(index.file(at), there, there.is_none() && index.gone(at, place));
+        (anchor, anchor_found) = (at, found);
+        let (weight, action) = file_action(found);
+        if action == FileAction::Keep || out.is_some() {
+            continue;
+        }
+        if worst.is_none_or(|(w, ..)| weight > w) {
+            worst = Some((weight, action, found));
+        }
+        steps.push(FileStep {
+            action,
+            path: file.path.clone(),
+            target: index.target_path(place, &file.path),
+            bytes: index.file(at).size,
+        });
+    }
+    let (fate, action, reason) = match (out, worst) {
+        (Some(reason), _) => (Fate::LeftOut, Action::Skip, reason),
+        (None, None) => (Fate::Keep, Action::Skip, Reason::UpToDate),
+        (None, Some((_, action, found))) => {
+            let (action, reason) = image_action(action, found, anchor_found);
+            (Fate::Act, action, reason)
+        }
+    };
+    Decided { fate, action, reason, incomplete: None, files: steps, anchor, found: anchor_found, span: None }
+}
+
+/// What to do with one file; the heaviest file of an image gives its reason.
+fn file_action(found: Found) -> (u8, FileAction) {
+    match found {
+        Found::Same => (0, FileAction::Keep),
+        Found::Rewritten | Found::Unread => (1, FileAction::Adopt),
+        Found::Unrecorded { same_size: true } => (2, FileAction::Adopt),
+        Found::Touched { same_size: true } => (3, FileAction::Adopt),
+        Found::Absent { published: false } => (4, FileAction::Copy),
+        Found::Absent { published: true } => (5, FileAction::Copy),
+        Found::Unrecorded { same_size: false } => (6, FileAction::Replace),
+        Found::Touched { same_size: false } => (7, FileAction::Replace),
+        Found::SourceChanged => (8, FileAction::Replace),
+    }
+}
+
+fn image_action<'a>(heaviest: FileAction, found: Found, anchor: Found) -> (Action, Reason<'a>) {
+    match anchor {
+        Found::Absent { published: true } => return (Action::Copy, Reason::Vanished),
+        Found::Absent { published: false } => return (Action::Copy, Reason::New),
+        _ => {}
+    }
+    let reason = match found {
+        Found::Same => Reason::UpToDate,
+        Found::Rewritten => Reason::AdoptRewritten,
+        Found::Unread => Reason::AdoptUnread,
+        Found::Unrecorded { same_size: true } => Reason::AdoptUnrecorded,
+        Found::Touched { same_size: true } => Reason::AdoptTouched,
+        Found::Absent { published: false } => Reason::FileNew,
+        Found::Absent { published: true } => Reason::FileVanished,
+        Found::Unrecorded { same_size: false } => Reason::Foreign,
+        Found::Touched { same_size: false } => Reason::Touched,
+        Found::SourceChanged => Reason::SourceChanged,
+    };
+    let action = match heaviest {
+        FileAction::Replace => Action::Replace,
+        FileAction::Copy => Action::Copy,
+        FileAction::Adopt | FileAction::Keep | FileAction::Delete => Action::Skip,
+    };
+    (action, reason)
+}
+
+/// Fills `there` and `source_of`.
+pub(crate) fn locate(index: &Index<'_>, set: &ImageSet, decided: &mut DecidedSet<'_>) {
+    if !decided.there.is_empty() {
+        return;
+    }
+    decided.there =
+        set.images.iter().map(|i| index.target_image(&index.target_path(&decided.place, &i.id))).collect();
+    decided.source_of = decided.there.iter().enumerate().filter_map(|(i, at)| Some(((*at)?, i))).collect();
+}
+
+/// Keeps what the target consolidated, and leaves out what that holds, unless another image needs it.
+fn cover<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'a>) {
+    let options = index.input.options;
+    let mut holder: Vec<Option<(usize, bool)>> = vec![None; set.images.len()];
+    for i in 0..set.images.len() {
+        let own = &decided.images[i];
+        let candidate =
+            matches!(own.found, Found::Touched { .. } | Found::Unrecorded { .. } | Found::SourceChanged);
+        if own.fate != Fate::Act || !candidate || source_moved(index, &decided.place, own.anchor) {
+            continue;
+        }
+        let covered = consolidated::covered(index, set, &decided.place, &decided.there, i);
+        if covered.is_empty() {
+            continue;
+        }
+        let Some(at) = decided.there[i] else { continue };
+        let image = index.at(at);
+        let unproven =
+            image.unproven && !options.accept_unproven && !index.input.target.accepted.contains(&image.id);
+        for &p in &covered {
+            holder[p] = Some((i, unproven));
+        }
+        let own = &mut decided.images[i];
+        own.fate = Fate::Consolidated;
+        own.action = Action::Skip;
+        own.files = Vec::new();
+        own.span = image.span.filter(|s| s.first < s.last);
+        own.reason = Reason::Consolidated { images: covered.len() + 1, unproven };
+    }
+    // Descendants first: an image that another one needs, which is not held itself, is not covered.
+    for i in (0..set.images.len()).rev() {
+        let own = &decided.images[i];
+        let stays = holder[i].is_none() && (own.visible() || own.fate == Fate::Act);
+        if stays
+            && own.fate != Fate::Consolidated
+            && let Parent::Image(p) = set.images[i].parent
+        {
+            holder[p] = None;
+        }
+    }
+    for (i, held) in holder.into_iter().enumerate() {
+        let own = &mut decided.images[i];
+        if let Some((by, unproven)) = held
+            && own.fate == Fate::Act
+        {
+            own.fate = Fate::Covered;
+            own.action = Action::Skip;
+            own.files = Vec::new();
+            own.reason = Reason::Covered { by: &set.images[by].id, unproven };
+        }
+    }
+}
+
+/// Whether the source's image is another one than when it was published. The size says nothing here: the record of a
+/// consolidated image has the consolidated size.
+fn source_moved(index: &Index<'_>, place: &TargetPath, anchor: usize) -> bool {
+    let recorded = index.target_file(anchor, place).and_then(|f| f.recorded.as_ref());
+    recorded.is_some_and(|r| r.source_mtime_ns != index.file(anchor).mtime_ns)
+}
+
+/// Gives images that the source consolidated their span.
+fn absorb<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'a>) {
+    for (i, image) in set.images.iter().enumerate() {
+        let own = &decided.images[i];
+        if let Some(span) = image.span.filter(|s| s.first < s.last) {
+            if own.fate != Fate::Consolidated {
+                decided.images[i].span = Some(span);
+            }
+        } else if own.fate == Fate::Act
+            && own.found == Found::SourceChanged
+            && matches!(image.parent, Parent::Missing(_))
+            && let Some(absorbed) = consolidated::absorbed(index, &decided.there, &decided.source_of, i)
+        {
+            decided.images[i].span = consolidated::span_with(index, image, &absorbed);
+        }
+    }
+}
+
+/// Holds back what cannot be done now, and what would be visible without an ancestor that is held back.
+fn hold<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'a>) {
+    let replaces = decided.images.iter().any(|d| d.sends() && d.action == Action::Replace);
+    let unsettled = if replaces { unsettled_on_target(index, &set.id, decided) } else { None };
+    for (i, image) in set.images.iter().enumerate() {
+        let own = &decided.images[i];
+        if !own.sends() {
+            continue;
+        }
+        if let Some(reason) = cannot(index, image, own, unsettled) {
+            own_hold(&mut decided.images[i], reason);
+        } else if let Parent::Image(p) = image.parent
+            && decided.images[p].fate == Fate::Held
+        {
+            own_hold(&mut decided.images[i], Reason::Waiting(&set.images[p].id));
+        }
+    }
+    // An ancestor is not replaced beneath a descendant that would have to be replaced with it and cannot.
+    for i in (0..set.images.len()).rev() {
+        let own = &decided.images[i];
+        if own.fate != Fate::Held || own.action != Action::Replace {
+            continue;
+        }
+        let mut below = &set.images[i].parent;
+        while let Parent::Image(p) = *below {
+            let ancestor = &mut decided.images[p];
+            if ancestor.sends() && ancestor.action == Action::Replace {
+                own_hold(ancestor, Reason::Waiting(&set.images[i].id));
+            }
+            below = &set.images[p].parent;
+        }
+    }
+    for (i, image) in set.images.iter().enumerate() {
+        if decided.images[i].sends()
+            && let Parent::Image(p) = image.parent
+            && decided.images[p].fate == Fate::Held
+        {
+            own_hold(&mut decided.images[i], Reason::Waiting(&set.images[p].id));
+        }
+    }
+}
+
+/// Keeps `action`, so that a held replacement is still known as one; the step it becomes is a skip.
+fn own_hold<'a>(own: &mut Decided<'a>, reason: Reason<'a>) {
+    own.fate = Fate::Held;
+    own.files = Vec::new();
+    own.reason = reason;
+}
+
+fn cannot<'a>(
+    index: &Index<'a>,
+    image: &'a Image,
+    own: &Decided<'a>,
+    unsettled: Option<&'a TargetPath>,
+) -> Option<Reason<'a>> {
+    if let Some(path) = index.unfinished_file(own.anchor) {
+        return Some(Reason::FileNotSettled(path));
+    }
+    let missing = matches!(image.parent, Parent::Missing(_));
+    if let Some(path) = index.unfinished_ancestor(own.anchor, missing) {
+        return Some(Reason::Waiting(path));
+    }
+    if missing && !index.input.inventory.unreadable.is_empty() {
+        return Some(Reason::ParentUnread);
+    }
+    if let (Action::Replace, Some(path)) = (own.action, unsettled) {
+        return Some(Reason::SetNotSettled(path));
+    }
+    files_cannot(index, own)
+}
+
+/// What forbids an image's files: a lock that has not ended, a name or a size that the target refuses.
+pub(crate) fn files_cannot<'a>(index: &Index<'a>, own: &Decided<'a>) -> Option<Reason<'a>> {
+    for step in &own.files {
+        let there = index.input.target.files.get(&step.target);
+        let retention = there.and_then(|f| f.entry.retention.as_ref());
+        if step.action == FileAction::Replace
+            && let Some(retention) = retention
+            && i128::from(retention.until) * 1_000_000_000 > i128::from(index.input.now_ns)
+        {
+            return Some(Reason::Retained { until: retention.until });
+        }
+        if let Some(why) = names::refused(&step.target, step.bytes, index.input.capabilities) {
+            return Some(Reason::Refused(why));
+        }
+        if !index.collisions.is_empty()
+            && let Some(at) = index.position(&step.path, own.anchor)
+            && let Some(other) = index.collisions.get(&at)
+        {
+            let why = format!(
+                "the target does not tell '{}' and '{}' apart: only one of them can be there",
+                step.path.display(),
+                other.display()
+            );
+            return Some(Reason::Refused(why));
+        }
+    }
+    None
+}
+
+/// A file that the target has of this set and that is being written at the source just now.
+fn unsettled_on_target<'a>(index: &Index<'a>, set: &str, decided: &DecidedSet<'_>) -> Option<&'a TargetPath> {
+    let on_target = |path: &TargetPath| {
+        let path = index.target_path(&decided.place, path);
+        let recorded = index.input.target.files.get(&path).and_then(|f| f.recorded.as_ref());
+        recorded.is_some_and(|r| r.set == set)
+            || index
+                .target_image(&path)
+                .is_some_and(|at| decided.there.iter().flatten().any(|own| own.0 == at.0))
+    };
+    let mut paths: Vec<_> = index.unsettled.keys().copied().filter(|p| on_target(p)).collect();
+    paths.sort_unstable();
+    paths.first().copied()
+}
+
+/// Says of what is (or will be) visible whether something below it is left out or lacking.
+fn complete<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'a>) {
+    for (i, image) in set.images.iter().enumerate() {
+        let own = &decided.images[i];
+        if matches!(own.fate, Fate::LeftOut | Fate::Covered | Fate::Consolidated) {
+            continue;
+        }
+        let restorable_there = own.visible()
+            && decided.there.get(i).copied().flatten().is_some_and(|at| index.at(at).restorable);
+        let incomplete = match &image.parent {
+            Parent::Missing(_) | Parent::Cycle if restorable_there || own.span.is_some() => None,
+            Parent::Missing(what) => Some(Incomplete::Lacking(what)),
+            Parent::Cycle => Some(Incomplete::Lacking("a base: its parents lead back to itself")),
+            Parent::Image(p) => match &decided.images[*p] {
+                parent if parent.fate == Fate::LeftOut && !parent.visible() => Some(Incomplete::LeftOut),
+                parent => parent.incomplete.clone(),
+            },
+            Parent::None => None,
+        };
+        let own_lack = || {
+            let ancestors = match image.parent {
+                Parent::Image(p) => set.images[p].restorable,
+                Parent::None => true,
+                _ => false,
+            };
+            let lacks = ancestors && !image.restorable && !restorable_there;
+            lacks.then(|| Incomplete::Lacking(image.missing.as_deref().unwrap_or("a part of it")))
+        };
+        decided.images[i].incomplete = incomplete.or_else(own_lack);
+    }
+}

@@ -1,0 +1,487 @@
+//! What the target has and the source has not: kept, protected, or (sync) deleted.
+//!
+//! Judged on what will be visible after the copies: an image that stays needs its parent, the parent it will have after
+//! a replacement included. Descendants are judged, and deleted, before their ancestors.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use offsite_plugin_api::TargetPath;
+
+use super::decide::{DecidedSet, Fate};
+use super::explain::Reason;
+use super::index::{At, Index, place_of_anchor};
+use super::order::Steps;
+use super::{Action, FileAction, FileStep, Notice, Step, compare, consolidated, sync};
+use crate::chain::{Evidence, Image, ImageSet, Parent};
+use crate::target::TargetFile;
+
+/// One set of the target in which something is gone at the source.
+struct Remains<'a> {
+    /// By image: an image that stays needs it.
+    needed: Vec<bool>,
+    /// By image: the source has it.
+    matched: Vec<bool>,
+    /// By image: the source's image that holds it now, and whether that is verified.
+    absorbed: HashMap<usize, (&'a TargetPath, bool)>,
+    /// By image: the source's image is held back, so nothing of it is deleted.
+    held: Vec<bool>,
+    /// Consolidated images of the target that stay, and their last number.
+    spans: Vec<(&'a TargetPath, u64)>,
+    /// Steps that must be complete before anything of the set is deleted.
+    tips: Vec<usize>,
+}
+
+pub(crate) struct Deletes<'a> {
+    unmatched: Vec<&'a TargetPath>,
+    forbidden: Option<Reason<'a>>,
+    sets: HashMap<u32, Remains<'a>>,
+}
+
+impl<'a> Deletes<'a> {
+    pub fn new(index: &Index<'a>) -> Self {
+        let unmatched = index.unmatched();
+        if unmatched.is_empty() {
+            return Self { unmatched, forbidden: None, sets: HashMap::new() };
+        }
+        let forbidden = sync::forbidden(index, &unmatched);
+        Self { unmatched, forbidden, sets: HashMap::new() }
+    }
+
+    /// Whether `set` must be told of every set.
+    pub fn looks(&self) -> bool {
+        !self.unmatched.is_empty()
+    }
+
+    /// Learns what becomes of a source set's images (`decided` has been located).
+    pub fn learn(&mut self, index: &Index<'a>, set: &'a ImageSet, decided: &DecidedSet<'a>) -> Vec<u32> {
+        let mut touched = Vec::new();
+        for i in 0..set.images.len() {
+            let Some(at) = decided.there[i] else { continue };
+            let own = &decided.images[i];
+            let remains = self.remains(index, at.0);
+            remains.matched[at.1 as usize] = true;
+            remains.held[at.1 as usize] = own.fate == Fate::Held || own.fate == Fate::Consolidated;
+            let there = index.at(at);
+            if own.fate == Fate::Consolidated {
+                remains.spans.extend(there.span.map(|s| (&there.id, s.last)));
+            }
+            if !touched.contains(&at.0) {
+                touched.push(at.0);
+            }
+            self.needs(index, set, decided, i);
+        }
+        touched
+    }
+
+    fn needs(&mut self, index: &Index<'a>, set: &'a ImageSet, decided: &DecidedSet<'a>, i: usize) {
+        let Some(at) = decided.there[i] else { return };
+        let own = &decided.images[i];
+        let image = &set.images[i];
+        let (replaced, compared) = match (own.fate, own.action) {
+            (Fate::Act, Action::Skip) => (false, true),
+            (Fate::Act, _) => (true, false),
+            _ => (false, false),
+        };
+        let absorbed = if replaced {
+            consolidated::absorbed(index, &decided.there, &decided.source_of, i)
+        } else {
+            None
+        };
+        let mut source_parent = match image.parent {
+            Parent::Image(p) => Some(p),
+            _ => None,
+        };
+        let mut verified = image.span.is_some_and(|s| s.first < s.last);
+        let mut known = source_parent.is_some() || image.parent == Parent::None;
+        if let Some(absorbed) = absorbed {
+            let header = source_parent == Some(absorbed.onto);
+            verified |= header;
+            if header || (!known && own.span.is_some()) {
+                source_parent = Some(absorbed.onto);
+                known = true;
+                for gone in absorbed.images {
+                    self.remains(index, gone.0).absorbed.insert(gone.1 as usize, (&image.id, verified));
+                }
+            }
+        }
+        if let Some(parent) = source_parent.filter(|_| replaced || compared).and_then(|p| decided.there[p]) {
+            self.remains(index, parent.0).needed[parent.1 as usize] = true;
+        }
+        if (!replaced || !known)
+            && let Parent::Image(p) = index.at(at).parent
+        {
+            self.remains(index, at.0).needed[p] = true;
+        }
+        // What name or manifest say of the span also holds once the replacement is done.
+        let there = index.at(at);
+        let proven = there.span.filter(|_| {
+            matches!(there.evidence, Some(Evidence::Manifest | Evidence::Name | Evidence::Header))
+                && !there.unproven
+        });
+        if let Some(span) = image.span.or(proven).filter(|s| s.first < s.last) {
+            let chains = &index.input.target.chains.sets[at.0 as usize];
+            for (g, gone) in chains.images.iter().enumerate() {
+                if g as u32 != at.1
+                    && gone.kind == there.kind
+                    && gone.number.is_some_and(|n| (span.first..span.last).contains(&n))
+                {
+                    self.remains(index, at.0).absorbed.entry(g).or_insert((&image.id, true));
+                }
+            }
+        }
+    }
+
+    pub fn tips(&mut self, sets: &[u32], tips: &[usize]) {
+        for set in sets {
+            if let Some(remains) = self.sets.get_mut(set) {
+                remains.tips.extend_from_slice(tips);
+            }
+        }
+    }
+
+    fn remains(&mut self, index: &Index<'a>, set: u32) -> &mut Remains<'a> {
+        self.sets.entry(set).or_insert_with(|| {
+            let images = index.input.target.chains.sets[set as usize].images.len();
+            Remains {
+                needed: vec![false; images],
+                matched: vec![false; images],
+                absorbed: HashMap::new(),
+                held: vec![false; images],
+                spans: Vec::new(),
+                tips: Vec::new(),
+            }
+        })
+    }
+
+    /// Adds the steps: first what is kept and why, then the deletions.
+    pub fn finish(mut self, index: &Index<'a>, steps: &mut Steps, notices: &mut Vec<Notice>) {
+        if self.unmatched.is_empty() {
+            return;
+        }
+        let mut doomed: Vec<Doomed<'a>> = Vec::new();
+        let owners = self.owners(index);
+        let mut sets: Vec<u32> = owners.values().map(|at| at.0).collect();
+        sets.sort_unstable();
+        sets.dedup();
+        for set in sets {
+            self.set(index, set, steps, &mut doomed);
+        }
+        self.files(index, &owners, steps, &mut doomed);
+        if doomed.is_empty() {
+            return self.say_forbidden(notices);
+        }
+        let managed = managed(index);
+        let counted = doomed.iter().filter(|d| d.counts).count();
+        if sync::over_limit(index, counted, managed) {
+            for doomed in &doomed {
+                steps.skip(&doomed.image, doomed.set.clone(), doomed.format, &Reason::OverDeleteLimit);
+            }
+            notices.push(Notice {
+                code: "over-delete-limit".into(),
+                text: format!(
+                    "{counted} of {managed} images would be deleted, max_delete allows {}: nothing is deleted; \
+                     if this is meant, run once with --allow-deletes",
+                    (index.input.options.max_delete * managed as f64).floor()
+                ),
+                failing: true,
+            });
+            return;
+        }
+        let first = steps.steps.len();
+        for doomed in doomed {
+            steps.steps.push(doomed.step(first));
+        }
+    }
+
+    fn is_unmatched(&self, path: &TargetPath) -> bool {
+        self.unmatched.binary_search_by(|p| (*p).cmp(path)).is_ok()
+    }
+
+    fn say_forbidden(&self, notices: &mut Vec<Notice>) {
+        if let Some(reason @ (Reason::EmptySource | Reason::NothingLeft)) = &self.forbidden {
+            notices.push(Notice {
+                code: "deletes-held".into(),
+                text: format!("nothing is deleted; images are {}", reason.text()),
+                failing: true,
+            });
+        }
+    }
+
+    /// For every unmatched file that belongs to an image of the target: which.
+    fn owners(&self, index: &Index<'a>) -> HashMap<&'a TargetPath, At> {
+        let unmatched: std::collections::HashSet<_> = self.unmatched.iter().copied().collect();
+        let mut owners = HashMap::new();
+        for (s, set) in index.input.target.chains.sets.iter().enumerate() {
+            for (i, image) in set.images.iter().enumerate() {
+                for file in &image.files {
+                    if let Some(path) = unmatched.get(&file.path) {
+                        owners.insert(*path, (s as u32, i as u32));
+                    }
+                }
+            }
+        }
+        owners
+    }
+
+    /// Judges the images of one of the target's sets that the source has not, descendants first.
+    fn set(&mut self, index: &Index<'a>, s: u32, steps: &mut Steps, doomed: &mut Vec<Doomed<'a>>) {
+        self.remains(index, s);
+        let Some(mut remains) = self.sets.remove(&s) else { return };
+        let set = &index.input.target.chains.sets[s as usize];
+        let name: Arc<str> = set.id.as_str().into();
+        let unmatched = |path: &TargetPath| self.is_unmatched(path);
+        // Images that the source has under no image's name (a filter of formats, another assembly) stay as they are.
+        for (i, image) in set.images.iter().enumerate() {
+            if !remains.matched[i]
+                && !unmatched(&image.id)
+                && let Parent::Image(p) = image.parent
+            {
+                remains.needed[p] = true;
+            }
+        }
+        let mut deleting: HashMap<usize, usize> = HashMap::new();
+        for (i, image) in set.images.iter().enumerate().rev() {
+            if remains.matched[i] || !unmatched(&image.id) {
+                continue;
+            }
+            let source = source_path(index, image);
+            if index.unsettled.contains_key(&source) {
+                // It exists: it is being written. Its own skip says so.
+                keep_parent(&mut remains, image);
+                continue;
+            }
+            match self.judge(index, image, i, &remains, &source) {
+                Some(reason) => {
+                    keep_parent(&mut remains, image);
+                    if image.span.is_some_and(|s| s.first < s.last) && image.evidence != Some(Evidence::Name)
+                    {
+                        remains.spans.extend(image.span.map(|s| (&image.id, s.last)));
+                    }
+                    steps.skip(&source, name.clone(), Some(image.format), &reason);
+                }
+                None => {
+                    let children = set
+                        .images
+                        .iter()
+                        .enumerate()
+                        .filter(|(_, c)| c.parent == Parent::Image(i))
+                        .filter_map(|(c, _)| deleting.get(&c).copied())
+                        .collect();
+                    deleting.insert(i, doomed.len());
+                    let absorbed = remains.absorbed.get(&i).copied();
+                    doomed.push(Doomed {
+                        reason: absorbed.map_or(Reason::GoneAtSource, |(by, _)| Reason::Absorbed { by }),
+                        counts: absorbed.is_none_or(|(_, verified)| !verified),
+                        set: name.clone(),
+                        format: Some(image.format),
+                        files: image
+                            .files
+                            .iter()
+                            .rev()
+                            .filter(|f| unmatched(&f.path))
+                            .map(|f| file_step(&f.path, &source, image, f.size))
+                            .collect(),
+                        image: source,
+                        after: remains.tips.clone(),
+                        children,
+                    });
+                }
+            }
+        }
+        self.sets.insert(s, remains);
+    }
+
+    /// Why an image that the source no longer has is kept; `None`: it is deleted.
+    fn judge(
+        &self,
+        index: &Index<'a>,
+        image: &'a Image,
+        i: usize,
+        remains: &Remains<'a>,
+        source: &TargetPath,
+    ) -> Option<Reason<'a>> {
+        let listed = &index.input.target.files;
+        let anchor = listed.get(&image.id);
+        if anchor.is_none_or(|f| f.recorded.is_none()) {
+            return Some(Reason::KeptForeign);
+        }
+        if let Some(reason) = &self.forbidden {
+            return Some(reason.clone());
+        }
+        let accepted = !image.unproven
+            || index.input.options.accept_unproven
+            || index.input.target.accepted.contains(&image.id);
+        let merged = image.span.is_some_and(|s| s.first < s.last) && image.evidence.is_some() && accepted;
+        // A side-car may outlive its image at the source: it is a file of its own then, and stays.
+        let gone = || image.files.iter().filter(|f| self.is_unmatched(&f.path));
+        for file in gone().filter_map(|f| listed.get(&f.path)) {
+            if let Some(reason) = file_kept(index, file, merged) {
+                return Some(reason);
+            }
+        }
+        for file in gone() {
+            let path = step_path(&file.path, source, image);
+            if !sync::twice_absent(index, &path) {
+                return Some(Reason::NotTwiceAbsent);
+            }
+        }
+        if remains.needed[i] {
+            return Some(Reason::Needed);
+        }
+        let number = image.number?;
+        let above = remains.spans.iter().find(|(_, last)| number < *last);
+        above.map(|(by, _)| Reason::BelowSpan { by })
+    }
+
+    /// Judges single files: those of images that stay, and those of no image.
+    fn files(
+        &self,
+        index: &Index<'a>,
+        owners: &HashMap<&'a TargetPath, At>,
+        steps: &mut Steps,
+        doomed: &mut Vec<Doomed<'a>>,
+    ) {
+        for &path in &self.unmatched {
+            let Some(file) = index.input.target.files.get(path) else { continue };
+            let Some(recorded) = &file.recorded else { continue };
+            let owner = owners.get(path).copied();
+            if let Some(at) = owner
+                && (index.at(at).id == *path || self.is_unmatched(&index.at(at).id))
+            {
+                continue; // judged with its image
+            }
+            let source = single_source(path, file);
+            if index.unsettled.contains_key(&source) {
+                continue;
+            }
+            let remains = owner.and_then(|at| Some((self.sets.get(&at.0)?, at.1 as usize)));
+            let reason = if let Some(reason) = &self.forbidden {
+                Some(reason.clone())
+            } else if !sync::twice_absent(index, &source) {
+                Some(Reason::NotTwiceAbsent)
+            } else if remains.is_some_and(|(r, i)| r.held[i] || !r.matched[i]) {
+                Some(Reason::ImageHeld)
+            } else {
+                file_kept(index, file, false)
+            };
+            let set: Arc<str> = recorded.set.as_str().into();
+            match reason {
+                Some(reason) => steps.skip(&source, set, None, &reason),
+                None => doomed.push(Doomed {
+                    reason: Reason::GoneAtSource,
+                    counts: owner.is_none(),
+                    set,
+                    format: None,
+                    files: vec![FileStep {
+                        action: FileAction::Delete,
+                        path: source.clone(),
+                        target: path.clone(),
+                        bytes: file.entry.size,
+                    }],
+                    image: source,
+                    after: remains.map(|(r, _)| r.tips.clone()).unwrap_or_default(),
+                    children: Vec::new(),
+                }),
+            }
+        }
+    }
+}
+
+/// An image (or a file) to be deleted, unless there are too many.
+struct Doomed<'a> {
+    reason: Reason<'a>,
+    /// Against `max_delete`.
+    counts: bool,
+    set: Arc<str>,
+    format: Option<crate::format::Format>,
+    image: TargetPath,
+    files: Vec<FileStep>,
+    after: Vec<usize>,
+    /// Deletions of its children, by position among the deletions.
+    children: Vec<usize>,
+}
+
+impl Doomed<'_> {
+    fn step(self, first: usize) -> Step {
+        let mut after = self.after;
+        after.extend(self.children.iter().map(|c| first + c));
+        after.sort_unstable();
+        after.dedup();
+        Step {
+            action: Action::Delete,
+            image: self.image,
+            set: self.set,
+            format: self.format,
+            bytes: self.files.iter().map(|f| f.bytes).sum(),
+            code: self.reason.code(),
+            reason: self.reason.text(),
+            files: self.files,
+            after,
+            not_restorable: false,
+            span: None,
+            group: None,
+        }
+    }
+}
+
+fn keep_parent(remains: &mut Remains<'_>, image: &Image) {
+    if let Parent::Image(p) = image.parent {
+        remains.needed[p] = true;
+    }
+}
+
+/// What forbids deleting this file; `merged`: it is a consolidated image of the target, whose files changed by that.
+fn file_kept<'a>(index: &Index<'a>, file: &TargetFile, merged: bool) -> Option<Reason<'a>> {
+    let now = i128::from(index.input.now_ns);
+    if let Some(retention) = &file.entry.retention
+        && i128::from(retention.until) * 1_000_000_000 > now
+    {
+        return Some(Reason::Retained { until: retention.until });
+    }
+    match &file.recorded {
+        None if !merged => Some(Reason::KeptForeign),
+        Some(recorded) if !merged && compare::touched(&file.entry, recorded) => Some(Reason::TouchedGone),
+        _ => None,
+    }
+}
+
+/// The anchor's path at the source.
+fn source_path(index: &Index<'_>, image: &Image) -> TargetPath {
+    let recorded = index.input.target.files.get(&image.id).and_then(|f| f.recorded.as_ref());
+    recorded.map_or_else(|| image.id.clone(), |r| r.image.clone())
+}
+
+/// Another file's path at the source, by where the anchor's is.
+fn step_path(path: &TargetPath, source: &TargetPath, image: &Image) -> TargetPath {
+    let Some(place) = place_of_anchor(&image.id, source).filter(|p| !p.is_root()) else {
+        return if path == &image.id { source.clone() } else { path.clone() };
+    };
+    path.as_bytes()
+        .strip_prefix(place.as_bytes())
+        .and_then(|rest| rest.strip_prefix(b"/"))
+        .and_then(|rest| TargetPath::new(rest).ok())
+        .unwrap_or_else(|| path.clone())
+}
+
+/// The path at the source of a file that no image owns: its own record has its path as the image, or its image's.
+fn single_source(path: &TargetPath, file: &TargetFile) -> TargetPath {
+    match &file.recorded {
+        Some(r) if place_of_anchor(path, &r.image).is_some() => r.image.clone(),
+        _ => path.clone(),
+    }
+}
+
+fn file_step(path: &TargetPath, source: &TargetPath, image: &Image, bytes: u64) -> FileStep {
+    FileStep { action: FileAction::Delete, path: step_path(path, source, image), target: path.clone(), bytes }
+}
+
+/// Images (and single files) on the target that this job replicated.
+fn managed(index: &Index<'_>) -> usize {
+    let files = index.input.target.files.iter();
+    files
+        .filter(|(path, file)| {
+            file.recorded.as_ref().is_some_and(|r| path.as_bytes().ends_with(r.image.as_bytes()))
+        })
+        .count()
+}

@@ -1,0 +1,215 @@
+//! Every sentence a step can give as its reason, and the code that goes with it: the CLI, the JSON form and the tests
+//! read one thing.
+
+use std::borrow::Cow;
+
+use offsite_plugin_api::TargetPath;
+
+use super::Code;
+use super::filter::LeftOut;
+
+/// Why a step is what it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Reason<'a> {
+    New,
+    Vanished,
+    FileNew,
+    FileVanished,
+    UpToDate,
+    SourceChanged,
+    Touched,
+    Foreign,
+    AdoptUnrecorded,
+    AdoptTouched,
+    AdoptRewritten,
+    AdoptUnread,
+    Covered { by: &'a TargetPath, unproven: bool },
+    Consolidated { images: usize, unproven: bool },
+    Filtered(LeftOut),
+    SetBeforeBaseline,
+    ImageBeforeBaseline,
+    NotSettled(&'a str),
+    FileNotSettled(&'a TargetPath),
+    SetNotSettled(&'a TargetPath),
+    ParentUnread,
+    Waiting(&'a TargetPath),
+    NotRecognised(&'a str),
+    LeftAlone(&'a str),
+    Refused(String),
+    Retained { until: i64 },
+    GoneAtSource,
+    Absorbed { by: &'a TargetPath },
+    KeptNoSync,
+    KeptForeign,
+    EmptySource,
+    Unreadable(&'a TargetPath),
+    NothingLeft,
+    NotTwiceAbsent,
+    TouchedGone,
+    Needed,
+    BelowSpan { by: &'a TargetPath },
+    ImageHeld,
+    OverDeleteLimit,
+}
+
+/// Why an image cannot be restored on its own although it is copied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Incomplete<'a> {
+    LeftOut,
+    Lacking(&'a str),
+}
+
+impl Reason<'_> {
+    pub fn code(&self) -> Code {
+        match self {
+            Self::New | Self::FileNew => Code::New,
+            Self::Vanished | Self::FileVanished | Self::Touched | Self::Foreign => Code::Damaged,
+            Self::UpToDate => Code::UpToDate,
+            Self::SourceChanged => Code::Changed,
+            Self::AdoptUnrecorded | Self::AdoptTouched | Self::AdoptRewritten | Self::AdoptUnread => {
+                Code::Adopt
+            }
+            Self::Covered { unproven: true, .. } | Self::Consolidated { unproven: true, .. } => {
+                Code::Unproven
+            }
+            Self::Covered { .. } => Code::Covered,
+            Self::Consolidated { .. } => Code::Consolidated,
+            Self::Filtered(_) => Code::Filtered,
+            Self::SetBeforeBaseline | Self::ImageBeforeBaseline => Code::BeforeBaseline,
+            Self::NotSettled(_) | Self::FileNotSettled(_) | Self::SetNotSettled(_) => Code::NotSettled,
+            Self::ParentUnread | Self::Waiting(_) => Code::Waiting,
+            Self::NotRecognised(_) | Self::LeftAlone(_) => Code::NotRecognised,
+            Self::Refused(_) => Code::Refused,
+            Self::Retained { .. } => Code::Retained,
+            Self::GoneAtSource | Self::Absorbed { .. } => Code::GoneAtSource,
+            Self::KeptNoSync | Self::KeptForeign => Code::Kept,
+            Self::EmptySource
+            | Self::Unreadable(_)
+            | Self::NothingLeft
+            | Self::NotTwiceAbsent
+            | Self::TouchedGone
+            | Self::Needed
+            | Self::BelowSpan { .. }
+            | Self::ImageHeld => Code::Protected,
+            Self::OverDeleteLimit => Code::OverDeleteLimit,
+        }
+    }
+
+    /// One sentence, without its full stop: the image it is about stands before it.
+    pub fn text(&self) -> Cow<'static, str> {
+        Cow::Borrowed(match self {
+            Self::New => "not on the target yet",
+            Self::Vanished => "was published, and is gone from the target: copied again",
+            Self::FileNew => "one of its files is not on the target yet",
+            Self::FileVanished => "one of its files was published, and is gone from the target: copied again",
+            Self::UpToDate => "the target holds it as it is at the source",
+            Self::SourceChanged => "changed at the source since it was published",
+            Self::Touched => {
+                "somebody else changed it on the target, and it is no longer this image: copied again"
+            }
+            Self::Foreign => "the target has another file of this name, without a record: replaced",
+            Self::AdoptUnrecorded => {
+                "on the target without a record: compared with the source, and sent only if it differs"
+            }
+            Self::AdoptTouched => {
+                "somebody else touched it on the target, its size is the same: compared, and sent only if it differs"
+            }
+            Self::AdoptRewritten => {
+                "its change time at the source moved, size and time did not: compared, and sent only if it differs"
+            }
+            Self::AdoptUnread => {
+                "adopted earlier and not read back yet: compared, and sent only if it differs"
+            }
+            Self::Covered { by, unproven: false } => {
+                return format!("held by the target's consolidated image '{}'", by.display()).into();
+            }
+            Self::Covered { by, unproven: true } => {
+                return format!(
+                    "held by the target's image '{}' if that is a genuine consolidation (consolidated, unproven): \
+                     not sent again; `offsite target accept` settles it",
+                    by.display()
+                )
+                .into();
+            }
+            Self::Consolidated { images, unproven: false } => {
+                return format!("the target consolidated {images} images into it: kept as it is").into();
+            }
+            Self::Consolidated { images, unproven: true } => {
+                return format!(
+                    "the target seems to have consolidated {images} images into it (consolidated, unproven): kept as \
+                     it is; `offsite target accept` settles it"
+                )
+                .into();
+            }
+            Self::Filtered(LeftOut::Kind) => "left out by the filter: its kind is not asked for",
+            Self::Filtered(LeftOut::Format) => "left out by the filter: its format is not asked for",
+            Self::Filtered(LeftOut::NotIncluded) => "left out by the filter: no include pattern names it",
+            Self::Filtered(LeftOut::Excluded) => "left out by the filter: an exclude pattern names it",
+            Self::SetBeforeBaseline => {
+                "left out by the policy: its image set existed before the policy took effect"
+            }
+            Self::ImageBeforeBaseline => "left out by the policy: it existed before the policy took effect",
+            Self::NotSettled(why) => return (*why).to_owned().into(),
+            Self::FileNotSettled(path) => {
+                return format!("its file '{}' is not finished yet", path.display()).into();
+            }
+            Self::SetNotSettled(path) => {
+                return format!(
+                    "waits until '{}', which is on the target and builds on it, is finished at the source",
+                    path.display()
+                )
+                .into();
+            }
+            Self::ParentUnread => "its parent may be in a directory of the source that could not be read",
+            Self::Waiting(parent) => return format!("waits for its ancestor '{}'", parent.display()).into(),
+            Self::NotRecognised(why) => return format!("{why}: left alone").into(),
+            Self::LeftAlone(why) => return format!("never replicated: {why}").into(),
+            Self::Refused(why) => return why.clone().into(),
+            Self::Retained { until } => {
+                return format!("the server keeps the target's file until {}", day(*until)).into();
+            }
+            Self::GoneAtSource => "gone at the source",
+            Self::Absorbed { by } => {
+                return format!("gone at the source, which consolidated it into '{}'", by.display()).into();
+            }
+            Self::KeptNoSync => "gone at the source; kept, because this target does not mirror deletions",
+            Self::KeptForeign => "not replicated by this job: left alone",
+            Self::EmptySource => "kept: the source is empty, which may be a missing mount",
+            Self::Unreadable(dir) => {
+                return format!("kept: the source's directory '{}' could not be read", dir.display()).into();
+            }
+            Self::NothingLeft => {
+                "kept: no image on this target is at the source any more, which may be a wrong mount"
+            }
+            Self::NotTwiceAbsent => "kept until a second scan, one settle time later, finds it absent again",
+            Self::TouchedGone => "kept: gone at the source, but somebody else changed it on the target",
+            Self::Needed => "kept: gone at the source, but an image that stays on the target needs it",
+            Self::BelowSpan { by } => {
+                return format!("kept: it lies below the target's consolidated image '{}'", by.display())
+                    .into();
+            }
+            Self::ImageHeld => "kept until the image it belongs to is up to date",
+            Self::OverDeleteLimit => {
+                "kept: more images would be deleted than max_delete allows; --allow-deletes lets this run do it"
+            }
+        })
+    }
+}
+
+impl Incomplete<'_> {
+    /// Appended to the reason.
+    pub fn text(&self) -> String {
+        match self {
+            Self::LeftOut => {
+                "; not restorable on its own, its ancestors are left out by filter or policy".into()
+            }
+            Self::Lacking(what) => format!("; not restorable as far as can be seen, the source lacks {what}"),
+        }
+    }
+}
+
+/// A day in UTC, from seconds since the Unix epoch.
+fn day(seconds: i64) -> String {
+    jiff::Timestamp::from_second(seconds)
+        .map_or_else(|_| format!("second {seconds}"), |t| t.strftime("%Y-%m-%d %H:%M UTC").to_string())
+}

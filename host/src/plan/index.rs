@@ -1,0 +1,294 @@
+//! The planner's look-up structures over its input, built once: which target file answers to which source file, where
+//! each set lives on the target, what is not finished at the source.
+//!
+//! Inventory and listing are both sorted, so that the common case (same paths on both sides) is one merge without any
+//! hashing: a million files cost no look-up table.
+
+use std::borrow::Cow;
+use std::cell::OnceCell;
+use std::collections::{HashMap, HashSet};
+
+use offsite_plugin_api::{Normalisation, TargetPath};
+
+use super::filter::Matcher;
+use super::{Baseline, Input, Template, names};
+use crate::chain::{Image, ImageSet};
+use crate::format::{self, ImageKind, Link, Recognised};
+use crate::source::SourceFile;
+use crate::target::TargetFile;
+
+/// Where an image stands in the target's chains: set, image.
+pub(crate) type At = (u32, u32);
+
+pub(crate) struct Index<'a> {
+    pub input: Input<'a>,
+    pub filter: Matcher<'a>,
+    pub baseline: Cow<'a, Baseline>,
+    template: Option<Template>,
+    /// Sets whose files lie in a sub-folder of the target, by the set's id at the source.
+    places: HashMap<&'a str, TargetPath>,
+    /// Whether every target path is the source path.
+    identity: bool,
+    /// By inventory index; only where `identity`.
+    found: Vec<Option<&'a TargetFile>>,
+    /// Paths listed on the target that no source file maps to; only where `identity`.
+    unmatched: Vec<&'a TargetPath>,
+    /// By inventory index, where the name falls together with another: that other.
+    pub collisions: HashMap<usize, TargetPath>,
+    pub unsettled: HashMap<&'a TargetPath, &'a str>,
+    /// Unfinished files whose name a format knows.
+    unfinished: Vec<(Recognised, &'a TargetPath)>,
+    target_images: OnceCell<HashMap<&'a TargetPath, At>>,
+}
+
+impl<'a> Index<'a> {
+    pub fn new(input: Input<'a>) -> Self {
+        let rules = &input.capabilities.names;
+        // `validate` refused what cannot be read; a filter that slipped through leaves nothing in by mistake below.
+        let filter =
+            Matcher::new(&input.options.filter).unwrap_or_else(|_| Matcher::nothing(&input.options.filter));
+        let template = input.options.subfolder.as_deref().and_then(|t| Template::parse(t).ok());
+        let places = places(&input, template.is_some());
+        let identity =
+            template.is_none() && places.is_empty() && rules.normalisation == Normalisation::Preserved;
+        let baseline = match input.baseline {
+            Some(baseline) => Cow::Borrowed(baseline),
+            None if input.options.policy.is_some() => {
+                Cow::Owned(Baseline::take(input.source, input.inventory, input.now_ns))
+            }
+            None => Cow::Owned(Baseline::default()),
+        };
+        let unsettled: HashMap<_, _> =
+            input.inventory.unsettled.iter().map(|u| (&u.path, u.reason.as_str())).collect();
+        let unfinished = input
+            .inventory
+            .unsettled
+            .iter()
+            .filter_map(|u| format::recognise_name(&u.path).map(|r| (r, &u.path)))
+            .collect();
+        let mut index = Self {
+            input,
+            filter,
+            baseline,
+            template,
+            places,
+            identity,
+            found: Vec::new(),
+            unmatched: Vec::new(),
+            collisions: HashMap::new(),
+            unsettled,
+            unfinished,
+            target_images: OnceCell::new(),
+        };
+        if identity {
+            index.merge();
+        }
+        if names::folds(rules) {
+            index.collisions = index.collide();
+        }
+        index
+    }
+
+    /// Both sides are sorted by path.
+    fn merge(&mut self) {
+        self.found.reserve_exact(self.input.inventory.files.len());
+        let mut listed = self.input.target.files.iter().peekable();
+        for file in &self.input.inventory.files {
+            while let Some((path, _)) = listed.next_if(|(path, _)| **path < file.path) {
+                self.unmatched.push(path);
+            }
+            self.found.push(listed.next_if(|(path, _)| **path == file.path).map(|(_, there)| there));
+        }
+        self.unmatched.extend(listed.map(|(path, _)| path));
+    }
+
+    fn collide(&self) -> HashMap<usize, TargetPath> {
+        let mut seen = names::Collisions::new(&self.input.capabilities.names);
+        for path in self.input.target.files.keys() {
+            seen.add(path);
+        }
+        let mut place_of = HashMap::new();
+        for set in &self.input.source.sets {
+            let place = self.place(set);
+            if !place.is_root() {
+                for file in set.images.iter().flat_map(|i| &i.files).chain(&set.set_files) {
+                    place_of.insert(&file.path, place.clone());
+                }
+            }
+        }
+        let mut collisions = HashMap::new();
+        for (at, file) in self.input.inventory.files.iter().enumerate() {
+            let place = place_of.get(&file.path).cloned().unwrap_or_default();
+            if let Some(other) = seen.claim(&file.path, &self.target_path(&place, &file.path)) {
+                collisions.insert(at, other);
+            }
+        }
+        collisions
+    }
+
+    /// The sub-folder of the target that a set lives in: where its records say it is (a chain never spreads over two
+    /// folders), else what the template gives.
+    pub fn place(&self, set: &ImageSet) -> TargetPath {
+        let base = set.images.iter().find(|i| i.kind == ImageKind::Base).or(set.images.first());
+        let written = base.and_then(|b| b.files.last()).and_then(|f| f.mtime_ns);
+        self.place_named(&set.id, written)
+    }
+
+    pub fn place_named(&self, set: &str, written_ns: Option<i64>) -> TargetPath {
+        if self.identity {
+            return TargetPath::root();
+        }
+        if let Some(place) = self.places.get(set) {
+            return place.clone();
+        }
+        self.template.as_ref().map_or_else(TargetPath::root, |template| {
+            template.render(self.input.names, set, written_ns, &self.input.capabilities.names.refused)
+        })
+    }
+
+    pub fn target_path(&self, place: &TargetPath, path: &TargetPath) -> TargetPath {
+        if self.identity {
+            return path.clone();
+        }
+        let path = names::normalised(path, &self.input.capabilities.names);
+        if place.is_root() { path } else { place.join(path.as_bytes()).unwrap_or(path) }
+    }
+
+    /// The inventory's index of a path. `near`: where to look first; files of a set lie close together.
+    pub fn position(&self, path: &TargetPath, near: usize) -> Option<usize> {
+        let files = &self.input.inventory.files;
+        for at in [near, near + 1] {
+            if files.get(at).is_some_and(|f| f.path == *path) {
+                return Some(at);
+            }
+        }
+        files.binary_search_by(|f| f.path.cmp(path)).ok()
+    }
+
+    pub fn file(&self, at: usize) -> &'a SourceFile {
+        &self.input.inventory.files[at]
+    }
+
+    /// The target's file for this source file.
+    pub fn target_file(&self, at: usize, place: &TargetPath) -> Option<&'a TargetFile> {
+        if self.identity {
+            return self.found[at];
+        }
+        self.input.target.files.get(&self.target_path(place, &self.file(at).path))
+    }
+
+    /// Whether it was published and is not listed any more.
+    pub fn gone(&self, at: usize, place: &TargetPath) -> bool {
+        !self.input.target.gone.is_empty()
+            && self.input.target.gone.contains_key(&self.target_path(place, &self.file(at).path))
+    }
+
+    /// Where the target's chains have the image with this anchor (a target path). Built when first asked.
+    pub fn target_image(&self, anchor: &TargetPath) -> Option<At> {
+        self.target_images
+            .get_or_init(|| {
+                let sets = self.input.target.chains.sets.iter().enumerate();
+                sets.flat_map(|(s, set)| {
+                    set.images.iter().enumerate().map(move |(i, image)| (&image.id, (s as u32, i as u32)))
+                })
+                .collect()
+            })
+            .get(anchor)
+            .copied()
+    }
+
+    pub fn at(&self, at: At) -> &'a Image {
+        &self.input.target.chains.sets[at.0 as usize].images[at.1 as usize]
+    }
+
+    /// A file of this image that is still being written: by what its name says, or because the header names it.
+    pub fn unfinished_file(&self, anchor: usize) -> Option<&'a TargetPath> {
+        if self.unsettled.is_empty() {
+            return None;
+        }
+        let own = self.file(anchor).recognised.as_ref()?;
+        let named = own.parts.iter().find_map(|p| self.unsettled.get_key_value(p).map(|(path, _)| *path));
+        let sibling = |(r, _): &&(Recognised, _)| r.set == own.set && r.image == own.image;
+        named.or_else(|| self.unfinished.iter().find(sibling).map(|(_, path)| *path))
+    }
+
+    /// An unfinished file that may be an ancestor of this image. `missing`: its parent is not among the settled images.
+    /// Where time alone orders a set, nothing shows that an image between two others is missing.
+    pub fn unfinished_ancestor(&self, anchor: usize, missing: bool) -> Option<&'a TargetPath> {
+        if self.unsettled.is_empty() {
+            return None;
+        }
+        let own = self.file(anchor).recognised.as_ref()?;
+        if let (Link::File(parent), true) = (&own.link, missing) {
+            return self.unsettled.get_key_value(parent).map(|(path, _)| *path);
+        }
+        let ancestor = |(r, _): &&(Recognised, _)| {
+            r.set == own.set
+                && r.image != own.image
+                && match (&own.link, &r.link) {
+                    (Link::Number { number: own, .. }, Link::Number { number, .. }) => {
+                        missing && number < own
+                    }
+                    (Link::Moment { at: own, reverse: false }, Link::Moment { at, .. }) => at < own,
+                    (Link::Moment { at: own, reverse: true }, Link::Moment { at, .. }) => at > own,
+                    (Link::None, _) => false,
+                    (Link::Time, _) | (_, Link::Time) => true,
+                    _ => missing,
+                }
+        };
+        self.unfinished.iter().find(ancestor).map(|(_, path)| *path)
+    }
+
+    /// Paths on the target that belong to no source file, sorted.
+    pub fn unmatched(&self) -> Vec<&'a TargetPath> {
+        if self.identity {
+            return self.unmatched.clone();
+        }
+        let mut matched = HashSet::new();
+        for set in &self.input.source.sets {
+            let place = self.place(set);
+            for file in set.images.iter().flat_map(|i| &i.files).chain(&set.set_files) {
+                matched.insert(self.target_path(&place, &file.path));
+            }
+        }
+        let other = self.place_named("", None);
+        for file in &self.input.source.others {
+            matched.insert(self.target_path(&other, &file.file.path));
+        }
+        self.input.target.files.keys().filter(|path| !matched.contains(path)).collect()
+    }
+}
+
+/// What precedes the image's own path in the target path of its anchor; `None` when the path does not end with it.
+pub(crate) fn place_of_anchor(path: &TargetPath, image: &TargetPath) -> Option<TargetPath> {
+    let front = path.as_bytes().strip_suffix(image.as_bytes())?;
+    match front.strip_suffix(b"/") {
+        None if front.is_empty() => Some(TargetPath::root()),
+        None => None,
+        Some(place) => TargetPath::new(place).ok(),
+    }
+}
+
+/// The sets that records place in a sub-folder; with a template also those that records place at the root.
+fn places<'a>(input: &Input<'a>, template: bool) -> HashMap<&'a str, TargetPath> {
+    let rules = &input.capabilities.names;
+    let mut places: HashMap<&str, TargetPath> = HashMap::new();
+    let listed = input.target.files.iter().filter_map(|(path, file)| Some((path, file.recorded.as_ref()?)));
+    for (path, recorded) in listed.chain(&input.target.gone) {
+        if !template && (*path == recorded.image || path.as_bytes().len() <= recorded.image.as_bytes().len())
+        {
+            continue;
+        }
+        let image = names::normalised(&recorded.image, rules);
+        let at_root = || {
+            let there = input.target.files.get(&image).and_then(|f| f.recorded.as_ref());
+            there.is_some_and(|r| r.set == recorded.set && r.image == recorded.image)
+        };
+        if let Some(place) = place_of_anchor(path, &image)
+            && (template || !(place.is_root() || at_root()))
+        {
+            places.entry(&recorded.set).or_insert(place);
+        }
+    }
+    places
+}

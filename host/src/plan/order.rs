@@ -1,0 +1,178 @@
+//! The order of steps: every prefix of it keeps the laws, and `after` says which parallel orders do too.
+//!
+//! Ancestors before descendants; files of a whole set after all of its images; several replaced files of one set in one
+//! group, together with new ancestors that they need; deletions last.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use offsite_plugin_api::TargetPath;
+
+use super::decide::{Decided, DecidedSet, Fate};
+use super::explain::Reason;
+use super::index::Index;
+use super::{Action, FileAction, Step, decide};
+use crate::chain::{ImageSet, Other, Parent};
+use crate::format::Format;
+
+#[derive(Default)]
+pub(crate) struct Steps {
+    pub steps: Vec<Step>,
+    groups: u32,
+}
+
+/// Nothing stands before these steps.
+const FREE: u32 = u32::MAX;
+
+impl Steps {
+    /// Adds a set's steps. Answers the steps that nothing else of the set waits for: who waits for them waits for all.
+    pub fn set<'a>(
+        &mut self,
+        index: &Index<'a>,
+        set: &'a ImageSet,
+        decided: DecidedSet<'a>,
+        near: &mut usize,
+    ) -> Vec<usize> {
+        let name: Arc<str> = set.id.as_str().into();
+        let group = self.group(set, &decided.images);
+        let mut nearest = vec![FREE; set.images.len()];
+        let mut awaited = Vec::new();
+        let first = self.steps.len();
+        for (i, (image, own)) in set.images.iter().zip(decided.images).enumerate() {
+            let below = match image.parent {
+                Parent::Image(p) => nearest[p],
+                Parent::None => FREE,
+                // What it builds on cannot be seen: everything of the set that is older goes first.
+                Parent::Missing(_) | Parent::Cycle => i.checked_sub(1).map_or(FREE, |p| nearest[p]),
+            };
+            let acts = own.fate == Fate::Act;
+            nearest[i] = if acts { self.steps.len() as u32 } else { below };
+            let mut step = step(image.id.clone(), name.clone(), Some(image.format), own);
+            if acts && below != FREE {
+                step.after.push(below as usize);
+                awaited.push(below as usize);
+            }
+            if acts {
+                step.group = group.as_ref().filter(|g| g.members[i]).map(|g| g.number);
+            }
+            self.steps.push(step);
+        }
+        awaited.sort_unstable();
+        let mut tips: Vec<usize> = (first..self.steps.len())
+            .filter(|&s| !self.steps[s].files.is_empty() && awaited.binary_search(&s).is_err())
+            .collect();
+        for file in &set.set_files {
+            let files = std::slice::from_ref(file);
+            let mut own = decide::look(index, &decided.place, files, None, near);
+            if own.fate == Fate::Act
+                && let Some(reason) = decide::files_cannot(index, &own)
+            {
+                own.fate = Fate::Held;
+                own.files.clear();
+                own.reason = reason;
+            }
+            let acts = own.fate == Fate::Act;
+            let mut step = step(file.path.clone(), name.clone(), Some(set.format), own);
+            if acts {
+                step.after = std::mem::take(&mut tips);
+                tips.push(self.steps.len());
+            }
+            self.steps.push(step);
+        }
+        tips
+    }
+
+    /// Which images of a set are published under one intent.
+    fn group(&mut self, set: &ImageSet, images: &[Decided<'_>]) -> Option<Group> {
+        let replaces = |d: &Decided<'_>| d.fate == Fate::Act && d.action == Action::Replace;
+        if !images.iter().any(replaces) {
+            return None;
+        }
+        let mut members = vec![false; images.len()];
+        let mut below = vec![false; images.len()];
+        for i in (0..images.len()).rev() {
+            let sends = images[i].fate == Fate::Act && images[i].action != Action::Skip;
+            members[i] = replaces(&images[i]) || (sends && below[i]);
+            if (members[i] || below[i])
+                && let Parent::Image(p) = set.images[i].parent
+            {
+                below[p] = true;
+            }
+        }
+        let files: usize = members.iter().zip(images).filter(|(m, _)| **m).map(|(_, d)| d.files.len()).sum();
+        if files < 2 {
+            return None;
+        }
+        self.groups += 1;
+        Some(Group { number: self.groups, members })
+    }
+
+    /// A file of its own: one that no format knows, copied because the user wants such files.
+    pub fn other<'a>(&mut self, index: &Index<'a>, other: &'a Other, place: &TargetPath, near: &mut usize) {
+        let options = index.input.options;
+        let path = &other.file.path;
+        let out = if !options.include_other {
+            Some(Reason::NotRecognised(&other.reason))
+        } else if options.policy.is_some() && index.baseline.images.contains(path) {
+            Some(Reason::ImageBeforeBaseline)
+        } else {
+            index.filter.image(path, None).map(Reason::Filtered)
+        };
+        let mut own = decide::look(index, place, std::slice::from_ref(&other.file), out, near);
+        if own.fate == Fate::Act
+            && let Some(reason) = decide::files_cannot(index, &own)
+        {
+            own.fate = Fate::Held;
+            own.files.clear();
+            own.reason = reason;
+        }
+        self.steps.push(step(path.clone(), Arc::from(""), None, own));
+    }
+
+    pub fn skip(&mut self, image: &TargetPath, set: Arc<str>, format: Option<Format>, reason: &Reason<'_>) {
+        self.steps.push(Step {
+            action: Action::Skip,
+            image: image.clone(),
+            set,
+            format,
+            bytes: 0,
+            code: reason.code(),
+            reason: reason.text(),
+            files: Vec::new(),
+            after: Vec::new(),
+            not_restorable: false,
+            span: None,
+            group: None,
+        });
+    }
+}
+
+struct Group {
+    number: u32,
+    members: Vec<bool>,
+}
+
+fn step(image: TargetPath, set: Arc<str>, format: Option<Format>, own: Decided<'_>) -> Step {
+    let sends = |f: &&super::FileStep| matches!(f.action, FileAction::Copy | FileAction::Replace);
+    let acts = own.fate == Fate::Act;
+    let reason = match &own.incomplete {
+        Some(incomplete) if acts && own.action != Action::Skip => {
+            Cow::Owned(own.reason.text().into_owned() + &incomplete.text())
+        }
+        _ => own.reason.text(),
+    };
+    Step {
+        action: if acts { own.action } else { Action::Skip },
+        image,
+        set,
+        format,
+        bytes: own.files.iter().filter(sends).map(|f| f.bytes).sum(),
+        code: own.reason.code(),
+        reason,
+        files: if acts { own.files } else { Vec::new() },
+        after: Vec::new(),
+        not_restorable: own.incomplete.is_some() && matches!(own.fate, Fate::Act | Fate::Keep),
+        span: own.span,
+        group: None,
+    }
+}
