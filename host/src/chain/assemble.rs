@@ -8,7 +8,7 @@ use offsite_plugin_api::TargetPath;
 
 use super::draft::{Draft, Gathered, file, gather, left, problems};
 use super::{Chains, ImageFile, ImageSet, Knowledge, Member, Other, files, number, time};
-use crate::format::{Format, Link, Recognised, Role};
+use crate::format::{Format, Link, Role};
 
 /// The chains that these files make. Pure; any order of `files` gives the same chains, and no graph of parents,
 /// however hostile, keeps it from ending. Linear in the number of files but for sorting what is not sorted.
@@ -25,11 +25,18 @@ pub fn assemble(files: &[Member<'_>], known: &Knowledge) -> Chains {
     let mut claimed = vec![false; members.len()];
     let sorted_out = sort_out(&members, &mut chains.others);
 
-    for (id, drafts) in files::link(&members, &sorted_out.pool, &mut claimed) {
+    files::link(&members, &sorted_out.pool, &mut claimed, |id, drafts| {
         finish(id, drafts, Vec::new(), &mut chains);
-    }
+    });
     let mut homeless = Vec::new();
-    for ((format, id), mut group) in sorted_out.groups {
+    let mut group = Vec::new();
+    for ((format, id), indices) in sorted_out.groups {
+        // One set at a time: a million images are never held twice.
+        group.clear();
+        group.extend(indices.iter().filter_map(|&at| {
+            let member = members[at as usize];
+            member.recognised.map(|recognised| (member, recognised))
+        }));
         group_of(format, id, gather(&mut group), known, &mut chains, &mut homeless);
     }
     for &at in &sorted_out.loose {
@@ -46,13 +53,14 @@ pub fn assemble(files: &[Member<'_>], known: &Knowledge) -> Chains {
     chains
 }
 
-type Group<'a> = ((Format, &'a str), Vec<(Member<'a>, &'a Recognised)>);
+/// A set's name, and the indices of its files.
+type Group<'a> = ((Format, &'a str), Vec<u32>);
 
 #[derive(Default)]
 struct SortedOut<'a> {
     groups: Vec<Group<'a>>,
     /// Indices of images whose links are by file.
-    pool: Vec<usize>,
+    pool: Vec<u32>,
     /// Indices of files that no format knows.
     loose: Vec<usize>,
 }
@@ -69,7 +77,7 @@ fn sort_out<'a>(members: &[Member<'a>], others: &mut Vec<Other>) -> SortedOut<'a
         if files::by_file(recognised.format, &recognised.link) {
             match recognised.role {
                 Role::InProgress => others.push(left(member, recognised, "still being written")),
-                _ => out.pool.push(at),
+                _ => out.pool.push(at as u32),
             }
             continue;
         }
@@ -82,7 +90,7 @@ fn sort_out<'a>(members: &[Member<'a>], others: &mut Vec<Other>) -> SortedOut<'a
                 out.groups.len() - 1
             }),
         };
-        out.groups[group].1.push((*member, recognised));
+        out.groups[group].1.push(at as u32);
         last = Some(group);
     }
     out

@@ -1,43 +1,50 @@
 //! What stays restorable when images go: the question behind every deletion.
 
-use super::{Evidence, Image, ImageSet, Parent};
+use super::{Evidence, ImageSet, Parent};
+use crate::format::ImageKind;
 
 impl ImageSet {
     /// For each image whether it would be restorable if those that `gone` names were not there. A consolidated image
-    /// that says so by its name hangs on whatever smaller number remains, so removing what it holds does not break it;
-    /// where two images hold one number, either serves.
+    /// that says so by its name hangs on the highest smaller number that remains, so removing what it holds does not
+    /// break it; where several images hold one number, any serves.
     pub fn restorable_without(&self, gone: impl Fn(usize) -> bool) -> Vec<bool> {
         let mut whole = vec![false; self.images.len()];
-        for (at, image) in self.images.iter().enumerate() {
-            whole[at] = image.restorable
-                && !gone(at)
-                && self.parent_without(image, &gone).is_none_or(|p| p < at && whole[p]);
+        for at in 0..self.images.len() {
+            whole[at] = self.images[at].restorable && !gone(at) && self.stands(at, &gone, &whole);
         }
         whole
     }
 
-    /// The image that `image` hangs on then; `None` for a base.
-    fn parent_without(&self, image: &Image, gone: &impl Fn(usize) -> bool) -> Option<usize> {
-        let Parent::Image(mut parent) = image.parent else { return None };
-        while gone(parent) {
-            let twin = |other: &usize| {
-                let (a, b) = (&self.images[*other], &self.images[parent]);
-                !gone(*other)
-                    && a.number.is_some()
-                    && a.number == b.number
-                    && a.parent == b.parent
-                    && a.kind == b.kind
-            };
-            if let Some(twin) = (0..self.images.len()).find(twin) {
-                return Some(twin);
-            }
-            match self.images[parent].parent {
-                Parent::Image(next) if image.evidence == Some(Evidence::Name) && next < parent => {
-                    parent = next
-                }
-                _ => return Some(parent),
-            }
+    /// Whether what the image at `at` hangs on is whole then.
+    fn stands(&self, at: usize, gone: &impl Fn(usize) -> bool, whole: &[bool]) -> bool {
+        let Parent::Image(parent) = self.images[at].parent else { return true };
+        if whole[parent] {
+            return true;
         }
-        Some(parent)
+        let number = match self.images[at].evidence {
+            Some(Evidence::Name) => {
+                let below =
+                    |&other: &usize| self.images[other].number < self.images[at].number && !gone(other);
+                self.branch_below(at).find(below).and_then(|other| self.images[other].number)
+            }
+            _ => self.images[parent].number,
+        };
+        number.is_some()
+            && self
+                .branch_below(at)
+                .filter(|&other| self.images[other].number == number)
+                .any(|other| whole[other])
+    }
+
+    /// The images before that one in its branch, nearest first, down to the base or differential that it grows from.
+    fn branch_below(&self, at: usize) -> impl Iterator<Item = usize> + '_ {
+        let mut next = Some(at);
+        std::iter::from_fn(move || {
+            let here = next?;
+            let ends = here != at && self.images[here].kind != ImageKind::Incremental;
+            next =
+                here.checked_sub(1).filter(|&j| !ends && self.images[j].number <= self.images[here].number);
+            next
+        })
     }
 }
