@@ -38,7 +38,7 @@ fn tib(name: &Name<'_>) -> Option<Recognised> {
         format: Format::Acronis,
         set: name.set(&[group(&c, 1), b"_b", group(&c, 3), b".tib"]),
         // The last number only avoids a clash of names: two files that differ by it alone are two images.
-        image: format!("s{slice}-{}", String::from_utf8_lossy(group(&c, 6))),
+        image: format!("s{slice:08}-{}", String::from_utf8_lossy(group(&c, 6))),
         kind,
         role,
         link: Link::Number { branch: Vec::new(), number: slice, consolidated: false },
@@ -53,7 +53,7 @@ fn tibx(name: &Name<'_>) -> Option<Recognised> {
     Some(Recognised {
         format: Format::Acronis,
         set: name.set(&[group(&c, 1), b".tibx"]),
-        image: format!("i{number}"),
+        image: format!("i{number:08}"),
         kind: if number == 0 { ImageKind::Base } else { ImageKind::Incremental },
         role: Role::Anchor,
         link: Link::Number { branch: Vec::new(), number, consolidated: false },

@@ -65,7 +65,7 @@ fn numbered(set: String, increment: u64) -> Recognised {
     Recognised {
         format: Format::ActiveImage,
         set,
-        image: format!("i{increment}"),
+        image: format!("i{increment:08}"),
         kind: if increment == 0 { ImageKind::Base } else { ImageKind::Incremental },
         role: Role::Anchor,
         link: Link::Number { branch: Vec::new(), number: increment, consolidated: false },

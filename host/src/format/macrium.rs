@@ -20,7 +20,7 @@ pub(super) fn recognise(name: &Name<'_>) -> Option<Recognised> {
     Some(Recognised {
         format: Format::Macrium,
         set: name.set(&[group(&c, 1), b".", &group(&c, 4).to_ascii_lowercase()]),
-        image: format!("i{increment}"),
+        image: format!("i{increment:08}"),
         kind: if increment == 0 { ImageKind::Base } else { ImageKind::Incremental },
         // Which file of an image is its first shows only beside the others.
         role: Role::Running(file),

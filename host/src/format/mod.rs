@@ -84,7 +84,7 @@ pub struct Recognised {
     pub format: Format,
     /// Images of one set share it: the directory and what the format names the set by. Opaque.
     pub set: String,
-    /// Files of one image share it within the set. Opaque.
+    /// Files of one image share it within the set. Opaque; sorts like the paths, so that sorting costs nothing.
     pub image: String,
     pub kind: ImageKind,
     pub role: Role,

@@ -43,7 +43,7 @@ pub(super) fn recognise(name: &Name<'_>) -> Option<Recognised> {
     Some(Recognised {
         format: Format::ShadowProtect,
         set: name.set(&[group(&c, 1), b"-b", group(&c, 2), b".spf"]),
-        image: format!("d{differential}i{increment}{}", text(suffix)),
+        image: format!("d{differential:04}i{increment:08}{}", text(suffix)),
         kind,
         role,
         link: Link::Number {
