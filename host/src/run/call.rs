@@ -1,0 +1,112 @@
+//! The host's end of one call into a plugin: when it must end, how fast it may send, what it has done.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use offsite_plugin_api::{Call, CallHost, Level};
+
+use super::meter::{Meter, bounded};
+use super::outbox::Outbox;
+use super::pace::Pacer;
+use super::stop::Stop;
+
+/// Time for a short operation: look at a name, one page of a listing, delete, make a directory.
+pub const SHORT: Duration = Duration::from_secs(120);
+/// Time for an act that may take a server long: publish (a server merging parts), copy, digest.
+pub const LONG: Duration = Duration::from_secs(3600);
+
+/// What all calls of one worker share.
+#[derive(Clone)]
+pub struct Line {
+    pub stop: Arc<Stop>,
+    pub pacer: Arc<Pacer>,
+    pub meter: Arc<Meter>,
+    pub outbox: Arc<Outbox>,
+}
+
+impl Line {
+    /// A call that ends after `time` (`None`: when stopped). Its bytes do not count as progress.
+    pub fn call(&self, time: Option<Duration>) -> Call {
+        self.transfer(time, false).0
+    }
+
+    /// A call that sends a file's bytes, with its own count of them.
+    pub fn sending(&self) -> (Call, Arc<Counted>) {
+        self.transfer(None, true)
+    }
+
+    fn transfer(&self, time: Option<Duration>, counts: bool) -> (Call, Arc<Counted>) {
+        let counted = Arc::new(Counted::default());
+        let host = WorkerCall {
+            line: self.clone(),
+            until: time.map(|t| Instant::now() + t),
+            counts,
+            counted: counted.clone(),
+        };
+        (Call::new(Arc::new(host)), counted)
+    }
+}
+
+/// What one call has done.
+#[derive(Debug, Default)]
+pub struct Counted {
+    acked: AtomicU64,
+    ended: AtomicBool,
+}
+
+impl Counted {
+    /// Bytes acknowledged.
+    pub fn acked(&self) -> u64 {
+        self.acked.load(Ordering::Relaxed)
+    }
+
+    /// Ends this call alone.
+    pub fn cancel(&self) {
+        self.ended.store(true, Ordering::Relaxed);
+    }
+}
+
+struct WorkerCall {
+    line: Line,
+    until: Option<Instant>,
+    counts: bool,
+    counted: Arc<Counted>,
+}
+
+impl CallHost for WorkerCall {
+    fn cancelled(&self) -> bool {
+        self.line.stop.is_set() || self.counted.ended.load(Ordering::Relaxed)
+    }
+
+    fn remaining(&self) -> Option<Duration> {
+        self.until.map(|u| u.saturating_duration_since(Instant::now()))
+    }
+
+    fn pace(&self, bytes: u64) -> bool {
+        let say = |note: &str| self.line.meter.alive(&self.line.outbox, note);
+        self.line.pacer.pace(bytes, &|| self.cancelled(), &say)
+    }
+
+    fn acked(&self, bytes: u64) {
+        self.counted.acked.fetch_add(bytes, Ordering::Relaxed);
+        if self.counts {
+            self.line.meter.acked(bytes);
+        }
+    }
+
+    fn alive(&self, note: &str) {
+        self.line.meter.alive(&self.line.outbox, note);
+    }
+
+    fn log(&self, level: Level, message: &str) {
+        let message = bounded(message);
+        match level {
+            Level::Error => tracing::error!(target: "plugin", "{message}"),
+            Level::Warn => tracing::warn!(target: "plugin", "{message}"),
+            Level::Info => tracing::info!(target: "plugin", "{message}"),
+            Level::Debug => tracing::debug!(target: "plugin", "{message}"),
+            Level::Trace => tracing::trace!(target: "plugin", "{message}"),
+        }
+    }
+}
