@@ -81,6 +81,11 @@ impl Error {
         Self::new(Kind::Io, what).on(path.as_ref().display().to_string()).because(error)
     }
 
+    /// One line without the hint, for where that has a place of its own.
+    pub fn without_hint(&self) -> String {
+        Self { hint: None, ..self.clone() }.to_string()
+    }
+
     /// Whether this is a backend's error of that kind.
     pub fn is_backend(&self, kind: &BackendKind) -> bool {
         matches!(&self.kind, Kind::Backend(k) if k == kind)

@@ -24,6 +24,11 @@ pub enum Event {
         unsettled: u64,
         unreadable: u64,
     },
+    /// The job was stopped before any of its targets was touched.
+    JobFailed {
+        error: String,
+        hint: Option<String>,
+    },
     Started {
         pid: u32,
     },

@@ -23,9 +23,11 @@ use crate::report::Event;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Op {
-    /// Scan the source and write the inventory to [`Request::inventory`]. `job.targets` is empty. Its answer is
-    /// [`Answer::Scanned`].
+    /// Scan the source and write the inventory to [`Request::inventory`]. `job.targets` name the catalogs that know what
+    /// was published; none of them is opened. Its answer is [`Answer::Scanned`].
     Scan,
+    /// As `Scan`, but remembers nothing of what it saw: for commands that change nothing.
+    Look,
     /// Replicate to the target. Ends with [`Event::Finished`]; holds the target's lock.
     Run,
     /// What a run would do; changes nothing, needs no lock. [`Answer::Plan`].

@@ -1,0 +1,112 @@
+//! Exit codes; known nowhere else.
+//!
+//! | code | meaning |
+//! |---|---|
+//! | 0 | all done |
+//! | 1 | failed |
+//! | 2 | the command line or the configuration is wrong; nothing was done |
+//! | 3 | some targets failed, or deletions were held back by `max_delete` |
+
+use std::process::ExitCode;
+
+use super::Outcome;
+use crate::error::{Error, Kind};
+use crate::run::supervisor::JobEnd;
+
+/// What a command came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    Done,
+    Failed,
+    Usage,
+    Partly,
+}
+
+impl Exit {
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::Partly => 3,
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        ExitCode::from(exit.number())
+    }
+}
+
+/// For a command that failed as a whole.
+pub fn of_error(error: &Error) -> Exit {
+    match error.kind {
+        Kind::Usage | Kind::Config => Exit::Usage,
+        _ => Exit::Failed,
+    }
+}
+
+/// For commands that ask each target something: how many answered as hoped, how many did not.
+pub fn of_counts(good: usize, bad: usize) -> Exit {
+    match (good, bad) {
+        (_, 0) => Exit::Done,
+        (0, _) => Exit::Failed,
+        _ => Exit::Partly,
+    }
+}
+
+/// For a run.
+pub fn of_run(ends: &[JobEnd]) -> Exit {
+    let (mut good, mut bad, mut fault) = (0, 0, false);
+    for end in ends {
+        match &end.result {
+            Err(_) => bad += 1,
+            Ok(targets) => {
+                for target in targets {
+                    fault |= target.fault;
+                    if target.outcome == Outcome::Done { good += 1 } else { bad += 1 }
+                }
+            }
+        }
+    }
+    let wrong = |end: &JobEnd| end.result.as_ref().is_err_and(|e| of_error(e) == Exit::Usage);
+    match of_counts(good, bad) {
+        Exit::Done if fault => Exit::Partly,
+        Exit::Failed if !ends.is_empty() && ends.iter().all(wrong) => Exit::Usage,
+        exit => exit,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::supervisor::TargetEnd;
+
+    fn job(outcomes: &[Outcome], fault: bool) -> JobEnd {
+        let end = |o: &Outcome| TargetEnd { target: "t".into(), outcome: *o, fault, error: None };
+        JobEnd { job: "j".into(), result: Ok(outcomes.iter().map(end).collect()) }
+    }
+
+    fn broken(kind: Kind) -> JobEnd {
+        JobEnd { job: "j".into(), result: Err(Error::new(kind, "x")) }
+    }
+
+    #[test]
+    fn exit_codes_say_whether_everything_some_or_nothing_was_done() {
+        use Outcome::{Done, Failed, Stopped};
+        for (ends, exit) in [
+            (vec![job(&[Done, Done], false)], Exit::Done),
+            (vec![job(&[Done, Done], true)], Exit::Partly),
+            (vec![job(&[Done, Failed], false)], Exit::Partly),
+            (vec![job(&[Done, Stopped], false)], Exit::Partly),
+            (vec![job(&[Failed, Failed], true)], Exit::Failed),
+            (vec![job(&[Stopped], false)], Exit::Failed),
+            (vec![job(&[Done], false), broken(Kind::Source)], Exit::Partly),
+            (vec![broken(Kind::Source)], Exit::Failed),
+            (vec![broken(Kind::Config)], Exit::Usage),
+        ] {
+            assert_eq!(of_run(&ends), exit, "{ends:?}");
+        }
+    }
+}
