@@ -58,6 +58,49 @@ pub(crate) fn covered(
     Vec::new()
 }
 
+/// Consolidated images of the target that bear a name of their own, unknown at the source, and the source's images
+/// that each holds: the one that it stands in for first, then down its ancestors.
+pub(crate) fn covered_by_others(
+    index: &Index<'_>,
+    set: &ImageSet,
+    there: &[Option<At>],
+    source_of: &HashMap<At, usize>,
+) -> Vec<(At, Vec<usize>)> {
+    let mut sets: Vec<u32> = there.iter().flatten().map(|at| at.0).collect();
+    sets.sort_unstable();
+    sets.dedup();
+    let mut found = Vec::new();
+    for s in sets {
+        for (i, image) in index.input.target.chains.sets[s as usize].images.iter().enumerate() {
+            let at = (s, i as u32);
+            let (Some(span), Parent::Image(parent)) = (image.span.filter(|s| s.first < s.last), &image.parent)
+            else {
+                continue;
+            };
+            let Some(&onto) = source_of.get(&(s, *parent as u32)).filter(|_| !source_of.contains_key(&at)) else {
+                continue;
+            };
+            let last = set.images.iter().enumerate().rev().filter(|(_, i)| i.number == Some(span.last));
+            for (top, _) in last {
+                let mut run = vec![top];
+                let mut below = &set.images[top].parent;
+                while let Parent::Image(p) = *below
+                    && p != onto
+                {
+                    run.push(p);
+                    below = &set.images[p].parent;
+                }
+                let inside = |&p: &usize| there[p].is_none() && set.images[p].number >= Some(span.first);
+                if *below == Parent::Image(onto) && run.iter().all(inside) {
+                    found.push((at, run));
+                    break;
+                }
+            }
+        }
+    }
+    found
+}
+
 /// Whether the target's file itself says who its parent is, rather than its place in an order.
 fn header_names_parent(index: &Index<'_>, place: &TargetPath, image: &Image) -> bool {
     let path = index.target_path(place, &image.id);

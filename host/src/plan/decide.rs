@@ -186,10 +186,18 @@ pub(crate) fn locate(index: &Index<'_>, set: &ImageSet, decided: &mut DecidedSet
     decided.source_of = decided.there.iter().enumerate().filter_map(|(i, at)| Some(((*at)?, i))).collect();
 }
 
+/// What holds an image on the target in its stead.
+#[derive(Clone, Copy)]
+struct Holder<'a> {
+    by: &'a TargetPath,
+    unproven: bool,
+    /// It also stands for this image towards later ones.
+    stands_in: bool,
+}
+
 /// Keeps what the target consolidated, and leaves out what that holds, unless another image needs it.
 fn cover<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'a>) {
-    let options = index.input.options;
-    let mut holder: Vec<Option<(usize, bool)>> = vec![None; set.images.len()];
+    let mut holders: Vec<Option<Holder<'a>>> = vec![None; set.images.len()];
     for i in 0..set.images.len() {
         let own = &decided.images[i];
         let candidate =
@@ -203,10 +211,9 @@ fn cover<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'a>)
         }
         let Some(at) = decided.there[i] else { continue };
         let image = index.at(at);
-        let unproven =
-            image.unproven && !options.accept_unproven && !index.input.target.accepted.contains(&image.id);
+        let unproven = unproven(index, image);
         for &p in &covered {
-            holder[p] = Some((i, unproven));
+            holders[p] = Some(Holder { by: &set.images[i].id, unproven, stands_in: false });
         }
         let own = &mut decided.images[i];
         own.fate = Fate::Consolidated;
@@ -215,28 +222,40 @@ fn cover<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'a>)
         own.span = image.span.filter(|s| s.first < s.last);
         own.reason = Reason::Consolidated { images: covered.len() + 1, unproven };
     }
+    for (at, covered) in consolidated::covered_by_others(index, set, &decided.there, &decided.source_of) {
+        let image = index.at(at);
+        for (n, p) in covered.into_iter().enumerate() {
+            if decided.images[p].fate == Fate::Act {
+                holders[p] = Some(Holder { by: &image.id, unproven: unproven(index, image), stands_in: n == 0 });
+            }
+        }
+    }
     // Descendants first: an image that another one needs, which is not held itself, is not covered.
     for i in (0..set.images.len()).rev() {
         let own = &decided.images[i];
-        let stays = holder[i].is_none() && (own.visible() || own.fate == Fate::Act);
+        let stays = holders[i].is_none() && (own.visible() || own.fate == Fate::Act);
         if stays
             && own.fate != Fate::Consolidated
             && let Parent::Image(p) = set.images[i].parent
+            && holders[p].is_some_and(|h| !h.stands_in)
         {
-            holder[p] = None;
+            holders[p] = None;
         }
     }
-    for (i, held) in holder.into_iter().enumerate() {
-        let own = &mut decided.images[i];
-        if let Some((by, unproven)) = held
+    for (own, holder) in decided.images.iter_mut().zip(holders) {
+        if let Some(holder) = holder
             && own.fate == Fate::Act
         {
             own.fate = Fate::Covered;
             own.action = Action::Skip;
             own.files = Vec::new();
-            own.reason = Reason::Covered { by: &set.images[by].id, unproven };
+            own.reason = Reason::Covered { by: holder.by, unproven: holder.unproven };
         }
     }
+}
+
+fn unproven(index: &Index<'_>, image: &Image) -> bool {
+    image.unproven && !index.input.options.accept_unproven && !index.input.target.accepted.contains(&image.id)
 }
 
 /// Whether the source's image is another one than when it was published. The size says nothing here: the record of a
@@ -391,7 +410,7 @@ fn complete<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'
         let incomplete = match &image.parent {
             Parent::Missing(_) | Parent::Cycle if restorable_there || own.span.is_some() => None,
             Parent::Missing(what) => Some(Incomplete::Lacking(what)),
-            Parent::Cycle => Some(Incomplete::Lacking("a base: its parents lead back to itself")),
+            Parent::Cycle => Some(Incomplete::Broken("its parents lead back to itself")),
             Parent::Image(p) => match &decided.images[*p] {
                 parent if parent.fate == Fate::LeftOut && !parent.visible() => Some(Incomplete::LeftOut),
                 parent => parent.incomplete.clone(),
@@ -405,7 +424,7 @@ fn complete<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'
                 _ => false,
             };
             let lacks = ancestors && !image.restorable && !restorable_there;
-            lacks.then(|| Incomplete::Lacking(image.missing.as_deref().unwrap_or("a part of it")))
+            lacks.then(|| Incomplete::Broken(image.missing.as_deref().unwrap_or("a part of it is missing")))
         };
         decided.images[i].incomplete = incomplete.or_else(own_lack);
     }

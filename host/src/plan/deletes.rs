@@ -14,6 +14,7 @@ use super::index::{At, Index, place_of_anchor};
 use super::order::Steps;
 use super::{Action, FileAction, FileStep, Notice, Step, compare, consolidated, sync};
 use crate::chain::{Evidence, Image, ImageSet, Parent};
+use crate::format::{Format, Link, Recognised};
 use crate::target::TargetFile;
 
 /// One set of the target in which something is gone at the source.
@@ -57,6 +58,7 @@ impl<'a> Deletes<'a> {
     pub fn learn(&mut self, index: &Index<'a>, set: &'a ImageSet, decided: &DecidedSet<'a>) -> Vec<u32> {
         let mut touched = Vec::new();
         for i in 0..set.images.len() {
+            self.needs(index, set, decided, i);
             let Some(at) = decided.there[i] else { continue };
             let own = &decided.images[i];
             let remains = self.remains(index, at.0);
@@ -69,64 +71,79 @@ impl<'a> Deletes<'a> {
             if !touched.contains(&at.0) {
                 touched.push(at.0);
             }
-            self.needs(index, set, decided, i);
         }
         touched
     }
 
+    /// Marks what image `i` needs once the run is done, and what it holds of images that only the target has.
     fn needs(&mut self, index: &Index<'a>, set: &'a ImageSet, decided: &DecidedSet<'a>, i: usize) {
-        let Some(at) = decided.there[i] else { return };
         let own = &decided.images[i];
         let image = &set.images[i];
-        let (replaced, compared) = match (own.fate, own.action) {
-            (Fate::Act, Action::Skip) => (false, true),
-            (Fate::Act, _) => (true, false),
-            _ => (false, false),
-        };
-        let absorbed = if replaced {
-            consolidated::absorbed(index, &decided.there, &decided.source_of, i)
-        } else {
-            None
-        };
-        let mut source_parent = match image.parent {
+        self.holds_by_span(index, image, own.anchor, &decided.there, decided.there[i]);
+        let Some(at) = decided.there[i] else { return };
+        let link = index.file(own.anchor).recognised.as_ref().map(|r| &r.link);
+        let header = matches!(link, Some(Link::File(_) | Link::Id { .. }));
+        let named = image.evidence == Some(Evidence::Name);
+        let replaced = own.fate == Fate::Act && own.action != Action::Skip;
+        let mut parent = match image.parent {
             Parent::Image(p) => Some(p),
             _ => None,
         };
-        let mut verified = image.span.is_some_and(|s| s.first < s.last);
-        let mut known = source_parent.is_some() || image.parent == Parent::None;
-        if let Some(absorbed) = absorbed {
-            let header = source_parent == Some(absorbed.onto);
-            verified |= header;
-            if header || (!known && own.span.is_some()) {
-                source_parent = Some(absorbed.onto);
-                known = true;
-                for gone in absorbed.images {
-                    self.remains(index, gone.0).absorbed.insert(gone.1 as usize, (&image.id, verified));
-                }
+        let mut known = parent.is_some() || image.parent == Parent::None;
+        if replaced
+            && let Some(absorbed) = consolidated::absorbed(index, &decided.there, &decided.source_of, i)
+            && (parent == Some(absorbed.onto) || (!known && own.span.is_some()))
+        {
+            (parent, known) = (Some(absorbed.onto), true);
+            for gone in absorbed.images {
+                let verified = header || named;
+                self.remains(index, gone.0).absorbed.insert(gone.1 as usize, (&image.id, verified));
             }
         }
-        if let Some(parent) = source_parent.filter(|_| replaced || compared).and_then(|p| decided.there[p]) {
+        if let Some(parent) = parent.and_then(|p| decided.there[p]) {
             self.remains(index, parent.0).needed[parent.1 as usize] = true;
         }
-        if (!replaced || !known)
+        // The source's word for the parent holds where the image is (or becomes) the source's, its parent will be
+        // there, and a missing image between the two would show: not where only time orders a set.
+        let there = parent.is_none_or(|p| {
+            decided.there[p].is_some() || matches!(decided.images[p].fate, Fate::Act | Fate::Keep)
+        });
+        let own_word = !matches!(link, Some(Link::Time | Link::Moment { .. }));
+        let same = own.fate == Fate::Keep && own_word;
+        if !(known && there && (replaced || same))
             && let Parent::Image(p) = index.at(at).parent
         {
             self.remains(index, at.0).needed[p] = true;
         }
-        // What name or manifest say of the span also holds once the replacement is done.
-        let there = index.at(at);
-        let proven = there.span.filter(|_| {
-            matches!(there.evidence, Some(Evidence::Manifest | Evidence::Name | Evidence::Header))
-                && !there.unproven
+    }
+
+    /// Notes the images whose numbers a span holds, where name, header or manifest vouch for it.
+    fn holds_by_span(
+        &mut self,
+        index: &Index<'a>,
+        image: &'a Image,
+        anchor: usize,
+        there: &[Option<At>],
+        own: Option<At>,
+    ) {
+        let proven = own.map(|at| index.at(at)).filter(|there| {
+            !there.unproven && matches!(there.evidence, Some(Evidence::Manifest | Evidence::Name | Evidence::Header))
         });
-        if let Some(span) = image.span.or(proven).filter(|s| s.first < s.last) {
-            let chains = &index.input.target.chains.sets[at.0 as usize];
-            for (g, gone) in chains.images.iter().enumerate() {
-                if g as u32 != at.1
-                    && gone.kind == there.kind
-                    && gone.number.is_some_and(|n| (span.first..span.last).contains(&n))
+        let span = image.span.filter(|s| s.first < s.last).or(proven.and_then(|t| t.span));
+        let Some(span) = span.filter(|s| s.first < s.last) else { return };
+        let branch = index.file(anchor).recognised.as_ref().and_then(branch);
+        let mut sets: Vec<u32> = there.iter().flatten().map(|at| at.0).collect();
+        sets.sort_unstable();
+        sets.dedup();
+        for s in sets {
+            for (g, gone) in index.input.target.chains.sets[s as usize].images.iter().enumerate() {
+                let file = index.input.target.files.get(&gone.id);
+                if Some((s, g as u32)) != own
+                    && gone.kind == image.kind
+                    && gone.number.is_some_and(|n| (span.first..=span.last).contains(&n))
+                    && file.and_then(|f| f.recognised()).and_then(self::branch) == branch
                 {
-                    self.remains(index, at.0).absorbed.entry(g).or_insert((&image.id, true));
+                    self.remains(index, s).absorbed.entry(g).or_insert((&image.id, true));
                 }
             }
         }
@@ -394,7 +411,7 @@ struct Doomed<'a> {
     /// Against `max_delete`.
     counts: bool,
     set: Arc<str>,
-    format: Option<crate::format::Format>,
+    format: Option<Format>,
     image: TargetPath,
     files: Vec<FileStep>,
     after: Vec<usize>,
@@ -474,6 +491,13 @@ fn single_source(path: &TargetPath, file: &TargetFile) -> TargetPath {
 
 fn file_step(path: &TargetPath, source: &TargetPath, image: &Image, bytes: u64) -> FileStep {
     FileStep { action: FileAction::Delete, path: step_path(path, source, image), target: path.clone(), bytes }
+}
+
+fn branch(recognised: &Recognised) -> Option<&[u64]> {
+    match &recognised.link {
+        Link::Number { branch, .. } => Some(branch),
+        _ => None,
+    }
 }
 
 /// Images (and single files) on the target that this job replicated.

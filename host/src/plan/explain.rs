@@ -56,7 +56,10 @@ pub(crate) enum Reason<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Incomplete<'a> {
     LeftOut,
+    /// The source has it no more (or not yet), in words.
     Lacking(&'a str),
+    /// What is wrong, as a clause.
+    Broken(&'a str),
 }
 
 impl Reason<'_> {
@@ -203,6 +206,7 @@ impl Incomplete<'_> {
             Self::LeftOut => {
                 "; not restorable on its own, its ancestors are left out by filter or policy".into()
             }
+            Self::Broken(what) => format!("; not restorable as far as can be seen: {what}"),
             Self::Lacking(what) => format!("; not restorable as far as can be seen, the source lacks {what}"),
         }
     }

@@ -27,6 +27,8 @@ pub(crate) struct Index<'a> {
     template: Option<Template>,
     /// Sets whose files lie in a sub-folder of the target, by the set's id at the source.
     places: HashMap<&'a str, TargetPath>,
+    /// The same by image.
+    image_places: HashMap<&'a TargetPath, TargetPath>,
     /// Whether every target path is the source path.
     identity: bool,
     /// By inventory index; only where `identity`.
@@ -48,7 +50,7 @@ impl<'a> Index<'a> {
         let filter =
             Matcher::new(&input.options.filter).unwrap_or_else(|_| Matcher::nothing(&input.options.filter));
         let template = input.options.subfolder.as_deref().and_then(|t| Template::parse(t).ok());
-        let places = places(&input, template.is_some());
+        let (places, image_places) = places(&input, template.is_some());
         let identity =
             template.is_none() && places.is_empty() && rules.normalisation == Normalisation::Preserved;
         let baseline = match input.baseline {
@@ -72,6 +74,7 @@ impl<'a> Index<'a> {
             baseline,
             template,
             places,
+            image_places,
             identity,
             found: Vec::new(),
             unmatched: Vec::new(),
@@ -129,6 +132,14 @@ impl<'a> Index<'a> {
     /// The sub-folder of the target that a set lives in: where its records say it is (a chain never spreads over two
     /// folders), else what the template gives.
     pub fn place(&self, set: &ImageSet) -> TargetPath {
+        if self.identity {
+            return TargetPath::root();
+        }
+        // The base may be gone at the source, and the set's name with it: any of its images tells the place.
+        let by_image = || set.images.iter().find_map(|i| self.image_places.get(&i.id));
+        if let Some(place) = self.places.get(set.id.as_str()).or_else(by_image) {
+            return place.clone();
+        }
         let base = set.images.iter().find(|i| i.kind == ImageKind::Base).or(set.images.first());
         let written = base.and_then(|b| b.files.last()).and_then(|f| f.mtime_ns);
         self.place_named(&set.id, written)
@@ -269,14 +280,17 @@ pub(crate) fn place_of_anchor(path: &TargetPath, image: &TargetPath) -> Option<T
     }
 }
 
-/// The sets that records place in a sub-folder; with a template also those that records place at the root.
-fn places<'a>(input: &Input<'a>, template: bool) -> HashMap<&'a str, TargetPath> {
+/// By set, and by image.
+type Places<'a> = (HashMap<&'a str, TargetPath>, HashMap<&'a TargetPath, TargetPath>);
+
+/// What records place in a sub-folder; with a template also what they place at the root.
+fn places<'a>(input: &Input<'a>, template: bool) -> Places<'a> {
     let rules = &input.capabilities.names;
-    let mut places: HashMap<&str, TargetPath> = HashMap::new();
+    let mut places: Places<'a> = Default::default();
     let listed = input.target.files.iter().filter_map(|(path, file)| Some((path, file.recorded.as_ref()?)));
     for (path, recorded) in listed.chain(&input.target.gone) {
-        if !template && (*path == recorded.image || path.as_bytes().len() <= recorded.image.as_bytes().len())
-        {
+        let longer = path.as_bytes().len() > recorded.image.as_bytes().len();
+        if !template && !longer {
             continue;
         }
         let image = names::normalised(&recorded.image, rules);
@@ -287,7 +301,8 @@ fn places<'a>(input: &Input<'a>, template: bool) -> HashMap<&'a str, TargetPath>
         if let Some(place) = place_of_anchor(path, &image)
             && (template || !(place.is_root() || at_root()))
         {
-            places.entry(&recorded.set).or_insert(place);
+            places.1.entry(&recorded.image).or_insert_with(|| place.clone());
+            places.0.entry(&recorded.set).or_insert(place);
         }
     }
     places
