@@ -1,8 +1,6 @@
 //! Is the target's file the source's? Judged from the record of what was published, the source file as it is now, and
 //! the target's entry as it is now: values only, nothing is read.
 
-use offsite_plugin_api::Entry;
-
 use crate::source::SourceFile;
 use crate::target::{Recorded, TargetFile};
 
@@ -35,7 +33,7 @@ pub(crate) fn compare(file: &SourceFile, target: Option<&TargetFile>, gone: bool
     let Some(recorded) = &target.recorded else {
         return Found::Unrecorded { same_size };
     };
-    let touched = touched(&target.entry, recorded);
+    let touched = recorded.touched(&target.entry);
     if source_changed(file, recorded) {
         // A record of a consolidated file has another size than the source's image, and the same time.
         return if touched && file.mtime_ns == recorded.source_mtime_ns {
@@ -60,19 +58,4 @@ pub(crate) fn compare(file: &SourceFile, target: Option<&TargetFile>, gone: bool
 
 pub(crate) fn source_changed(file: &SourceFile, recorded: &Recorded) -> bool {
     file.size != recorded.size || file.mtime_ns != recorded.source_mtime_ns
-}
-
-/// Whether the target's entry is not what it was right after the publish. A version decides where both sides have one:
-/// it changes whenever the content may have; else the time, as exact as the server keeps it.
-pub(crate) fn touched(entry: &Entry, recorded: &Recorded) -> bool {
-    if entry.size != recorded.size {
-        return true;
-    }
-    if let (Some(now), Some(then)) = (&entry.version, &recorded.target_version) {
-        return now != then;
-    }
-    match (entry.mtime, recorded.target_mtime) {
-        (Some(now), Some(then)) => now.ns.abs_diff(then.ns) >= now.precision_ns.max(then.precision_ns).max(1),
-        _ => false,
-    }
 }

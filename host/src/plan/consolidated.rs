@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use offsite_plugin_api::TargetPath;
 
 use super::index::{At, Index};
-use crate::chain::{Image, ImageSet, Parent, Span};
+use crate::chain::{Evidence, Image, ImageSet, Parent, Span};
 use crate::format::{ImageKind, Link};
 
 /// The ancestors of source image `i` that the target's image of the same name holds beside it; empty when it is no
@@ -33,7 +33,9 @@ pub(crate) fn covered(
     if span.is_some() && span == set.images[i].span {
         return Vec::new(); // consolidated at the source, and replicated like that
     }
-    if span.is_none() && !header_names_parent(index, place, &set.images[i]) {
+    // In a set that only time orders, evidence has no numbers.
+    let vouched = matches!(image.evidence, Some(Evidence::Catalog | Evidence::Accepted | Evidence::Manifest));
+    if span.is_none() && !vouched && !header_names_parent(index, place, &set.images[i]) {
         return Vec::new();
     }
     let mut covered = Vec::new();
@@ -73,11 +75,13 @@ pub(crate) fn covered_by_others(
     for s in sets {
         for (i, image) in index.input.target.chains.sets[s as usize].images.iter().enumerate() {
             let at = (s, i as u32);
-            let (Some(span), Parent::Image(parent)) = (image.span.filter(|s| s.first < s.last), &image.parent)
+            let (Some(span), Parent::Image(parent)) =
+                (image.span.filter(|s| s.first < s.last), &image.parent)
             else {
                 continue;
             };
-            let Some(&onto) = source_of.get(&(s, *parent as u32)).filter(|_| !source_of.contains_key(&at)) else {
+            let Some(&onto) = source_of.get(&(s, *parent as u32)).filter(|_| !source_of.contains_key(&at))
+            else {
                 continue;
             };
             let last = set.images.iter().enumerate().rev().filter(|(_, i)| i.number == Some(span.last));

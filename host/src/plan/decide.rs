@@ -226,7 +226,8 @@ fn cover<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'a>)
         let image = index.at(at);
         for (n, p) in covered.into_iter().enumerate() {
             if decided.images[p].fate == Fate::Act {
-                holders[p] = Some(Holder { by: &image.id, unproven: unproven(index, image), stands_in: n == 0 });
+                holders[p] =
+                    Some(Holder { by: &image.id, unproven: unproven(index, image), stands_in: n == 0 });
             }
         }
     }

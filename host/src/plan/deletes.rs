@@ -12,7 +12,7 @@ use super::decide::{DecidedSet, Fate};
 use super::explain::Reason;
 use super::index::{At, Index, place_of_anchor};
 use super::order::Steps;
-use super::{Action, FileAction, FileStep, Notice, Step, compare, consolidated, sync};
+use super::{Action, FileAction, FileStep, Notice, Step, consolidated, sync};
 use crate::chain::{Evidence, Image, ImageSet, Parent};
 use crate::format::{Format, Link, Recognised};
 use crate::target::TargetFile;
@@ -127,7 +127,8 @@ impl<'a> Deletes<'a> {
         own: Option<At>,
     ) {
         let proven = own.map(|at| index.at(at)).filter(|there| {
-            !there.unproven && matches!(there.evidence, Some(Evidence::Manifest | Evidence::Name | Evidence::Header))
+            !there.unproven
+                && matches!(there.evidence, Some(Evidence::Manifest | Evidence::Name | Evidence::Header))
         });
         let span = image.span.filter(|s| s.first < s.last).or(proven.and_then(|t| t.span));
         let Some(span) = span.filter(|s| s.first < s.last) else { return };
@@ -458,7 +459,7 @@ fn file_kept<'a>(index: &Index<'a>, file: &TargetFile, merged: bool) -> Option<R
     }
     match &file.recorded {
         None if !merged => Some(Reason::KeptForeign),
-        Some(recorded) if !merged && compare::touched(&file.entry, recorded) => Some(Reason::TouchedGone),
+        Some(recorded) if !merged && recorded.touched(&file.entry) => Some(Reason::TouchedGone),
         _ => None,
     }
 }

@@ -4,12 +4,9 @@
 
 use std::collections::HashMap;
 
+use crate::target::names::is_own;
 use offsite_plugin_api::{Capabilities, NameRules, Normalisation, TargetPath};
 use unicode_normalization::UnicodeNormalization as _;
-
-/// The first component of the host's own directory, and its claim marker.
-const MANIFESTS: &[u8] = b"offsite-manifest";
-const MARKER: &[u8] = b"offsite-target";
 
 /// Why the target cannot hold this file; `None` when it can.
 pub(crate) fn refused(path: &TargetPath, size: u64, capabilities: &Capabilities) -> Option<String> {
@@ -34,7 +31,10 @@ pub(crate) fn refused(path: &TargetPath, size: u64, capabilities: &Capabilities)
         return Some(format!("its path has {} bytes, the target takes {}", bytes.len(), rules.longest_path));
     }
     let simple = rules.refused.is_empty() && rules.refused_names.is_empty() && !rules.utf8_only;
-    for (depth, name) in bytes.split(|&b| b == b'/').enumerate() {
+    if own(path, rules) {
+        return Some(format!("'{}' is a name that offsite uses itself on a target", path.display()));
+    }
+    for name in bytes.split(|&b| b == b'/') {
         if name.len() as u64 > u64::from(rules.longest_name) {
             return Some(format!(
                 "its name '{}' has {} bytes, the target takes {}",
@@ -43,9 +43,6 @@ pub(crate) fn refused(path: &TargetPath, size: u64, capabilities: &Capabilities)
                 rules.longest_name
             ));
         }
-        if name.starts_with(b"offsite-") && reserved(name, depth) {
-            return Some(format!("'{}' is a name that offsite uses itself on a target", name.escape_ascii()));
-        }
         if !simple && let Some(why) = component(name, rules) {
             return Some(why);
         }
@@ -53,11 +50,14 @@ pub(crate) fn refused(path: &TargetPath, size: u64, capabilities: &Capabilities)
     None
 }
 
-fn reserved(name: &[u8], depth: usize) -> bool {
-    let own = depth == 0 && (name.eq_ignore_ascii_case(MANIFESTS) || name.eq_ignore_ascii_case(MARKER));
-    // Staging and swap side names: offsite-<owner>-<hash>.part and .old.
-    own || (name.iter().filter(|&&b| b == b'-').count() == 2
-        && (name.ends_with(b".part") || name.ends_with(b".old")))
+/// One of the host's own names, or a spelling that the target takes for one.
+fn own(path: &TargetPath, rules: &NameRules) -> bool {
+    // Cheap first: nearly no path has it.
+    if !path.as_bytes().windows(8).any(|w| w.eq_ignore_ascii_case(b"offsite-")) {
+        return false;
+    }
+    let lower = || TargetPath::new(path.as_bytes().to_ascii_lowercase());
+    is_own(path) || (!rules.case_sensitive && lower().is_ok_and(|p| is_own(&p)))
 }
 
 fn component(name: &[u8], rules: &NameRules) -> Option<String> {

@@ -42,6 +42,25 @@ pub struct Recorded {
     pub image: TargetPath,
 }
 
+impl Recorded {
+    /// Whether the target's entry is not what it was right after the publish. A version decides where both sides have
+    /// one: it changes whenever the content may have; else the time, as exact as the server keeps it.
+    pub fn touched(&self, entry: &Entry) -> bool {
+        if entry.size != self.size {
+            return true;
+        }
+        if let (Some(now), Some(then)) = (&entry.version, &self.target_version) {
+            return now != then;
+        }
+        match (entry.mtime, self.target_mtime) {
+            (Some(now), Some(then)) => {
+                now.ns.abs_diff(then.ns) >= now.precision_ns.max(then.precision_ns).max(1)
+            }
+            _ => false,
+        }
+    }
+}
+
 /// One file on the target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TargetFile {

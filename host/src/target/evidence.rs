@@ -1,0 +1,258 @@
+//! Listing + records -> what the target holds, as chains. Pure.
+//!
+//! Decides which consolidations are believed: what the manifest says of a file that nobody touched since; what a header
+//! read back says by itself; and the catalog's evidence: a run of images that we published is gone, the image right
+//! after it changed and is still recognised, the base is as we left it. The last stays unproven until the user accepts
+//! it. Everything else that is gone or changed is left for the planner to see as damage.
+
+use std::collections::{BTreeMap, HashMap};
+
+use offsite_plugin_api::{Entry, EntryKind, TargetPath};
+
+use super::{Recorded, TargetFile, TargetView};
+use crate::chain::{Evidence, Knowledge, Member, ProvenSpan, Span, assemble};
+use crate::format::{self, ImageKind, Link, Recognised, Role};
+
+/// What a worker gathers before it plans.
+#[derive(Clone, Debug, Default)]
+pub struct Gathered {
+    /// The listing, in any order, the host's own names left out; what is no regular file is passed over.
+    pub entries: Vec<Entry>,
+    /// The catalog's records, and the manifests' for paths that the catalog does not know.
+    pub records: BTreeMap<TargetPath, Recorded>,
+    /// Headers read back of the files that [`headers_to_read`] named, recognised under their path on the target.
+    pub headers: BTreeMap<TargetPath, Recognised>,
+    /// Spans that manifests record, by the anchor's path on the target.
+    pub spans: BTreeMap<TargetPath, Span>,
+    /// Anchors (on the target) whose consolidation the user accepted.
+    pub accepted: Vec<TargetPath>,
+    /// Open intents and swaps, in words.
+    pub open: Vec<String>,
+}
+
+/// The files whose header must be read back: it may say what neither name nor an untouched record does.
+pub fn headers_to_read(entries: &[Entry], records: &BTreeMap<TargetPath, Recorded>) -> Vec<TargetPath> {
+    let changed = |entry: &&Entry| records.get(&entry.path).is_none_or(|recorded| recorded.touched(entry));
+    entries
+        .iter()
+        .filter(|entry| entry.kind == EntryKind::File && format::wants_header(&entry.path))
+        .filter(changed)
+        .map(|entry| entry.path.clone())
+        .collect()
+}
+
+/// Pairs listing and records, and assembles what is there.
+pub fn view(gathered: Gathered) -> TargetView {
+    let Gathered { mut entries, mut records, mut headers, spans, accepted, open } = gathered;
+    entries.retain(|e| e.kind == EntryKind::File);
+    entries.sort_by(|a, b| a.path.cmp(&b.path));
+    entries.dedup_by(|a, b| a.path == b.path);
+    let places = places(&records);
+    let files: Vec<(TargetPath, TargetFile)> = entries
+        .into_iter()
+        .map(|entry| {
+            let recorded = records.remove(&entry.path);
+            let place = recorded.as_ref().and_then(|r| places.get(&r.image));
+            let recognised = recognised(&entry, recorded.as_ref(), place, headers.remove(&entry.path));
+            (entry.path.clone(), TargetFile { entry, recorded, recognised: recognised.map(Box::new) })
+        })
+        .collect();
+    let mut view = TargetView {
+        files: files.into_iter().collect(),
+        gone: records,
+        accepted,
+        spans,
+        open,
+        ..TargetView::default()
+    };
+    let catalog = from_catalog(&view);
+    let knowledge = knowledge(&view, &catalog);
+    let members: Vec<Member<'_>> = view.files.iter().map(|(path, file)| member(path, file)).collect();
+    let mut chains = assemble(&members, &knowledge);
+    for image in chains.sets.iter_mut().flat_map(|s| &mut s.images) {
+        // Sets that only time orders have no numbers that a span could be told in.
+        if image.evidence.is_none()
+            && let Some(None) = catalog.get(&image.id)
+        {
+            let accepted = view.accepted.contains(&image.id);
+            image.evidence = Some(if accepted { Evidence::Accepted } else { Evidence::Catalog });
+            image.unproven = !accepted;
+        }
+    }
+    view.chains = chains;
+    view
+}
+
+fn member<'a>(path: &'a TargetPath, file: &'a TargetFile) -> Member<'a> {
+    let listed = file.entry.mtime.map(|t| t.ns);
+    Member {
+        path,
+        size: file.entry.size,
+        mtime_ns: file.recorded.as_ref().map(|r| r.source_mtime_ns).or(listed),
+        recognised: file.recognised(),
+    }
+}
+
+/// By image (at the source): the sub-folder of the target it was published into, where there is one.
+fn places(records: &BTreeMap<TargetPath, Recorded>) -> HashMap<TargetPath, TargetPath> {
+    records
+        .iter()
+        .filter(|(path, r)| path.as_bytes().len() > r.image.as_bytes().len())
+        .filter_map(|(path, r)| {
+            let front = path.as_bytes().strip_suffix(r.image.as_bytes())?.strip_suffix(b"/")?;
+            Some((r.image.clone(), TargetPath::new(front).ok()?))
+        })
+        .collect()
+}
+
+/// What is known of a file now, where that is not simply what its record says.
+fn recognised(
+    entry: &Entry,
+    recorded: Option<&Recorded>,
+    place: Option<&TargetPath>,
+    header: Option<Recognised>,
+) -> Option<Recognised> {
+    if header.is_some() {
+        return header;
+    }
+    let Some(recorded) = recorded else {
+        return format::recognise_name(&entry.path);
+    };
+    let known = recorded.recognised.as_ref()?;
+    let place = place?;
+    format::recognise_name(&entry.path).or_else(|| Some(moved(known, place)))
+}
+
+/// What was said of a file at the source, said of the same file below a folder.
+fn moved(known: &Recognised, place: &TargetPath) -> Recognised {
+    let below = |path: &TargetPath| place.join(path.as_bytes()).unwrap_or_else(|_| path.clone());
+    let mut moved = known.clone();
+    moved.set = format!("{}/{}", place.display(), known.set);
+    moved.parts = known.parts.iter().map(below).collect();
+    if let Link::File(parent) = &known.link {
+        moved.link = Link::File(below(parent));
+    }
+    moved
+}
+
+fn knowledge(view: &TargetView, catalog: &HashMap<TargetPath, Option<Span>>) -> Knowledge {
+    let mut known = Knowledge::default();
+    for (path, span) in catalog {
+        if let Some(span) = span {
+            let accepted = view.accepted.contains(path);
+            let evidence = if accepted { Evidence::Accepted } else { Evidence::Catalog };
+            let proven = ProvenSpan { span: *span, evidence, unproven: !accepted };
+            known.spans.insert(path.clone(), proven);
+        }
+    }
+    for (path, span) in &view.spans {
+        // A manifest speaks of the file that it saw.
+        let as_recorded =
+            view.files.get(path).is_some_and(|f| f.recorded.as_ref().is_none_or(|r| !r.touched(&f.entry)));
+        if as_recorded && span.first < span.last {
+            let proven = ProvenSpan { span: *span, evidence: Evidence::Manifest, unproven: false };
+            known.spans.insert(path.clone(), proven);
+        }
+    }
+    known
+}
+
+/// One recorded image of a set.
+struct Published<'a> {
+    path: &'a TargetPath,
+    kind: ImageKind,
+    /// Number; sets that only time orders have none.
+    place: Option<u64>,
+    /// Branch, then position.
+    order: (&'a [u64], i128),
+    state: State,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    AsPublished,
+    /// Changed by somebody else, and still what its name or header says.
+    Changed,
+    Unrecognised,
+    Gone,
+}
+
+/// Images that the catalog's evidence shows to be consolidated, with their span where numbers apply.
+fn from_catalog(view: &TargetView) -> HashMap<TargetPath, Option<Span>> {
+    let mut evident = HashMap::new();
+    if view.gone.is_empty() {
+        return evident; // nothing is missing, so nothing was consolidated
+    }
+    let mut sets: HashMap<&str, Vec<Published<'_>>> = HashMap::new();
+    for recorded in view.gone.values() {
+        sets.entry(&recorded.set).or_default();
+    }
+    for (path, file) in &view.files {
+        if let Some(recorded) = &file.recorded
+            && let Some(set) = sets.get_mut(recorded.set.as_str())
+        {
+            let state = match (recorded.touched(&file.entry), recorded.recognised.as_ref(), file.recognised())
+            {
+                (false, ..) => State::AsPublished,
+                (true, Some(then), Some(now)) if then.format == now.format && then.kind == now.kind => {
+                    State::Changed
+                }
+                _ => State::Unrecognised,
+            };
+            set.extend(published(path, recorded, state));
+        }
+    }
+    for (path, recorded) in &view.gone {
+        if let Some(set) = sets.get_mut(recorded.set.as_str()) {
+            set.extend(published(path, recorded, State::Gone));
+        }
+    }
+    for mut set in sets.into_values() {
+        set.sort_by(|a, b| a.order.cmp(&b.order));
+        runs(&set, &mut evident);
+    }
+    evident
+}
+
+fn published<'a>(path: &'a TargetPath, recorded: &'a Recorded, state: State) -> Option<Published<'a>> {
+    let recognised =
+        recorded.recognised.as_ref().filter(|r| matches!(r.role, Role::Anchor | Role::Running(_)))?;
+    if !path.as_bytes().ends_with(recorded.image.as_bytes()) {
+        return None;
+    }
+    let (place, order): (_, (&[u64], i128)) = match &recognised.link {
+        Link::Number { branch, number, .. } => (Some(*number), (branch, i128::from(*number))),
+        Link::Time => (None, (&[], i128::from(recorded.source_mtime_ns))),
+        Link::Moment { at, reverse: false } => (None, (&[], i128::from(*at))),
+        // A header says it itself, and a base depends on nothing. What runs backwards is not merged forwards.
+        Link::None => (None, (&[], i128::MIN)),
+        Link::File(_) | Link::Id { .. } | Link::Outside(_) | Link::Moment { .. } => return None,
+    };
+    Some(Published { path, kind: recognised.kind, place, order, state })
+}
+
+/// Every run of gone increments that ends at one that changed.
+fn runs(set: &[Published<'_>], evident: &mut HashMap<TargetPath, Option<Span>>) {
+    let bases = || set.iter().filter(|i| i.kind == ImageKind::Base);
+    if bases().next().is_none() || bases().any(|b| b.state != State::AsPublished) {
+        return;
+    }
+    for branch in set.chunk_by(|a, b| a.order.0 == b.order.0) {
+        // What a branch grows from must be there: its differential, or the base, which was looked at above.
+        if branch.iter().any(|i| i.kind != ImageKind::Incremental && i.state == State::Gone) {
+            continue;
+        }
+        let mut run: Option<&Published<'_>> = None;
+        for image in branch {
+            if image.state == State::Gone {
+                run = run.or(Some(image));
+                continue;
+            }
+            if let (Some(first), State::Changed, ImageKind::Incremental) = (run, image.state, image.kind) {
+                let span = first.place.zip(image.place).map(|(first, last)| Span { first, last });
+                evident.insert(image.path.clone(), span);
+            }
+            run = None;
+        }
+    }
+}
