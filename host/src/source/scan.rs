@@ -1,0 +1,199 @@
+//! Walk, settle, recognise: the snapshot that every worker of the job plans from.
+//!
+//! A file is settled when two observations at least one settle time apart found the same size, mtime, ctime and inode.
+//! Observations count across runs, so only what is new makes a scan wait, and at most once.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::time::Duration;
+
+use offsite_plugin_api::TargetPath;
+use rustix::fs::{AtFlags, fstat, stat, statat};
+
+use super::memory::Memory;
+use super::walk::{Facts, walk};
+use super::{Inventory, Observations, Place, SourceFile, Unsettled, open_root, recognise, trouble};
+use crate::error::{Error, Kind, Result};
+use crate::format;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ScanOptions {
+    /// How long a file must not change; zero takes every file as it is.
+    pub settle: Duration,
+    /// Wait, at most one settle time, for files that are not settled yet, and look again.
+    pub wait: bool,
+    /// Wait likewise for files that were there and are not any more: a target that syncs deletes only what was absent
+    /// for a settle time.
+    pub prove_absence: bool,
+    /// Take files and directories whose name begins with a dot.
+    pub hidden: bool,
+}
+
+impl Default for ScanOptions {
+    fn default() -> Self {
+        Self { settle: Duration::from_secs(30), wait: true, prove_absence: false, hidden: false }
+    }
+}
+
+/// Time, as the scan sees it: tests move it, and a stop ends a sleep.
+pub trait Clock {
+    /// Nanoseconds since the Unix epoch.
+    fn now_ns(&mut self) -> i64;
+    /// Errors: [`Kind::Stopped`] when the wait was cut short.
+    fn sleep(&mut self, time: Duration) -> Result<()>;
+}
+
+/// The machine's clock; `stop` is asked ten times a second during a wait.
+pub struct SystemClock<F: FnMut() -> bool>(pub F);
+
+impl<F: FnMut() -> bool> Clock for SystemClock<F> {
+    fn now_ns(&mut self) -> i64 {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        now.map_or(0, |d| i64::try_from(d.as_nanos()).unwrap_or(i64::MAX))
+    }
+
+    fn sleep(&mut self, time: Duration) -> Result<()> {
+        let end = std::time::Instant::now() + time;
+        loop {
+            if (self.0)() {
+                return Err(Error::new(Kind::Stopped, "stopped while waiting for files to settle"));
+            }
+            let left = end.saturating_duration_since(std::time::Instant::now());
+            if left.is_zero() {
+                return Ok(());
+            }
+            std::thread::sleep(left.min(Duration::from_millis(100)));
+        }
+    }
+}
+
+/// The source's settled files, with what formats say of them.
+///
+/// Errors: [`Kind::Source`] when the source is missing, empty, gone, or not what it was: nothing may be concluded from
+/// such a scan, and nothing is remembered of it. [`Kind::State`] from `observations`; [`Kind::Stopped`] from `clock`.
+pub fn scan(
+    root: &Path,
+    options: &ScanOptions,
+    observations: &mut dyn Observations,
+    clock: &mut dyn Clock,
+) -> Result<Inventory> {
+    let mut memory = Memory::load(observations)?;
+    let first = pass(root, options, &mut memory, observations, clock)?;
+    let Some(wait) = first.wait.filter(|_| options.wait) else { return Ok(first.inventory) };
+    clock.sleep(wait.min(options.settle))?;
+    Ok(pass(root, options, &mut memory, observations, clock)?.inventory)
+}
+
+struct Pass {
+    inventory: Inventory,
+    /// How long until the files that do not change any more are settled; `None` when none is waited for.
+    wait: Option<Duration>,
+}
+
+fn pass(
+    root: &Path,
+    options: &ScanOptions,
+    memory: &mut Memory,
+    observations: &mut dyn Observations,
+    clock: &mut dyn Clock,
+) -> Result<Pass> {
+    let descriptor = open_root(root)?;
+    let place = place(root, &descriptor)?;
+    // Judged at the start, remembered at the end: the time between two looks is never overstated.
+    let start = clock.now_ns();
+    let mut found = walk(descriptor.as_fd(), options.hidden).map_err(|e| trouble::root(root, e))?;
+    still_there(root, &descriptor, place)?;
+    if found.files.is_empty() && found.doubtful.is_empty() {
+        return Err(match found.unreadable.first() {
+            Some((_, why)) => trouble::unreadable(root, found.unreadable.len(), why),
+            None => trouble::empty(root),
+        });
+    }
+    let end = clock.now_ns();
+    if memory.place.is_some_and(|known| known.device != place.device) && !memory.holds_any(&found.files) {
+        return Err(trouble::elsewhere(root));
+    }
+    let settle_ns = i64::try_from(options.settle.as_nanos()).unwrap_or(i64::MAX);
+    let (files, absent_since) = memory.observe(&mut found, end);
+    let mut inventory = Inventory {
+        root: root.to_owned(),
+        device: place.device,
+        inode: place.inode,
+        unsettled: std::mem::take(&mut found.doubtful),
+        left_alone: std::mem::take(&mut found.left_alone),
+        unreadable: std::mem::take(&mut found.unreadable),
+        absent_since,
+        settle_ns,
+        ..Inventory::default()
+    };
+    let mut wait_ns = None;
+    if options.prove_absence {
+        let newest = inventory.absent_since.values().max();
+        wait_ns =
+            newest.map(|since| since.saturating_add(settle_ns).saturating_sub(end)).filter(|&left| left > 0);
+    }
+    inventory.files.reserve(files.len());
+    for (path, facts, since_ns) in files {
+        if let Some(reason) = format::in_progress(&path) {
+            inventory.unsettled.push(Unsettled { path, reason: reason.to_owned() });
+            continue;
+        }
+        let settled = settle_ns == 0
+            || start.saturating_sub(since_ns) >= settle_ns
+            || observations.known_settled(&path) == Some((facts.size, facts.mtime_ns, facts.ctime_ns));
+        if !settled {
+            // From the end of this pass on: the next one starts after the wait.
+            let left = since_ns.saturating_add(settle_ns).saturating_sub(end).max(1);
+            wait_ns = wait_ns.max(Some(left));
+            let reason = format!("it changed, or was first seen, less than {} ago", seconds(options.settle));
+            inventory.unsettled.push(Unsettled { path, reason });
+            continue;
+        }
+        take(&descriptor, path, &facts, memory, &mut inventory);
+    }
+    still_there(root, &descriptor, place)?;
+    inventory.unsettled.sort_by(|a, b| a.path.cmp(&b.path));
+    inventory.scanned_ns = end;
+    memory.save(observations, place)?;
+    let wait = wait_ns.map(|ns| Duration::from_nanos(u64::try_from(ns).unwrap_or(0)));
+    Ok(Pass { inventory, wait })
+}
+
+/// A settled file goes into the inventory, unless a look at it says otherwise.
+fn take(root: &OwnedFd, path: TargetPath, facts: &Facts, memory: &mut Memory, inventory: &mut Inventory) {
+    match recognise::recognise(root, &path, facts, memory) {
+        Ok(recognised) => inventory.files.push(SourceFile {
+            path,
+            size: facts.size,
+            mtime_ns: facts.mtime_ns,
+            ctime_ns: facts.ctime_ns,
+            device: facts.device,
+            inode: facts.inode,
+            recognised,
+        }),
+        Err(reason) => inventory.unsettled.push(Unsettled { path, reason }),
+    }
+}
+
+fn place(root: &Path, descriptor: &OwnedFd) -> Result<Place> {
+    let stat = fstat(descriptor).map_err(|e| trouble::root(root, e))?;
+    Ok(Place { device: stat.st_dev as u64, inode: stat.st_ino as u64 })
+}
+
+/// The root answers, and its path still leads to the directory that was walked.
+fn still_there(root: &Path, descriptor: &OwnedFd, place: Place) -> Result<()> {
+    statat(descriptor, ".", AtFlags::empty()).map_err(|e| trouble::root(root, e))?;
+    let now = stat(root).map_err(|e| trouble::root(root, e))?;
+    if (now.st_dev as u64, now.st_ino as u64) != (place.device, place.inode) {
+        return Err(trouble::replaced(root));
+    }
+    Ok(())
+}
+
+fn seconds(time: Duration) -> String {
+    if time.subsec_nanos() == 0 {
+        format!("{} s", time.as_secs())
+    } else {
+        format!("{:.1} s", time.as_secs_f64())
+    }
+}

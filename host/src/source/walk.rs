@@ -1,0 +1,153 @@
+//! One pass over the source's tree: every regular file with its facts, and what was passed over and why.
+//!
+//! Directories are read with `getdents` into a large buffer and each file costs one `stat` by the directory's
+//! descriptor; over a network share every call counts. Symbolic links are never followed.
+
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use offsite_plugin_api::TargetPath;
+use rustix::fs::{AtFlags, FileType, OFlags, RawDir, Stat, statat};
+use rustix::io::Errno;
+
+use super::Unsettled;
+use super::beneath::open_beneath;
+
+/// One regular file as `stat` shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Facts {
+    pub size: u64,
+    pub mtime_ns: i64,
+    pub ctime_ns: i64,
+    pub device: u64,
+    pub inode: u64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Walk {
+    /// Sorted by path.
+    pub files: Vec<(TargetPath, Facts)>,
+    /// Regular files that could not even be asked for their facts.
+    pub doubtful: Vec<Unsettled>,
+    pub left_alone: Vec<Unsettled>,
+    pub unreadable: Vec<(TargetPath, String)>,
+}
+
+impl Walk {
+    /// Whether nothing is known of a path that was not found: it lies below a directory that could not be read, or was
+    /// passed over.
+    pub fn unknown(&self, path: &TargetPath) -> bool {
+        if self.doubtful.iter().any(|u| u.path == *path) {
+            return true;
+        }
+        let mut at = Some(path.clone());
+        while let Some(here) = at {
+            if self.unreadable.binary_search_by(|(directory, _)| directory.cmp(&here)).is_ok()
+                || self.left_alone.binary_search_by(|u| u.path.cmp(&here)).is_ok()
+            {
+                return true;
+            }
+            at = here.parent();
+        }
+        false
+    }
+}
+
+pub(super) fn facts(stat: &Stat) -> Facts {
+    let ns =
+        |seconds: i64, nanoseconds: i64| seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds);
+    Facts {
+        size: u64::try_from(stat.st_size).unwrap_or(0),
+        mtime_ns: ns(stat.st_mtime as i64, stat.st_mtime_nsec as i64),
+        ctime_ns: ns(stat.st_ctime as i64, stat.st_ctime_nsec as i64),
+        device: stat.st_dev as u64,
+        inode: stat.st_ino as u64,
+    }
+}
+
+/// Walks everything beneath `root`. Errors: only what makes the root itself unreadable.
+pub(super) fn walk(root: BorrowedFd<'_>, hidden: bool) -> Result<Walk, Errno> {
+    let mut walk = Walk::default();
+    let mut buffer = vec![MaybeUninit::<u8>::uninit(); 256 << 10];
+    let mut directories = vec![TargetPath::root()];
+    while let Some(directory) = directories.pop() {
+        let read = one(root, &directory, hidden, &mut buffer, &mut walk, &mut directories);
+        let Err(errno) = read else { continue };
+        if directory.is_root() {
+            return Err(errno);
+        }
+        // What it did list may be copied; what it did not must not look deleted.
+        match errno {
+            // It went between its parent's listing and now.
+            Errno::NOENT => {}
+            Errno::ACCESS if directory.as_bytes() == b"lost+found" => {
+                walk.left_alone.push(Unsettled {
+                    path: directory,
+                    reason: "the file system's own directory".to_owned(),
+                });
+            }
+            errno => walk.unreadable.push((directory, errno.to_string())),
+        }
+    }
+    walk.files.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+    walk.left_alone.sort_by(|a, b| a.path.cmp(&b.path));
+    walk.unreadable.sort();
+    Ok(walk)
+}
+
+fn one(
+    root: BorrowedFd<'_>,
+    directory: &TargetPath,
+    hidden: bool,
+    buffer: &mut [MaybeUninit<u8>],
+    walk: &mut Walk,
+    directories: &mut Vec<TargetPath>,
+) -> Result<(), Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let descriptor = open_beneath(root, directory, flags)?;
+    let mut entries = RawDir::new(descriptor.as_fd(), buffer);
+    while let Some(entry) = entries.next() {
+        let entry = entry?;
+        let name = entry.file_name();
+        let bytes = name.to_bytes();
+        if matches!(bytes, b"." | b"..") {
+            continue;
+        }
+        let alone = |walk: &mut Walk, path: TargetPath, reason: &str| {
+            walk.left_alone.push(Unsettled { path, reason: reason.to_owned() });
+        };
+        let Ok(path) = directory.join(bytes) else {
+            let shown = directory.join(bytes.escape_ascii().to_string()).unwrap_or_default();
+            alone(walk, shown, "its name holds a line break");
+            continue;
+        };
+        if !hidden && bytes.starts_with(b".") {
+            alone(walk, path, "it is hidden (its name begins with a dot)");
+            continue;
+        }
+        let mut kind = entry.file_type();
+        let mut stat = None;
+        if matches!(kind, FileType::RegularFile | FileType::Unknown) {
+            match statat(&descriptor, name, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(found) => {
+                    kind = FileType::from_raw_mode(found.st_mode);
+                    stat = Some(found);
+                }
+                // Deleted or renamed since it was listed.
+                Err(Errno::NOENT) => continue,
+                Err(errno) => {
+                    walk.doubtful
+                        .push(Unsettled { path, reason: format!("it cannot be looked at: {errno}") });
+                    continue;
+                }
+            }
+        }
+        match (kind, stat) {
+            (FileType::RegularFile, Some(stat)) => walk.files.push((path, facts(&stat))),
+            (FileType::Directory, _) => directories.push(path),
+            (FileType::Symlink, _) => alone(walk, path, "it is a symbolic link"),
+            _ => alone(walk, path, "it is no regular file (a device, a socket or a pipe)"),
+        }
+    }
+    Ok(())
+}
