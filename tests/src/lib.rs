@@ -3,6 +3,7 @@
 pub mod build;
 pub mod fuse;
 pub mod law;
+pub mod library;
 pub mod program;
 pub mod qemu;
 pub mod sandbox;
