@@ -1,4 +1,5 @@
 //! The metadata section as `export_backend!` writes it, and what its reader refuses.
+#![allow(clippy::unwrap_used)]
 
 use offsite_plugin_api::abi::{self, Export, META_MAX, parse_metadata_section};
 use offsite_plugin_api::{Backend, Error, ErrorKind, Opened, Plugin, Result};
