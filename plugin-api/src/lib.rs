@@ -15,6 +15,7 @@ mod error;
 mod export;
 mod metadata;
 mod path;
+mod ranges;
 mod transfer;
 
 pub use backend::{Backend, Host, Opened, Plugin, Secrets};
@@ -25,6 +26,7 @@ pub use entry::{Attributes, Digest, Entry, EntryKind, Page, Retention, Timestamp
 pub use error::{Error, ErrorKind, Result, Retry};
 pub use metadata::{Metadata, Scheme};
 pub use path::TargetPath;
+pub use ranges::Ranges;
 pub use transfer::{
     Expect, Object, PublishRequest, Range, ResumeFrom, Session, Sink, Source, StageRequest, Staged,
     StagedInfo, Token,
