@@ -16,6 +16,8 @@ pub mod host;
 mod log;
 mod meta;
 mod plugin;
+#[cfg(all(test, feature = "host"))]
+mod tests;
 mod v1;
 
 pub use meta::{MAGIC, META_MAX, META_SECTION, TRIPLE, parse_metadata_section};
