@@ -8,6 +8,7 @@ mod event;
 pub mod exit;
 mod human;
 mod json;
+mod plugins;
 mod print;
 mod table;
 
@@ -16,6 +17,7 @@ pub use errors::{error, problems};
 pub use event::{Event, Outcome};
 pub use human::Human;
 pub use json::{Json, json_error};
+pub use plugins::{plugin_json, plugin_text, plugins_json, plugins_text};
 pub use print::{line, note};
 pub use table::Table;
 
