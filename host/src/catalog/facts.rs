@@ -25,6 +25,12 @@ pub(super) fn put_manifest(
     Ok(())
 }
 
+pub(super) fn written(t: &Connection, set: &str, changes: i64) -> rusqlite::Result<()> {
+    t.prepare_cached("DELETE FROM unwritten_set WHERE set_id = ?1 AND changes = ?2")?
+        .execute(params![set, changes])?;
+    Ok(())
+}
+
 impl Catalog {
     /// The manifest generations whose facts this catalog holds: set hash -> (sequence, digest of the body).
     pub fn manifests(&self) -> Result<BTreeMap<String, (u64, [u8; 32])>> {
@@ -56,19 +62,38 @@ impl Catalog {
         })
     }
 
-    /// Sets that changed since their manifest was written.
-    pub fn unwritten_sets(&self) -> Result<Vec<String>> {
+    /// Sets whose manifest must be written anew although nothing of them changed: the one on the target is damaged.
+    pub fn manifests_behind(&self, sets: &[String]) -> Result<()> {
+        self.db.write(Sync::Lazy, |t| sets.iter().try_for_each(|set| super::published::behind(t, set)))
+    }
+
+    /// Every set that something is published of.
+    pub fn published_sets(&self) -> Result<Vec<String>> {
         self.db.read(|c| {
-            c.prepare_cached("SELECT set_id FROM unwritten_set ORDER BY set_id")?
+            c.prepare_cached("SELECT DISTINCT set_id FROM published ORDER BY set_id")?
                 .query_map([], |row| row.get(0))?
                 .collect()
         })
     }
 
-    /// The set's manifest on the target says what the catalog says.
-    pub fn set_written(&self, set: &str) -> Result<()> {
-        self.db.write(Sync::Lazy, |t| {
-            t.prepare_cached("DELETE FROM unwritten_set WHERE set_id = ?1")?.execute([set])?;
+    /// Sets that changed since their manifest was written, each with a number that grows with every change.
+    pub fn unwritten_sets(&self) -> Result<Vec<(String, i64)>> {
+        self.db.read(|c| {
+            c.prepare_cached("SELECT set_id, changes FROM unwritten_set ORDER BY set_id")?
+                .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+                .collect()
+        })
+    }
+
+    /// The set's manifest on the target says what the catalog said at that number of changes.
+    pub fn set_written(&self, set: &str, changes: i64) -> Result<()> {
+        self.db.write(Sync::Lazy, |t| written(t, set, changes))
+    }
+
+    /// No generation of this manifest is on the target any more.
+    pub fn manifest_removed(&self, hash: &str) -> Result<()> {
+        self.db.write(Sync::Full, |t| {
+            t.prepare_cached("DELETE FROM manifest WHERE hash = ?1")?.execute([hash])?;
             Ok(())
         })
     }

@@ -236,18 +236,20 @@ impl Catalog {
         killpoint::reach("delete.before-record");
         self.db.write(Sync::Full, |t| {
             published::remove(t, path)?;
-            finish_step(t, intent, step)
+            finish_step(t, intent, step)?;
+            finish_path(t, path)
         })?;
         killpoint::reach("delete.after-record");
         Ok(())
     }
 
-    /// A step's manifest is written: remembers its generation.
+    /// A step's manifest is written: remembers its generation. `set`: the set and the number of changes it includes, where
+    /// that is known.
     pub fn manifest_done(
         &self,
         intent: i64,
         step: i64,
-        set: Option<&str>,
+        set: Option<(&str, i64)>,
         hash: &str,
         sequence: u64,
         digest: [u8; 32],
@@ -255,8 +257,8 @@ impl Catalog {
         killpoint::reach("manifest.before-record");
         self.db.write(Sync::Full, |t| {
             super::facts::put_manifest(t, hash, sequence, digest)?;
-            if let Some(set) = set {
-                t.prepare_cached("DELETE FROM unwritten_set WHERE set_id = ?1")?.execute([set])?;
+            if let Some((set, changes)) = set {
+                super::facts::written(t, set, changes)?;
             }
             finish_step(t, intent, step)
         })?;

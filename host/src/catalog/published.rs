@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use offsite_plugin_api::{TargetPath, Timestamp};
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::Catalog;
 use super::database::Sync;
@@ -22,6 +22,13 @@ pub struct Published {
     pub record: Recorded,
     /// The run that the image holds, given with its anchor when longer than one.
     pub span: Option<Span>,
+}
+
+impl Published {
+    /// Whether this is the file that its image is known by.
+    pub fn is_anchor(&self) -> bool {
+        *self.source.as_ref().unwrap_or(&self.path) == self.record.image
+    }
 }
 
 /// How [`Recognised`] is kept: a version byte and postcard. It is compact and quick, and where the layout has changed it
@@ -128,7 +135,7 @@ pub(super) fn put(t: &Connection, file: &Published) -> rusqlite::Result<()> {
         r.image.as_bytes(),
         file.source.as_ref().map(|s| s.as_bytes()),
     ])?;
-    if file.path == r.image {
+    if file.is_anchor() {
         match file.span.filter(|s| s.first < s.last) {
             Some(span) => t
                 .prepare_cached("INSERT OR REPLACE INTO span (image, first, last) VALUES (?1, ?2, ?3)")?
@@ -139,17 +146,26 @@ pub(super) fn put(t: &Connection, file: &Published) -> rusqlite::Result<()> {
     behind(t, &r.set)
 }
 
+/// The set's manifest does not say what the catalog says. Counted, so that a change made while a manifest is being
+/// written is not taken for written.
 pub(super) fn behind(t: &Connection, set: &str) -> rusqlite::Result<()> {
-    t.prepare_cached("INSERT OR IGNORE INTO unwritten_set (set_id) VALUES (?1)")?.execute([set])?;
+    t.prepare_cached(
+        "INSERT INTO unwritten_set (set_id, changes) VALUES (?1, 1) \
+         ON CONFLICT (set_id) DO UPDATE SET changes = changes + 1",
+    )?
+    .execute([set])?;
     Ok(())
 }
 
 /// Forgets a file: it was deleted, or is known to be gone.
 pub(super) fn remove(t: &Connection, path: &TargetPath) -> rusqlite::Result<()> {
-    t.prepare_cached(
-        "INSERT OR IGNORE INTO unwritten_set (set_id) SELECT set_id FROM published WHERE path = ?1",
-    )?
-    .execute([path.as_bytes()])?;
+    let set: Option<String> = t
+        .prepare_cached("SELECT set_id FROM published WHERE path = ?1")?
+        .query_row([path.as_bytes()], |row| row.get(0))
+        .optional()?;
+    if let Some(set) = set {
+        behind(t, &set)?;
+    }
     for sql in [
         "DELETE FROM published WHERE path = ?1",
         "DELETE FROM span WHERE image = ?1",
@@ -179,19 +195,38 @@ impl Catalog {
         })
     }
 
-    /// The published files of one set, by path.
-    pub fn published_of_set(&self, set: &str) -> Result<Vec<(TargetPath, Recorded)>> {
+    /// The published files of one set, by path, each anchor with its image's span.
+    pub fn published_of_set(&self, set: &str) -> Result<Vec<Published>> {
         self.db.read(|c| {
-            let sql = format!("SELECT {COLUMNS} FROM published WHERE set_id = ?1 ORDER BY path");
-            c.prepare_cached(&sql)?.query_map([set], record_at)?.collect()
+            let sql = format!(
+                "SELECT {COLUMNS}, source, first, last FROM published LEFT JOIN span ON span.image = published.path \
+                 WHERE set_id = ?1 ORDER BY path"
+            )
+            .replace("image, source", "published.image, source");
+            c.prepare_cached(&sql)?
+                .query_map([set], |row| {
+                    let (path, record) = record_at(row)?;
+                    let source = match row.get_ref(13)?.as_blob_or_null().map_err(|e| damaged(13, e))? {
+                        Some(bytes) => Some(TargetPath::new(bytes).map_err(|e| damaged(13, e))?),
+                        None => None,
+                    };
+                    let span = match (row.get::<_, Option<i64>>(14)?, row.get::<_, Option<i64>>(15)?) {
+                        (Some(first), Some(last)) => Some(Span { first: first as u64, last: last as u64 }),
+                        _ => None,
+                    };
+                    Ok(Published { path, source, record, span })
+                })?
+                .collect()
         })
     }
 
-    /// Source path -> (size, mtime, ctime) of everything that was published from this machine's source.
+    /// Source path -> (size, mtime, ctime) of everything that was published from this machine's source. What only a manifest
+    /// told of is left out: whether that is missing at the source is not for a manifest to say.
     pub fn known_sources(&self) -> Result<Vec<(TargetPath, (u64, i64, i64))>> {
         self.db.read(|c| {
             c.prepare_cached(
-                "SELECT source, size, source_mtime, source_ctime FROM published WHERE source IS NOT NULL",
+                "SELECT source, size, source_mtime, source_ctime FROM published \
+                 WHERE source IS NOT NULL AND (source_ctime != 0 OR source_inode != 0)",
             )?
             .query_map([], |row| {
                 Ok((path_at(row, 0)?, (row.get::<_, i64>(1)? as u64, row.get(2)?, row.get(3)?)))

@@ -1,8 +1,31 @@
 //! What is on a target: listing and manifest, claim marker, names, staging names, journalled swap.
+//!
+//! A run goes: [`marker::claim`], [`settle`], [`survey`] (with [`sweep::sides`]), [`remember`], plan, [`sweep::sweep`], then
+//! [`publish_file`] and its like, and [`manifest::write_behind`].
 
 mod evidence;
+mod gather;
+mod intent;
+mod listing;
+pub mod manifest;
+pub mod marker;
 pub mod names;
+mod site;
+pub mod small;
+mod swap;
+pub mod sweep;
 mod view;
 
+#[cfg(test)]
+pub(crate) mod tests;
+
 pub use evidence::{Gathered, headers_to_read, view};
+pub use gather::{Learned, Survey, accept, baseline, remember, survey};
+pub use intent::{
+    Delete, Publish, delete_file, delete_files, open_intents, publish_file, publish_group, replace_file,
+    settle,
+};
+pub use listing::{Listing, list};
+pub use marker::{Claim, Marker, take_over};
+pub use site::{Reopen, Site, no_source, replaceable};
 pub use view::{Recorded, TargetFile, TargetView, VerifyLevel};

@@ -46,19 +46,34 @@ fn short_hash(bytes: &[u8], digits: usize) -> String {
     text
 }
 
-fn beside(path: &TargetPath, owner: &str, end: &str) -> Result<TargetPath> {
-    let name = format!("offsite-{owner}-{}.{end}", path_hash(path));
+/// Where the bytes of `path` are staged, in its own directory. `owner`: the installation id.
+pub fn staging(path: &TargetPath, owner: &str) -> Result<TargetPath> {
+    let name = format!("offsite-{owner}-{}.part", path_hash(path));
     Ok(path.parent().unwrap_or_default().join(name)?)
 }
 
-/// Where the bytes of `path` are staged, in its own directory. `owner`: the installation id.
-pub fn staging(path: &TargetPath, owner: &str) -> Result<TargetPath> {
-    beside(path, owner, "part")
+/// How many side names a path has: a second one is used only while the first is taken by what an older swap left.
+pub const SIDES: u8 = 4;
+
+/// Where the old file of `path` waits during a swap, in its own directory. `number`: below [`SIDES`].
+pub fn side(path: &TargetPath, owner: &str, number: u8) -> Result<TargetPath> {
+    let name = format!("offsite-{owner}-{}.old", side_hash(path, number));
+    Ok(path.parent().unwrap_or_default().join(name)?)
 }
 
-/// Where the old file of `path` waits during a swap, in its own directory.
-pub fn side(path: &TargetPath, owner: &str) -> Result<TargetPath> {
-    beside(path, owner, "old")
+fn side_hash(path: &TargetPath, number: u8) -> String {
+    if number == 0 {
+        return path_hash(path);
+    }
+    // No path has a NUL: these are no other path's hashes.
+    let mut bytes = path.as_bytes().to_vec();
+    bytes.extend([0, number]);
+    short_hash(&bytes, HASH)
+}
+
+/// Whether a side name's hash stands for this path.
+pub fn is_side_of(hash: &str, path: &TargetPath) -> bool {
+    (0..SIDES).any(|number| side_hash(path, number) == hash)
 }
 
 /// What a path is to the host; `None` for everybody else's names.
@@ -184,8 +199,12 @@ mod tests {
             assert_eq!(staged.parent(), image.parent());
             let hash = path_hash(&image);
             assert_eq!(parse(&staged), Some(Own::Staging { owner: "0123abcd".into(), hash: hash.clone() }));
-            let side = side(&image, "0123abcd").unwrap();
-            assert_eq!(parse(&side), Some(Own::Side { owner: "0123abcd".into(), hash }));
+            for number in 0..SIDES {
+                let side = side(&image, "0123abcd", number).unwrap();
+                assert_eq!(side.name().len(), 37);
+                let Some(Own::Side { hash, .. }) = parse(&side) else { panic!("{side:?}") };
+                assert!(is_side_of(&hash, &image) && !is_side_of(&hash, &path("else")));
+            }
         }
     }
 

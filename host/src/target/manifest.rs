@@ -1,0 +1,498 @@
+//! The record on the target itself, so that a target can be checked and restored with no catalog.
+//!
+//! One file per image set in immutable generations, `offsite-manifest/<set hash>.<sequence>`: a header line with the
+//! digest of the body, then the body (JSON). The highest valid one wins. A server can put anything there: sizes, paths and
+//! digests are checked, and what does not hold is ignored with a notice. A manifest alone never causes a deletion, and
+//! holds no secret and no absolute path.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use offsite_plugin_api::{Entry, Expect, TargetPath, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use super::names;
+use super::site::Site;
+use super::small::{self, Bytes};
+use super::{Recorded, VerifyLevel};
+use crate::catalog::{Intent, IntentKind, IntentStep, Published};
+use crate::chain::Span;
+use crate::error::{BackendKind, Error, Kind, Result};
+use crate::format::{Format, ImageKind, Recognised};
+use crate::plan::{Baseline, Policy};
+
+/// Bytes of one manifest at most.
+const LARGEST: usize = 64 << 20;
+/// Bytes of all manifests read in one run at most.
+const LARGEST_TOTAL: u64 = 1 << 30;
+const VERSION: u32 = 1;
+
+#[derive(Serialize, Deserialize)]
+struct Header {
+    #[serde(rename = "offsite-manifest")]
+    version: u32,
+    /// Of the body, hexadecimal.
+    blake3: String,
+    /// Of the body.
+    bytes: u64,
+}
+
+/// What a manifest says.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Body {
+    /// The set's id, or the policy's name for a baseline.
+    set: String,
+    sequence: u64,
+    #[serde(default)]
+    images: Vec<Image>,
+    #[serde(default)]
+    baseline: Option<Baseline>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Image {
+    /// The anchor relative to the source.
+    image: TargetPath,
+    #[serde(default)]
+    format: Option<Format>,
+    #[serde(default)]
+    kind: Option<ImageKind>,
+    /// The run it holds, where longer than one.
+    #[serde(default)]
+    span: Option<Span>,
+    files: Vec<File>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct File {
+    /// On the target.
+    path: TargetPath,
+    /// Relative to the source, where it differs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    source: Option<TargetPath>,
+    size: u64,
+    /// Hexadecimal.
+    blake3: Option<String>,
+    source_mtime_ns: i64,
+    #[serde(default)]
+    target_mtime: Option<Timestamp>,
+    level: VerifyLevel,
+    #[serde(default)]
+    recognised: Option<Recognised>,
+}
+
+/// What the manifests say that are newer than what the catalog holds.
+#[derive(Clone, Debug, Default)]
+pub struct FromManifests {
+    /// By path; true only where the listing agrees ([`agrees`]).
+    pub files: BTreeMap<TargetPath, Published>,
+    /// Set hash, sequence, digest of the content.
+    pub seen: Vec<(String, u64, [u8; 32])>,
+    pub baselines: Vec<(Policy, Baseline)>,
+    /// In words, for the user.
+    pub notices: Vec<String>,
+    /// Hashes of sets with a generation that is not valid.
+    pub damaged: Vec<String>,
+}
+
+impl FromManifests {
+    /// The spans they record, by the anchor's path on the target.
+    pub fn spans(&self) -> BTreeMap<TargetPath, Span> {
+        self.files.iter().filter_map(|(path, f)| Some((path.clone(), f.span?))).collect()
+    }
+}
+
+/// 32 hexadecimal digits that stand for a set.
+pub fn set_hash(set: &str) -> String {
+    let mut text = blake3::hash(set.as_bytes()).to_hex().to_string();
+    text.truncate(32);
+    text
+}
+
+fn baseline_name(policy: Policy) -> &'static str {
+    match policy {
+        Policy::NewImages => "baseline-new-images",
+        Policy::NewSets => "baseline-new-sets",
+    }
+}
+
+fn baseline_of(name: &str) -> Option<Policy> {
+    [Policy::NewImages, Policy::NewSets].into_iter().find(|p| baseline_name(*p) == name)
+}
+
+/// Where a generation is.
+fn place(hash: &str, sequence: u64) -> Result<TargetPath> {
+    Ok(TargetPath::new(format!("{}/{hash}.{sequence:010}", names::MANIFESTS))?)
+}
+
+/// (hash, sequence) of a manifest's name; `None` for anything else in that directory.
+pub fn parse_name(path: &TargetPath) -> Option<(String, u64)> {
+    let name = std::str::from_utf8(path.as_bytes()).ok()?;
+    let name = name.strip_prefix(names::MANIFESTS)?.strip_prefix('/')?;
+    let (hash, sequence) = name.split_once('.')?;
+    let hex = hash.len() == 32 && hash.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    let digits = (10..=19).contains(&sequence.len()) && sequence.bytes().all(|b| b.is_ascii_digit());
+    if !(hex || baseline_of(hash).is_some()) || !digits {
+        return None;
+    }
+    Some((hash.to_owned(), sequence.parse().ok()?))
+}
+
+fn content_digest(body: &Body) -> [u8; 32] {
+    let text = serde_json::to_vec(&(&body.images, &body.baseline)).expect("a manifest always serialises");
+    blake3::hash(&text).into()
+}
+
+fn encode(body: &Body) -> Vec<u8> {
+    let text = serde_json::to_vec(body).expect("a manifest always serialises");
+    let header = Header {
+        version: VERSION,
+        blake3: blake3::hash(&text).to_hex().to_string(),
+        bytes: text.len() as u64,
+    };
+    let mut file = serde_json::to_vec(&header).expect("a header always serialises");
+    file.push(b'\n');
+    file.extend(text);
+    file
+}
+
+/// Everything that can be checked of one manifest without its target. Errors: why it is not valid, in words.
+fn decode(bytes: &[u8], hash: &str, sequence: u64) -> Result<Body, String> {
+    let end = bytes.iter().take(1024).position(|&b| b == b'\n').ok_or("it has no header line")?;
+    let (head, text) = (&bytes[..end], &bytes[end + 1..]);
+    let header: Header = serde_json::from_slice(head).map_err(|e| format!("its header: {e}"))?;
+    if header.version != VERSION {
+        return Err(format!("its version is {}, this offsite knows {VERSION}", header.version));
+    }
+    if header.bytes != text.len() as u64 {
+        return Err(format!("it is cut off: {} of {} bytes", text.len(), header.bytes));
+    }
+    if blake3::hash(text).to_hex().as_str() != header.blake3 {
+        return Err("its digest is wrong".to_owned());
+    }
+    let body: Body = serde_json::from_slice(text).map_err(|e| format!("its body: {e}"))?;
+    let policy = baseline_of(hash);
+    let own_name = match policy {
+        Some(policy) => body.set == baseline_name(policy) && body.images.is_empty(),
+        None => set_hash(&body.set) == hash && body.baseline.is_none(),
+    };
+    if !own_name || body.sequence != sequence {
+        return Err("it is another manifest under this name".to_owned());
+    }
+    for image in &body.images {
+        let mut paths = image.files.iter().flat_map(|f| [Some(&f.path), f.source.as_ref()]).flatten();
+        if paths.any(|p| p.is_root() || names::is_own(p)) {
+            return Err("it names a path that no image has".to_owned());
+        }
+        if image.span.is_some_and(|s| s.first > s.last) {
+            return Err("it has a span that ends before it begins".to_owned());
+        }
+    }
+    Ok(body)
+}
+
+fn published(set: &str, image: &Image) -> Result<Vec<Published>, String> {
+    image
+        .files
+        .iter()
+        .map(|file| {
+            let blake3 = match &file.blake3 {
+                None => None,
+                Some(text) => {
+                    let mut hash = [0; 32];
+                    hex::decode_to_slice(text, &mut hash).map_err(|e| format!("a hash in it: {e}"))?;
+                    Some(hash)
+                }
+            };
+            let source = file.source.clone().unwrap_or_else(|| file.path.clone());
+            let anchor = source == image.image;
+            Ok(Published {
+                path: file.path.clone(),
+                source: Some(source),
+                record: Recorded {
+                    size: file.size,
+                    blake3,
+                    source_mtime_ns: file.source_mtime_ns,
+                    source_ctime_ns: 0,
+                    source_inode: 0,
+                    target_version: None,
+                    target_mtime: file.target_mtime,
+                    level: file.level,
+                    recognised: file.recognised.clone(),
+                    set: set.to_owned(),
+                    image: image.image.clone(),
+                },
+                span: image.span.filter(|s| anchor && s.first < s.last),
+            })
+        })
+        .collect()
+}
+
+/// Whether a manifest's file is the one that is listed: same size, and the same modification time where both are known.
+pub fn agrees(file: &Published, entry: &Entry) -> bool {
+    let same_time = match (file.record.target_mtime, entry.mtime) {
+        (Some(a), Some(b)) => a.ns.abs_diff(b.ns) < a.precision_ns.max(b.precision_ns).max(1),
+        (None, None) => true,
+        _ => false,
+    };
+    file.record.size == entry.size && same_time
+}
+
+/// Reads the manifests that the catalog does not hold yet. `entries`: what is listed in the directory of manifests;
+/// `known`: as [`crate::catalog::Catalog::manifests`] gives it.
+///
+/// Errors: only where the target cannot be read at all.
+pub fn read_new(
+    site: &Site<'_>,
+    entries: &[Entry],
+    known: &BTreeMap<String, (u64, [u8; 32])>,
+) -> Result<FromManifests> {
+    let mut generations: BTreeMap<String, Vec<(u64, &Entry)>> = BTreeMap::new();
+    for entry in entries {
+        if let Some((hash, sequence)) = parse_name(&entry.path)
+            && known.get(&hash).is_none_or(|(seen, _)| sequence > *seen)
+        {
+            generations.entry(hash).or_default().push((sequence, entry));
+        }
+    }
+    let mut found = FromManifests::default();
+    let mut disputed = Vec::new();
+    let mut total = 0u64;
+    for (hash, mut sequences) in generations {
+        sequences.sort_by_key(|(sequence, _)| std::cmp::Reverse(*sequence));
+        // A hostile server could list thousands of generations of one set.
+        for (sequence, entry) in sequences.into_iter().take(8) {
+            total = total.saturating_add(entry.size);
+            let read = if entry.size > LARGEST as u64 || total > LARGEST_TOTAL {
+                Err("it is too large".to_owned())
+            } else {
+                match small::read(site.backend, site.call, &entry.path, LARGEST) {
+                    Ok(bytes) => decode(&bytes, &hash, sequence),
+                    Err(e) if gives_up(&e) => return Err(e),
+                    Err(e) => Err(e.to_string()),
+                }
+            };
+            let taken = read.and_then(|body| take(&mut found, &mut disputed, &body).map(|()| body));
+            match taken {
+                Ok(body) => {
+                    // No content has this digest: where a higher one is damaged, the set is written anew.
+                    let damaged = found.damaged.contains(&hash);
+                    let digest = if damaged { [0; 32] } else { content_digest(&body) };
+                    found.seen.push((hash.clone(), sequence, digest));
+                    break;
+                }
+                Err(why) => {
+                    found.notices.push(format!("the manifest {} is ignored: {why}", entry.path.display()));
+                    found.damaged.push(hash.clone());
+                }
+            }
+        }
+    }
+    for path in disputed {
+        found.notices.push(format!("two manifests claim {}: neither is believed", path.display()));
+        found.files.remove(&path);
+    }
+    Ok(found)
+}
+
+fn take(found: &mut FromManifests, disputed: &mut Vec<TargetPath>, body: &Body) -> Result<(), String> {
+    let files: Vec<Published> = body
+        .images
+        .iter()
+        .map(|image| published(&body.set, image))
+        .collect::<Result<Vec<_>, _>>()?
+        .into_iter()
+        .flatten()
+        .collect();
+    for file in files {
+        let path = file.path.clone();
+        if found.files.insert(path.clone(), file).is_some() {
+            disputed.push(path);
+        }
+    }
+    if let (Some(policy), Some(baseline)) = (baseline_of(&body.set), &body.baseline) {
+        found.baselines.push((policy, baseline.clone()));
+    }
+    Ok(())
+}
+
+/// Errors that say nothing about the file but everything about the target.
+fn gives_up(error: &Error) -> bool {
+    !matches!(
+        &error.kind,
+        Kind::Backend(
+            BackendKind::NotFound | BackendKind::TooLarge | BackendKind::Corrupt | BackendKind::Denied
+        )
+    )
+}
+
+fn body_of(set: &str, files: Vec<Published>) -> Body {
+    let mut images: BTreeMap<TargetPath, Image> = BTreeMap::new();
+    for file in files {
+        let anchor = file.is_anchor();
+        let r = file.record;
+        let image = images.entry(r.image.clone()).or_insert_with(|| Image {
+            image: r.image.clone(),
+            format: None,
+            kind: None,
+            span: None,
+            files: Vec::new(),
+        });
+        if let Some(recognised) = r.recognised.as_ref().filter(|_| anchor) {
+            image.format = Some(recognised.format);
+            image.kind = Some(recognised.kind);
+        }
+        image.span = image.span.or(file.span);
+        image.files.push(File {
+            source: file.source.filter(|s| *s != file.path),
+            path: file.path,
+            size: r.size,
+            blake3: r.blake3.map(hex::encode),
+            source_mtime_ns: r.source_mtime_ns,
+            target_mtime: r.target_mtime,
+            level: r.level,
+            recognised: r.recognised,
+        });
+    }
+    Body { set: set.to_owned(), sequence: 0, images: images.into_values().collect(), baseline: None }
+}
+
+/// Writes the manifests of every set that changed since its manifest was written. Gives how many were written.
+pub fn write_behind(site: &Site<'_>) -> Result<usize> {
+    let mut written = 0;
+    for (set, changes) in site.catalog.unwritten_sets()? {
+        written += usize::from(write_at(site, &set, changes)?);
+    }
+    Ok(written)
+}
+
+/// Brings one set's manifest up to what the catalog says: a new generation beside the old, or, when nothing is left of
+/// the set, none at all. False when there was nothing to do.
+pub fn write_set(site: &Site<'_>, set: &str) -> Result<bool> {
+    let behind = site.catalog.unwritten_sets()?;
+    let changes = behind.iter().find(|(s, _)| s == set).map_or(0, |(_, changes)| *changes);
+    write_at(site, set, changes)
+}
+
+fn write_at(site: &Site<'_>, set: &str, changes: i64) -> Result<bool> {
+    let files = site.catalog.published_of_set(set)?;
+    let hash = set_hash(set);
+    if files.is_empty() {
+        let removed = remove_generations(site, &hash)?;
+        site.catalog.manifest_removed(&hash)?;
+        site.catalog.set_written(set, changes)?;
+        return Ok(removed);
+    }
+    write(site, set, changes, &hash, body_of(set, files))
+}
+
+/// Keeps a policy's baseline on the target, so that it survives the catalog.
+pub fn write_baseline(site: &Site<'_>, policy: Policy, baseline: &Baseline) -> Result<bool> {
+    let name = baseline_name(policy);
+    let body = Body { set: name.to_owned(), baseline: Some(baseline.clone()), ..Body::default() };
+    write(site, name, 0, name, body)
+}
+
+fn write(site: &Site<'_>, set: &str, changes: i64, hash: &str, mut body: Body) -> Result<bool> {
+    let digest = content_digest(&body);
+    let known = site.catalog.manifests()?.get(hash).copied();
+    if known.is_some_and(|(_, written)| written == digest) {
+        site.catalog.set_written(set, changes)?;
+        return Ok(false);
+    }
+    let mut sequence = known.map_or(1, |(sequence, _)| sequence + 1);
+    // Names above the one we know are what a kill left, or are damaged: generations are never overwritten.
+    for _ in 0..64 {
+        if site.file(&place(hash, sequence)?)?.is_none() {
+            break;
+        }
+        sequence += 1;
+    }
+    body.sequence = sequence;
+    let path = place(hash, sequence)?;
+    let bytes = Arc::new(Bytes(encode(&body)));
+    if bytes.0.len() > LARGEST {
+        return Err(Error::new(Kind::State, "the manifest of a set is too large").on(set));
+    }
+    let staged = small::stage(site.backend, site.call, &path, &bytes, site.installation)?;
+    let size = bytes.0.len() as u64;
+    let step = IntentStep::Manifest { path: path.clone(), hash: hash.to_owned(), sequence, digest, size };
+    let intent = site.catalog.begin_intent(IntentKind::Manifest, set, &[step])?;
+    match small::publish(site.backend, site.call, &path, &bytes, staged.token.clone(), Expect::Absent) {
+        Ok(entry) if entry.size == size => {
+            site.catalog.manifest_done(intent, 0, Some((set, changes)), hash, sequence, digest)?;
+        }
+        Ok(entry) => {
+            site.catalog.close_intent(intent)?;
+            return Err(Error::new(Kind::Verify, "a manifest was written with the wrong size")
+                .on(path.display())
+                .because(format!("{} bytes instead of {size}", entry.size)));
+        }
+        Err(error) => {
+            // Best effort: whatever stays is settled and swept by the next run.
+            if let Some(open) = site.catalog.intents()?.into_iter().find(|i| i.id == intent) {
+                let _ = settle(site, &open);
+            }
+            let _ = site.backend.discard(site.call, &staged.token);
+            return Err(error);
+        }
+    }
+    // One older generation stays, should the new one turn out to be unreadable.
+    if let Some(old) = sequence.checked_sub(2).filter(|s| *s > 0) {
+        delete(site, &place(hash, old)?)?;
+    }
+    Ok(true)
+}
+
+fn delete(site: &Site<'_>, path: &TargetPath) -> Result<bool> {
+    match site.backend.delete(site.call, path, &Expect::Any) {
+        Ok(()) => Ok(true),
+        Err(e) if *e.kind() == BackendKind::NotFound => Ok(false),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// The highest goes last: what a kill leaves is a record of files that are gone, which nothing acts upon.
+fn remove_generations(site: &Site<'_>, hash: &str) -> Result<bool> {
+    let Some((highest, _)) = site.catalog.manifests()?.get(hash).copied() else { return Ok(false) };
+    let mut removed = false;
+    for sequence in [highest.saturating_sub(1), highest].into_iter().filter(|s| *s > 0) {
+        removed |= delete(site, &place(hash, sequence)?)?;
+    }
+    Ok(removed)
+}
+
+/// Generations that a higher valid one made superfluous, beyond the one that is kept: deletes them. `entries`: what is
+/// listed in the directory of manifests.
+pub fn prune(site: &Site<'_>, entries: &[Entry]) -> Result<usize> {
+    let known = site.catalog.manifests()?;
+    let mut pruned = 0;
+    for entry in entries {
+        if let Some((hash, sequence)) = parse_name(&entry.path)
+            && known.get(&hash).is_some_and(|(highest, _)| sequence + 1 < *highest)
+        {
+            pruned += usize::from(delete(site, &entry.path)?);
+        }
+    }
+    Ok(pruned)
+}
+
+/// An interrupted manifest: there or not.
+pub(super) fn settle(site: &Site<'_>, intent: &Intent) -> Result<Vec<String>> {
+    let mut said = Vec::new();
+    for (number, step) in &intent.steps {
+        let IntentStep::Manifest { path, hash, sequence, digest, size } = step else { continue };
+        match site.file(path)? {
+            Some(entry) if entry.size == *size => {
+                // The set stays marked as behind: the next comparison finds that it is not.
+                site.catalog.manifest_done(intent.id, *number, None, hash, *sequence, *digest)?;
+                said.push(format!("the manifest {} is written", path.display()));
+            }
+            _ => {
+                site.catalog.drop_step(intent.id, *number, None)?;
+                said.push(format!("the manifest {} was not written; it is written again", path.display()));
+            }
+        }
+    }
+    Ok(said)
+}
