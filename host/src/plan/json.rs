@@ -36,8 +36,10 @@ pub struct JsonStep<'a> {
 }
 
 impl<'a> Document<'a> {
+    pub const VERSION: u32 = 1;
+
     pub fn new(jobs: Vec<Job<'a>>) -> Self {
-        Self { version: 1, jobs }
+        Self { version: Self::VERSION, jobs }
     }
 }
 

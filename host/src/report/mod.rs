@@ -3,22 +3,30 @@
 //! Nothing here ever gets a secret: events, errors and results hold none, and URLs came without passwords.
 
 mod amount;
+mod chains;
+mod check;
 mod errors;
 mod event;
 pub mod exit;
 mod human;
 mod json;
+mod plan;
 mod plugins;
 mod print;
+mod status;
 mod table;
 
 pub use amount::{ago, bytes, duration, rate};
+pub use chains::{ChainsOf, chains_json, chains_text};
+pub use check::{CheckOf, check_json, check_text};
 pub use errors::{error, problems};
 pub use event::{Event, Outcome};
 pub use human::Human;
 pub use json::{Json, json_error};
+pub use plan::{PlanOf, plan_json, plan_text};
 pub use plugins::{plugin_json, plugin_text, plugins_json, plugins_text};
 pub use print::{line, note};
+pub use status::{JobStatus, Staged, TargetStatus, status_json, status_text};
 pub use table::Table;
 
 /// Whose event.

@@ -1,0 +1,48 @@
+//! `offsite check`: each target's own report, with capabilities.
+
+use super::args::{CheckArgs, Global};
+use super::each;
+use super::session;
+use crate::report::exit::{self, Exit};
+use crate::report::{self, CheckOf, Quiet};
+use crate::run::protocol::{Answer, Op};
+
+pub fn main(global: &Global, args: &CheckArgs) -> Exit {
+    let jobs = match session::jobs_or_exit(global, &args.job) {
+        Ok(jobs) => jobs,
+        Err(exit) => return exit,
+    };
+    if let Some(name) = &args.target
+        && !jobs.iter().flat_map(|j| &j.targets).any(|t| t.name == *name)
+    {
+        return session::fail(global, &session::no_target(&jobs, name));
+    }
+    let (all, only, global_) = (jobs.clone(), args.target.clone(), global.clone());
+    let reporter = Box::new(Quiet { verbose: global.verbose });
+    session::with_context(global, &jobs, reporter, move |context| async move {
+        let asked = each::ask(&context, all, Op::Check, false, only).await;
+        let mut shown = Vec::new();
+        for one in &asked {
+            let result = match &one.answer {
+                Ok(answer @ Answer::Check { .. }) => Ok(answer),
+                Ok(_) => Err(each::odd()),
+                Err(error) => Err(error.clone()),
+            };
+            shown.push(CheckOf { job: &one.job, target: &one.target.name, url: &one.target.url, result });
+        }
+        let passed =
+            |one: &&CheckOf<'_>| matches!(one.result, Ok(Answer::Check { report, .. }) if report.passed());
+        let good = shown.iter().filter(passed).count();
+        if global_.json {
+            report::line(&report::check_json(&shown));
+        } else {
+            report::line(&report::check_text(&shown));
+        }
+        for one in &shown {
+            if let Err(error) = &one.result {
+                report::error(error, global_.verbose);
+            }
+        }
+        exit::of_counts(good, shown.len() - good)
+    })
+}

@@ -1,0 +1,23 @@
+//! `offsite run`: everything of the chosen jobs, each target in a worker of its own.
+
+use std::rc::Rc;
+
+use super::args::{Global, RunArgs};
+use super::session;
+use crate::report::exit::{self, Exit};
+use crate::report::{Human, Json, Reporter};
+use crate::run::supervisor;
+
+pub fn main(global: &Global, args: &RunArgs) -> Exit {
+    let jobs = match session::jobs_or_exit(global, &args.job) {
+        Ok(jobs) => jobs,
+        Err(exit) => return exit,
+    };
+    let reporter: Box<dyn Reporter> =
+        if global.json { Box::new(Json) } else { Box::new(Human::new(global.verbose)) };
+    let all = jobs.clone();
+    session::with_context(global, &jobs, reporter, move |context| async move {
+        let ends = supervisor::run(Rc::clone(&context), all).await;
+        exit::of_run(&ends)
+    })
+}

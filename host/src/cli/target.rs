@@ -1,0 +1,69 @@
+//! `offsite target take-over|accept`: what a user decides about a target.
+
+use offsite_plugin_api::TargetPath;
+
+use super::args::{Global, TargetArgs, TargetCommand};
+use super::each;
+use super::session;
+use crate::error::{Error, Kind, Result};
+use crate::report::exit::{self, Exit};
+use crate::report::{self, Quiet};
+use crate::run::protocol::{Answer, Op};
+
+pub fn main(global: &Global, command: &TargetCommand) -> Exit {
+    match command {
+        TargetCommand::TakeOver(args) => ask(global, args, Op::TakeOver),
+        TargetCommand::Accept(args) => match images(&args.image) {
+            Ok(images) => ask(global, &args.target, Op::Accept { images }),
+            Err(error) => session::fail(global, &error),
+        },
+    }
+}
+
+fn images(texts: &[String]) -> Result<Vec<TargetPath>> {
+    let path = |text: &String| {
+        TargetPath::new(text.as_bytes()).map_err(|e| {
+            Error::new(Kind::Usage, "--image is no path on a target").on(text.clone()).because(e)
+        })
+    };
+    texts.iter().map(path).collect()
+}
+
+fn ask(global: &Global, args: &TargetArgs, op: Op) -> Exit {
+    let jobs = match session::jobs_or_exit(global, &args.job) {
+        Ok(jobs) => jobs,
+        Err(exit) => return exit,
+    };
+    let (job, target) = match session::one_target(&jobs, args.target.as_deref()) {
+        Ok((job, target)) => (job.clone(), target.clone()),
+        Err(error) => return session::fail(global, &error),
+    };
+    let global_ = global.clone();
+    let reporter = Box::new(Quiet { verbose: global.verbose });
+    session::with_context(global, &jobs, reporter, move |context| async move {
+        match each::one(&context, &job, &target, op, None).await {
+            Ok(Answer::Done { what }) if global_.json => {
+                report::line(&serde_json::json!({ "done": what }).to_string())
+            }
+            Ok(Answer::Done { what }) => report::line(&what),
+            Ok(Answer::Accepted { images }) => accepted(&global_, &images),
+            Ok(_) => return session::fail(&global_, &each::odd()),
+            Err(error) => {
+                report::error(&error, global_.verbose);
+                return exit::of_error(&error);
+            }
+        }
+        Exit::Done
+    })
+}
+
+fn accepted(global: &Global, images: &[TargetPath]) {
+    let names: Vec<_> = images.iter().map(|image| image.display()).collect();
+    if global.json {
+        report::line(&serde_json::json!({ "accepted": names }).to_string());
+    } else if names.is_empty() {
+        report::line("no image is unproven: nothing to accept");
+    } else {
+        report::line(&format!("accepted: {}", names.join(", ")));
+    }
+}

@@ -1,0 +1,179 @@
+//! The state of jobs for people and machines.
+
+use serde::Serialize;
+
+use super::table::{Table, clean};
+use super::{At, Outcome, ago, bytes, duration, rate};
+use crate::catalog::RunRecord;
+use crate::run::progress::{Phase, Progress};
+
+#[derive(Debug, Serialize)]
+pub struct JobStatus {
+    pub job: String,
+    pub source: String,
+    pub targets: Vec<TargetStatus>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct TargetStatus {
+    pub target: String,
+    pub url: String,
+    /// `None` when it does not run now.
+    pub running: Option<Progress>,
+    pub last_success: Option<RunRecord>,
+    /// Newest first.
+    pub runs: Vec<RunRecord>,
+    /// What earlier runs staged and the next resumes.
+    pub staged: Vec<Staged>,
+    /// The last success is older than `--max-age`, or there is none.
+    pub too_old: bool,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Staged {
+    pub path: String,
+    /// Held by the target.
+    pub bytes: u64,
+    pub size: u64,
+}
+
+/// `{"version":1,"now_ns":…,"jobs":[…]}`; times in nanoseconds since the Unix epoch.
+pub fn status_json(jobs: &[JobStatus], now_ns: i64) -> String {
+    serde_json::json!({ "version": 1, "now_ns": now_ns, "jobs": jobs }).to_string()
+}
+
+pub fn status_text(jobs: &[JobStatus], now_ns: i64) -> String {
+    let mut parts = Vec::new();
+    for target in jobs.iter().flat_map(|j| j.targets.iter().map(move |t| (j, t))) {
+        parts.push(of_target(target.0, target.1, now_ns));
+    }
+    parts.join("\n\n")
+}
+
+fn of_target(job: &JobStatus, target: &TargetStatus, now_ns: i64) -> String {
+    let at = At { job: &job.job, target: Some(&target.target) };
+    let mut text = format!("{at} -> {}", clean(&target.url));
+    match &target.running {
+        Some(progress) => text.push_str(&format!("\nrunning: {}", running(progress, now_ns))),
+        None => text.push_str("\nnot running"),
+    }
+    let age = target.last_success.as_ref().and_then(|run| run.ended_ns).map(|end| ago(end, now_ns));
+    let old = if target.too_old { " (too old)" } else { "" };
+    match age {
+        Some(age) => text.push_str(&format!("\nlast success: {age}{old}")),
+        None => text.push_str(&format!("\nlast success: never{old}")),
+    }
+    if !target.runs.is_empty() {
+        let mut table = Table::new(&["RUN", "TOOK", "ENDED", "IMAGES", "SENT", "NOTE"]).right(&[3, 4]);
+        for run in &target.runs {
+            table.row(row(run, target.running.as_ref(), now_ns));
+        }
+        text.push('\n');
+        text.push_str(&table.render());
+    }
+    for staged in &target.staged {
+        let held = format!("{} of {}", bytes(staged.bytes), bytes(staged.size));
+        text.push_str(&format!("\nstaged: {}, {held}", clean(&staged.path)));
+    }
+    text
+}
+
+fn row(run: &RunRecord, running: Option<&Progress>, now_ns: i64) -> [String; 6] {
+    let took = run.ended_ns.map(|end| u64::try_from(end.saturating_sub(run.started_ns)).unwrap_or(0));
+    let ended = match run.outcome {
+        Some(Outcome::Done) => "done",
+        Some(Outcome::Failed) => "failed",
+        Some(Outcome::Stopped) => "stopped",
+        None if running.is_some_and(|p| p.run_id == run.run_id) => "running",
+        None => "killed",
+    };
+    [
+        ago(run.started_ns, now_ns),
+        took.map(|t| duration(std::time::Duration::from_nanos(t))).unwrap_or_default(),
+        ended.to_owned(),
+        run.images.to_string(),
+        bytes(run.sent_bytes),
+        run.error.clone().unwrap_or_default(),
+    ]
+}
+
+fn running(p: &Progress, now_ns: i64) -> String {
+    let mut text = match p.phase {
+        Phase::Starting => "starting".to_owned(),
+        Phase::Waiting => "waiting before the next attempt".to_owned(),
+        Phase::Working => format!("{} of {}", bytes(p.done_bytes), bytes(p.total_bytes)),
+    };
+    text.push_str(&format!(", {} of {} images", p.done_images, p.total_images));
+    if p.phase == Phase::Working && p.rate > 0 {
+        let left = p.total_bytes.saturating_sub(p.done_bytes) / p.rate;
+        text.push_str(&format!(
+            ", {}, {} left",
+            rate(p.rate),
+            duration(std::time::Duration::from_secs(left))
+        ));
+    }
+    if let Some(image) = &p.image {
+        text.push_str(&format!(", {}", clean(image)));
+    }
+    if p.retries > 0 {
+        text.push_str(&format!(", {} retries", p.retries));
+    }
+    text.push_str(&format!("; began {}", ago(p.started_ns, now_ns)));
+    if let Some(note) = &p.note {
+        text.push_str(&format!("; {}", clean(note)));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_shows_progress_runs_age_and_what_is_staged() {
+        let second = 1_000_000_000;
+        let run = |id: &str, started: i64, ended: Option<i64>, outcome| RunRecord {
+            ended_ns: ended.map(|s| s * second),
+            outcome,
+            images: 3,
+            sent_bytes: 5 << 20,
+            started_ns: started * second,
+            ..RunRecord::begin(id, "nas")
+        };
+        let done = run("r1", 0, Some(65), Some(Outcome::Done));
+        let progress = Progress {
+            job: "daily".into(),
+            target: "nas".into(),
+            url: "/nas".into(),
+            run_id: "r3".into(),
+            supervisor: 1,
+            supervisor_start: 1,
+            worker: Some(2),
+            phase: Phase::Working,
+            started_ns: 7000 * second,
+            updated_ns: 7000 * second,
+            done_bytes: 1 << 20,
+            total_bytes: 11 << 20,
+            done_images: 0,
+            total_images: 2,
+            image: Some("inc2.qcow2".into()),
+            rate: 1 << 20,
+            retries: 1,
+            note: Some("connection reset".into()),
+        };
+        let job = JobStatus {
+            job: "daily".into(),
+            source: "/backups".into(),
+            targets: vec![TargetStatus {
+                target: "nas".into(),
+                url: "/nas".into(),
+                running: Some(progress),
+                last_success: Some(done.clone()),
+                runs: vec![run("r3", 7000, None, None), run("r2", 3600, None, None), done],
+                staged: vec![Staged { path: "inc2.qcow2".into(), bytes: 1 << 20, size: 11 << 20 }],
+                too_old: true,
+            }],
+        };
+        insta::assert_snapshot!(status_text(&[job], 7200 * second));
+    }
+}

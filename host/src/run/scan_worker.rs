@@ -1,0 +1,146 @@
+//! The scan as a worker does it: the source is looked at in a process of its own, so that one stuck in a hanging mount
+//! can be left behind, and the inventory goes to a file that all workers of the job read.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::outbox::Outbox;
+use super::protocol::{Answer, Op, Request};
+use super::stop::Stop;
+use crate::catalog::JobDb;
+use crate::error::{Error, Kind, Result};
+use crate::report::Event;
+use crate::source::{Inventory, ScanOptions, SystemClock, scan};
+
+/// Signs of life come this often while the scan gets on.
+const EVERY: Duration = Duration::from_secs(5);
+
+/// Scans and writes the inventory. `Look` remembers nothing.
+pub fn run(request: &Request, outbox: &Arc<Outbox>, stop: &Arc<Stop>) -> Result<Answer> {
+    let path = request
+        .inventory
+        .as_deref()
+        .ok_or_else(|| Error::new(Kind::Usage, "the scan was not told where its inventory goes"))?;
+    alive(outbox);
+    let job = &request.job;
+    let names: Vec<&str> = job.targets.iter().map(|t| t.name.as_str()).collect();
+    let mut observations = if request.op == Op::Look {
+        JobDb::peek(&request.state_dir, &job.name, &names)?
+    } else {
+        JobDb::open(&request.state_dir, &job.name, &names)?
+    };
+    if let Some(aside) = observations.moved_aside() {
+        outbox.log("warn", format!("the job's database was damaged and was moved to {}", aside.display()));
+    }
+    let options = ScanOptions { settle: job.settle, ..ScanOptions::default() };
+    let mut told = std::time::Instant::now();
+    let (asked, out) = (Arc::clone(stop), Arc::clone(outbox));
+    let mut clock = SystemClock(move || {
+        if told.elapsed() >= EVERY {
+            told = std::time::Instant::now();
+            out.event(Event::Alive { note: "waiting for files to settle".to_owned() });
+        }
+        asked.is_set()
+    });
+    let inventory = if request.op == Op::Look {
+        scan(&job.source, &options, &mut Forgetful(observations), &mut clock)?
+    } else {
+        scan(&job.source, &options, &mut observations, &mut clock)?
+    };
+    write(path, &inventory)?;
+    Ok(Answer::Scanned {
+        files: inventory.files.len() as u64,
+        bytes: inventory.files.iter().map(|f| f.size).sum(),
+        unsettled: inventory.unsettled.len() as u64,
+        unreadable: inventory.unreadable.len() as u64,
+    })
+}
+
+/// Knows what the job's database knows, and adds nothing to it.
+struct Forgetful(JobDb);
+
+impl crate::source::Observations for Forgetful {
+    fn load(&mut self) -> Result<crate::source::Remembered> {
+        self.0.load()
+    }
+
+    fn save(&mut self, _: &crate::source::Learned) -> Result<()> {
+        Ok(())
+    }
+
+    fn known_settled(&self, path: &offsite_plugin_api::TargetPath) -> Option<(u64, i64, i64)> {
+        self.0.known_settled(path)
+    }
+
+    fn known_paths(&self) -> Vec<offsite_plugin_api::TargetPath> {
+        self.0.known_paths()
+    }
+}
+
+fn write(path: &Path, inventory: &Inventory) -> Result<()> {
+    let io = |e: std::io::Error| Error::io("cannot write the inventory", path, e);
+    let file = std::fs::File::options().write(true).truncate(true).open(path).map_err(io)?;
+    let mut out = postcard::to_io(inventory, std::io::BufWriter::with_capacity(1 << 20, file))
+        .map_err(|e| Error::new(Kind::State, "cannot write the inventory").because(e))?;
+    std::io::Write::flush(&mut out).map_err(io)
+}
+
+/// The inventory that a scan wrote.
+pub fn read(path: &Path) -> Result<Inventory> {
+    let bytes = std::fs::read(path).map_err(|e| Error::io("cannot read the inventory", path, e))?;
+    postcard::from_bytes(&bytes).map_err(|e| Error::new(Kind::State, "cannot read the inventory").because(e))
+}
+
+/// Says that the scan gets on while its thread uses processor time. A thread that hangs in a dead mount uses none, and
+/// the supervisor must see that.
+fn alive(outbox: &Arc<Outbox>) {
+    let outbox = Arc::clone(outbox);
+    let thread = rustix::thread::gettid().as_raw_nonzero();
+    std::thread::spawn(move || {
+        let mut used = None;
+        loop {
+            std::thread::sleep(EVERY);
+            let now = processor_time(thread.get());
+            if now.is_none() || now != used {
+                outbox.event(Event::Alive { note: "reading the source".to_owned() });
+            }
+            if now.is_none() {
+                return;
+            }
+            used = now;
+        }
+    });
+}
+
+/// Ticks of processor time a thread has used: proc(5), fields 14 and 15 of `stat`.
+fn processor_time(thread: i32) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/self/task/{thread}/stat")).ok()?;
+    let fields: Vec<&str> = stat.rsplit(')').next()?.split_whitespace().collect();
+    Some(fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_inventory_comes_back_as_it_was_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("inventory");
+        std::fs::write(&path, "something older and longer than what comes now ".repeat(99)).unwrap();
+        let inventory = Inventory { root: "/backups".into(), settle_ns: 5, ..Inventory::default() };
+        write(&path, &inventory).unwrap();
+        assert_eq!(read(&path).unwrap(), inventory);
+    }
+
+    #[test]
+    fn a_working_thread_is_seen_to_use_time() {
+        let me = rustix::thread::gettid().as_raw_nonzero().get();
+        let before = processor_time(me).unwrap();
+        let start = std::time::Instant::now();
+        while processor_time(me).unwrap() == before {
+            assert!(start.elapsed() < Duration::from_secs(20), "a busy thread used no time");
+        }
+    }
+}
