@@ -223,7 +223,7 @@ pub(super) fn version(stat: &Stat) -> String {
 }
 
 fn mtime_ns(stat: &Stat) -> i64 {
-    (stat.st_mtime as i64).saturating_mul(1_000_000_000).saturating_add(stat.st_mtime_nsec as i64)
+    stat.st_mtime.saturating_mul(1_000_000_000).saturating_add(stat.st_mtime_nsec as i64)
 }
 
 pub(super) fn entry(path: TargetPath, stat: &Stat) -> Entry {
@@ -318,7 +318,7 @@ impl Backend for Folder {
         source: Arc<dyn Source>,
         session: Arc<dyn Session>,
     ) -> Result<Staged> {
-        super::write::stage(self, call, request, &*source, &*session)
+        super::stage::stage(self, call, request, &*source, &*session)
     }
 
     fn stat_staged(&self, call: &Call, token: &Token) -> Result<StagedInfo> {
@@ -415,7 +415,7 @@ const IGNORES_CASE: [(i64, &str); 5] = [
 impl Folder {
     pub(super) fn file_system(&self) -> Option<(i64, Option<&'static str>)> {
         let root = self.root(false).ok()?;
-        let magic = i64::from(rustix::fs::fstatfs(&root.fd).ok()?.f_type);
+        let magic = rustix::fs::fstatfs(&root.fd).ok()?.f_type;
         let known = [
             (0xef53, "ext4"),
             (0x5846_5342, "xfs"),

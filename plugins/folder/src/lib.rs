@@ -9,6 +9,7 @@ mod config;
 mod error;
 mod list;
 mod read;
+mod stage;
 mod write;
 
 pub use client::{Folder, FolderPlugin};

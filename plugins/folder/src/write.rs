@@ -4,10 +4,6 @@
 //! host after `fdatasync`, so what it names survives a power cut. Publishing is: file synced, one rename, directory
 //! synced.
 
-mod stage;
-
-pub use stage::stage;
-
 use offsite_plugin_api::{Entry, Error, ErrorKind, PublishRequest, Result, StagedInfo, TargetPath, Token};
 use rustix::fs::{AtFlags, OFlags, Stat};
 use rustix::io::Errno;
@@ -59,7 +55,7 @@ pub fn info(path: &TargetPath, stat: &Stat) -> StagedInfo {
         path: Some(path.clone()),
         owner: owner_of(path.name()).unwrap_or_default(),
         bytes: stat.st_size as u64,
-        age: Some(now.saturating_sub(stat.st_mtime as i64).max(0) as u64),
+        age: Some(now.saturating_sub(stat.st_mtime).max(0) as u64),
     }
 }
 

@@ -12,9 +12,9 @@ use offsite_plugin_api::{
 };
 use rustix::fs::{FileType, OFlags};
 
-use super::super::client::{Folder, MOST_STREAMS, Root};
-use super::super::error::{failed, no_space, stale};
-use super::StagingToken;
+use super::client::{Folder, MOST_STREAMS, Root};
+use super::error::{failed, no_space, stale};
+use super::write::StagingToken;
 
 const MIB: u64 = 1 << 20;
 /// One read and write; memory is this times the streams.
