@@ -71,7 +71,7 @@ impl<'a> Draft<'a> {
     pub fn settle(&mut self, parent: Option<&Draft<'_>>) {
         let broken = match (&self.parent, parent) {
             (Parent::None, _) => None,
-            (Parent::Missing(what), _) => Some(format!("missing: {what}")),
+            (Parent::Missing(what), _) => Some(self.lost(what)),
             (Parent::Cycle, _) => Some("its parents lead back to itself".to_owned()),
             (Parent::Image(_), Some(parent)) if parent.restorable => None,
             (Parent::Image(_), parent) => Some(
@@ -85,6 +85,11 @@ impl<'a> Draft<'a> {
             (None, broken) => broken,
         };
         self.restorable = self.missing.is_none();
+    }
+
+    /// What it lacks, as a sentence. A parent that can never be here is told in the header's own words.
+    fn lost(&self, what: &str) -> String {
+        if matches!(self.link, Link::Outside(_)) { what.to_owned() } else { format!("missing: {what}") }
     }
 
     /// What a user should know of this image alone.

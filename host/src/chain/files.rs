@@ -57,7 +57,7 @@ pub(super) fn link<'a>(
                 Some(_) => Parent::Missing(format!("a disk image named '{}'", path.display())),
                 None => Parent::Missing(format!("the file '{}'", path.display())),
             },
-            Some(Link::Outside(why)) => Parent::Missing(format!("its parent: {why}")),
+            Some(Link::Outside(why)) => Parent::Missing(why.clone()),
             Some(Link::Id { parent: Some(parent), .. }) => match ids.get(parent.as_str()) {
                 Some(&found) => Parent::Image(found),
                 None => Parent::Missing(format!("the image with identity {parent}")),

@@ -5,7 +5,7 @@
 
 use super::draft::Draft;
 use super::{Evidence, Knowledge, Parent, Span};
-use crate::format::{ImageKind, Link};
+use crate::format::{Format, ImageKind, Link};
 
 /// A draft's place.
 fn place<'a>(draft: &Draft<'a>) -> (&'a [u64], u64, bool) {
@@ -40,7 +40,7 @@ pub(super) fn link(drafts: &mut [Draft<'_>], known: &Knowledge) {
                 bases.push(at);
                 Parent::None
             }
-            ImageKind::Differential => differential(drafts, &bases, branch),
+            ImageKind::Differential => differential(drafts, &bases, at),
             ImageKind::Incremental => incremental(drafts, start, at, consolidated),
         };
         if let (Parent::Image(parent), true, None) = (&parent, consolidated, drafts[at].evidence) {
@@ -60,12 +60,26 @@ pub(super) fn link(drafts: &mut [Draft<'_>], known: &Knowledge) {
 }
 
 /// The base of the same branch, or of the branch this one grows from.
-fn differential(drafts: &[Draft<'_>], bases: &[usize], branch: &[u64]) -> Parent {
-    let fits = |&&at: &&usize| branch.starts_with(place(&drafts[at]).0);
-    match bases.iter().filter(fits).max_by_key(|&&at| (place(&drafts[at]).0.len(), usize::MAX - at)) {
-        Some(&at) => Parent::Image(at),
-        None => Parent::Missing("the base".to_owned()),
+fn differential(drafts: &[Draft<'_>], bases: &[usize], at: usize) -> Parent {
+    let draft = &drafts[at];
+    let (branch, ..) = place(draft);
+    let fits = |&&base: &&usize| branch.starts_with(place(&drafts[base]).0);
+    let base =
+        bases.iter().filter(fits).max_by_key(|&&base| (place(&drafts[base]).0.len(), usize::MAX - base));
+    let Some(&base) = base else { return Parent::Missing("the base".to_owned()) };
+    if draft.format != Format::Virtnbdbackup {
+        return Parent::Image(base);
     }
+    // virtnbdbackup's holds what changed since the last full or incremental backup, and its name does not say which:
+    // the highest that is no younger.
+    let trunk = place(&drafts[base]).0;
+    let older = |&other: &usize| {
+        let other = &drafts[other];
+        place(other).0 == trunk
+            && other.kind != ImageKind::Differential
+            && other.anchor.mtime_ns <= draft.anchor.mtime_ns
+    };
+    Parent::Image((base..at).rev().find(older).unwrap_or(base))
 }
 
 fn incremental(drafts: &[Draft<'_>], start: usize, at: usize, consolidated: bool) -> Parent {

@@ -91,8 +91,16 @@ fn trailing_number(checkpoint: &[u8]) -> Option<u64> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
-/// A disk's tree as a number: stable, and two disks of one folder never share one.
+/// A disk's tree as a number: stable, in the order of the names, and two disks of one folder never share one.
 fn branch(disk: &[u8]) -> u64 {
-    let hash = blake3::hash(disk);
-    hash.as_bytes().first_chunk::<8>().map_or(0, |b| u64::from_le_bytes(*b))
+    let mut bytes = [0; 8];
+    if disk.len() < bytes.len() {
+        bytes[..disk.len()].copy_from_slice(disk);
+    } else {
+        // A last byte that is not 0 keeps these apart from short names.
+        bytes[..4].copy_from_slice(&disk[..4]);
+        bytes[4..7].copy_from_slice(&blake3::hash(disk).as_bytes()[..3]);
+        bytes[7] = 1;
+    }
+    u64::from_be_bytes(bytes)
 }

@@ -8,6 +8,9 @@ use super::walk::{Facts, Walk};
 use super::{Learned, Observations, Place, Seen};
 use crate::error::Result;
 
+/// A file found, with the time since when it looks like this, nanoseconds since the Unix epoch.
+pub(super) type Observed = (TargetPath, Facts, i64);
+
 pub(super) struct Memory {
     pub place: Option<Place>,
     /// Sorted by path.
@@ -53,11 +56,7 @@ impl Memory {
 
     /// Merges a walk in. Gives each file with the time since when it looks like this, and the absent paths with the time
     /// since when they are absent. `walk.files` is taken.
-    pub fn observe(
-        &mut self,
-        walk: &mut Walk,
-        now_ns: i64,
-    ) -> (Vec<(TargetPath, Facts, i64)>, BTreeMap<TargetPath, i64>) {
+    pub fn observe(&mut self, walk: &mut Walk, now_ns: i64) -> (Vec<Observed>, BTreeMap<TargetPath, i64>) {
         let found = std::mem::take(&mut walk.files);
         let before = std::mem::take(&mut self.files);
         let was_changed: std::collections::BTreeSet<usize> = self.changed.drain(..).collect();
