@@ -7,6 +7,8 @@
 // Unsafe code lives here: tables of functions over untyped pointers cannot be had without it. Each use says what makes
 // it sound, or stands under a comment that says so for the whole group.
 #![allow(unsafe_code)]
+// A plugin is built without what only a host calls.
+#![cfg_attr(not(feature = "host"), allow(dead_code))]
 
 mod callbacks;
 mod convert;

@@ -10,7 +10,7 @@
 //! it and drops it through the table. Objects are `Send + Sync`: what they are made from is.
 //!
 //! Nothing here may change once the version is published: a change is `v2` beside this file (README.md, "Rules for
-//! the ABI"). `tests/layout.rs` fails when a reachable type's layout changes.
+//! the ABI"). A test fails when a reachable type's layout differs from `v1.layout.txt`.
 
 use abi_stable::StableAbi;
 use abi_stable::library::RootModule;
