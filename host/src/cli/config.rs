@@ -2,7 +2,10 @@
 
 use super::args::{ConfigCommand, Global};
 use super::session;
-use crate::config::{self, Problems};
+use std::path::Path;
+
+use crate::config::{self, Job, Problem, Problems};
+use crate::plugin::Registry;
 use crate::report;
 use crate::report::exit::Exit;
 
@@ -12,7 +15,7 @@ pub fn main(global: &Global, command: &ConfigCommand) -> Exit {
         Ok(file) => file,
         Err(error) => return session::fail(global, &error),
     };
-    match config::load(&file) {
+    match config::load(&file).and_then(|jobs| beyond(global, &file, jobs)) {
         Ok(jobs) => {
             let targets: usize = jobs.iter().map(|j| j.targets.len()).sum();
             if global.json {
@@ -38,4 +41,35 @@ pub fn main(global: &Global, command: &ConfigCommand) -> Exit {
             Exit::Usage
         }
     }
+}
+
+/// What the file alone does not tell: the plugins' own options, and secret files that everybody may read. Loads nothing
+/// and opens no target.
+fn beyond(global: &Global, file: &Path, jobs: Vec<Job>) -> Result<Vec<Job>, Problems> {
+    let registry = Registry::discover(&global.plugin_dir);
+    let mut found = Vec::new();
+    for (job, target) in jobs.iter().flat_map(|j| j.targets.iter().map(move |t| (j, t))) {
+        let key = format!("job.{}.target.{}", job.name, target.name);
+        let line = config::line_of(file, &job.name, &target.name);
+        let mut add = |key: String, what: String, hint: Option<String>| {
+            found.push(Problem { file: Some(file.to_owned()), line, key, what, hint });
+        };
+        let names: Vec<&str> = target.secrets.keys().map(String::as_str).collect();
+        match registry.check_target(&target.url, &target.options, &names) {
+            Err(error) => add(format!("{key}.url"), error.without_hint(), error.hint),
+            Ok(wrong) => {
+                for problem in wrong {
+                    let part = if problem.key.is_empty() { "options".to_owned() } else { problem.key };
+                    add(format!("{key}.{part}"), problem.what, problem.hint);
+                }
+            }
+        }
+        for (name, reference) in &target.secrets {
+            if let Err((what, hint)) = config::resolve::fit(reference) {
+                add(format!("{key}.credentials.{name}"), what, hint);
+            }
+        }
+    }
+    found.sort_by_key(|p| p.line);
+    if found.is_empty() { Ok(jobs) } else { Err(Problems(found)) }
 }

@@ -156,6 +156,25 @@ fn job(section: &Section<'_>, base: &Path) -> Option<Job> {
     complete.then_some(Job { name: name?, source: source?, targets, settle })
 }
 
+/// The line of a target's table, for what is found out after the file was read.
+pub fn line_of(path: &Path, job: &str, target: &str) -> Option<usize> {
+    let text = std::fs::read_to_string(path).ok()?;
+    let root = DeTable::parse(&text).ok()?;
+    let named = |value: &Spanned<DeValue<'_>>, name: &str, index: usize| {
+        let own = value.get_ref().get("name").and_then(|n| n.get_ref().as_str());
+        own.map_or_else(|| name == format!("target{}", index + 1), |own| own == name)
+    };
+    let find = |value: &'_ Spanned<DeValue<'_>>, name: &str| -> Option<usize> {
+        let items = value.get_ref().as_array()?;
+        items.iter().enumerate().position(|(index, item)| named(item, name, index))
+    };
+    let jobs = root.get_ref().get("job")?;
+    let job = jobs.get_ref().as_array()?.get(find(jobs, job)?)?;
+    let targets = job.get_ref().get("target")?;
+    let found = targets.get_ref().as_array()?.get(find(targets, target)?)?;
+    Some(Text::new(path, &text).line(found.span().start))
+}
+
 /// A name that is a directory's name and safe in a title: letters, digits, `-`, `_`, `.`; at most 64.
 pub(super) fn check_name(text: &str) -> Result<String, String> {
     let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');

@@ -18,7 +18,7 @@ pub mod url;
 #[cfg(test)]
 mod tests;
 
-pub use file::{SETTLE, load, read, source_dir};
+pub use file::{SETTLE, line_of, load, read, source_dir};
 pub use job::{Bandwidth, Job, Priority, Retry, SecretRef, Target, Verify, Window};
 pub use locate::{find, places};
 pub use problem::{Problem, Problems};

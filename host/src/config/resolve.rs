@@ -58,17 +58,35 @@ pub async fn secret(target: &str, name: &str, reference: &SecretRef) -> Result<Z
     Ok(Zeroizing::new(text.to_owned()))
 }
 
+/// Whether a reference could be resolved now, without resolving it; only files can be told. Errors: what is wrong, and
+/// what to do.
+pub fn fit(reference: &SecretRef) -> std::result::Result<(), (String, Option<String>)> {
+    match reference {
+        SecretRef::File(path) => open(path).map(|_| ()),
+        SecretRef::Env(_) | SecretRef::Command(_) => Ok(()),
+    }
+}
+
+fn open(path: &Path) -> std::result::Result<std::fs::File, (String, Option<String>)> {
+    let io = |e: std::io::Error| (format!("'{}' cannot be read: {e}", path.display()), None);
+    // Looked at before it is opened: opening a pipe would wait for its writer.
+    if !std::fs::metadata(path).map_err(io)?.is_file() {
+        return Err((format!("'{}' is no regular file", path.display()), None));
+    }
+    let file = std::fs::File::open(path).map_err(io)?;
+    if file.metadata().map_err(io)?.mode() & 0o007 != 0 {
+        let hint = format!("chmod 600 '{}', and change the secret", path.display());
+        return Err((
+            format!("everybody on this machine may read or write '{}'", path.display()),
+            Some(hint),
+        ));
+    }
+    Ok(file)
+}
+
 fn file(path: &Path) -> std::result::Result<Zeroizing<Vec<u8>>, (String, Option<String>)> {
     let io = |e: std::io::Error| (e.to_string(), None);
-    let mut file = std::fs::File::open(path).map_err(io)?;
-    let meta = file.metadata().map_err(io)?;
-    if !meta.is_file() {
-        return Err(("it is no regular file".to_owned(), None));
-    }
-    if meta.mode() & 0o007 != 0 {
-        let hint = format!("chmod 600 '{}', and change the secret", path.display());
-        return Err(("everybody on this machine may read or write it".to_owned(), Some(hint)));
-    }
+    let mut file = open(path)?;
     let mut bytes = Zeroizing::new(Vec::with_capacity(4096));
     file.by_ref().take(LONGEST as u64 + 1).read_to_end(&mut bytes).map_err(io)?;
     if bytes.len() > LONGEST {

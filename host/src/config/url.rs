@@ -32,6 +32,17 @@ pub fn normalise(text: &str, base: &Path) -> Result<String, (String, Option<Stri
         };
     }
     refuse_password(text)?;
+    let (scheme, rest) = text.split_once(':').unwrap_or((text, ""));
+    if matches!(scheme, "file" | "folder") && !rest.starts_with('/') {
+        if rest.is_empty() {
+            return Err(("names no folder".to_owned(), Some(format!("write {scheme}:/path"))));
+        }
+        // Workers and the user do not share a working directory for ever.
+        let path = tidy(&base.join(rest)).into_os_string().into_string();
+        return path
+            .map(|path| format!("{scheme}:{path}"))
+            .map_err(|_| ("its directory's name is not UTF-8".to_owned(), None));
+    }
     Ok(text.to_owned())
 }
 
@@ -74,11 +85,10 @@ pub fn local_path(url: &str) -> Option<PathBuf> {
         None => Some(PathBuf::from(url)),
         Some("file" | "folder") => {
             let rest = url.split_once(':').map_or("", |(_, rest)| rest);
-            let rest = rest
-                .strip_prefix("//localhost/")
-                .map(|p| format!("/{p}"))
-                .unwrap_or_else(|| rest.strip_prefix("//").unwrap_or(rest).to_owned());
-            let decoded = percent_encoding::percent_decode_str(&rest).collect::<Vec<u8>>();
+            // As the folder plugin reads them: only the form with slashes is percent-encoded.
+            let Some(encoded) = rest.strip_prefix("//") else { return Some(PathBuf::from(rest)) };
+            let encoded = encoded.strip_prefix("localhost").filter(|p| p.starts_with('/')).unwrap_or(encoded);
+            let decoded = percent_encoding::percent_decode_str(encoded).collect::<Vec<u8>>();
             let name: std::ffi::OsString = std::os::unix::ffi::OsStringExt::from_vec(decoded);
             Some(PathBuf::from(name))
         }
@@ -117,6 +127,7 @@ mod tests {
             ("c:odd", "/base/c:odd"),
             ("sftp://me@host/dir", "sftp://me@host/dir"),
             ("file:///mnt/a%20b", "file:///mnt/a%20b"),
+            ("folder:sub/a%20b", "folder:/base/sub/a%20b"),
         ] {
             assert_eq!(normalise(text, base).as_deref(), Ok(url), "{text}");
         }
@@ -140,7 +151,8 @@ mod tests {
     #[test]
     fn the_folder_behind_a_url_is_known() {
         assert_eq!(local_path("file:///mnt/a%20b"), Some(PathBuf::from("/mnt/a b")));
-        assert_eq!(local_path("folder:/mnt/a"), Some(PathBuf::from("/mnt/a")));
+        assert_eq!(local_path("file://localhost/mnt/a"), Some(PathBuf::from("/mnt/a")));
+        assert_eq!(local_path("folder:/mnt/a%20b"), Some(PathBuf::from("/mnt/a%20b")));
         assert_eq!(local_path("/mnt/a"), Some(PathBuf::from("/mnt/a")));
         assert_eq!(local_path("s3://bucket"), None);
     }

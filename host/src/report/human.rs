@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::print::line;
+use super::print::{line, note};
 use super::table::clean;
 use super::{At, Event, Outcome, Reporter, bytes, duration, rate};
 
@@ -40,11 +40,12 @@ impl Human {
         Self { bars, targets: BTreeMap::new(), verbose }
     }
 
-    /// Above the bars, or as a line.
-    fn say(&self, text: &str) {
+    /// Above the bars, or as a line; what went wrong goes to standard error.
+    fn say(&self, text: &str, wrong: bool) {
+        let print = || if wrong { note(text) } else { line(text) };
         match &self.bars {
-            Some(bars) => bars.suspend(|| line(text)),
-            None => line(text),
+            Some(bars) => bars.suspend(print),
+            None => print(),
         }
     }
 
@@ -168,16 +169,14 @@ fn sentence(event: &Event) -> Option<String> {
 impl Reporter for Human {
     fn event(&mut self, at: &At<'_>, event: &Event) {
         let name = at.to_string();
+        let wrong = is_wrong(event);
         if at.target.is_none() {
-            match event {
-                Event::Log { level, message } if self.verbose || level != "info" => {
-                    self.say(&format!("{name}: {}", clean(message)))
-                }
-                _ => {
-                    if let Some(text) = sentence(event) {
-                        self.say(&format!("{name}: {text}"));
-                    }
-                }
+            let text = match event {
+                Event::Log { level, message } if self.verbose || level != "info" => Some(clean(message)),
+                _ => sentence(event),
+            };
+            if let Some(text) = text {
+                self.say(&format!("{name}: {text}"), wrong);
             }
             return;
         }
@@ -227,8 +226,18 @@ impl Reporter for Human {
             _ => sentence(event),
         };
         if let Some(text) = text {
-            self.say(&format!("{name}: {text}"));
+            self.say(&format!("{name}: {text}"), wrong);
         }
+    }
+}
+
+fn is_wrong(event: &Event) -> bool {
+    match event {
+        Event::JobFailed { .. } | Event::ImageFailed { .. } => true,
+        Event::Finished { outcome, .. } => *outcome == Outcome::Failed,
+        Event::Notice { failing, .. } => *failing,
+        Event::Log { level, .. } => matches!(level.as_str(), "warn" | "error"),
+        _ => false,
     }
 }
 

@@ -10,7 +10,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::process::{Ended, Heard, Worker};
-use super::protocol::{Answer, Ask, Control, Line, SecretText, Stop};
+use super::protocol::{Answer, Ask, Control, Line, SecretText, SecretValues, Stop};
+use super::scrub;
 use crate::config::{Target, resolve};
 use crate::report::Event;
 
@@ -62,14 +63,17 @@ pub fn patience() -> Duration {
 const AT_ONCE: Duration = Duration::from_secs(2);
 
 /// `on_event` gets every event, log text included; the answer, if one came, is returned. `target`: whose secrets the
-/// worker may ask for again.
+/// worker may ask for again. `secrets`: what must not be seen in anything it says.
 pub async fn attend(
     worker: &mut Worker,
     target: Option<&Target>,
+    secrets: &SecretValues,
     stop: &mut StopWish,
     patience: Duration,
     mut on_event: impl FnMut(Event),
 ) -> (End, Option<Answer>) {
+    // A secret that was asked for again is one more to hide.
+    let mut secrets = secrets.clone();
     let mut answer = None;
     let mut life = Life { done: 0, until: Instant::now() + patience, patience };
     let mut killed_at: Option<Instant> = None;
@@ -102,24 +106,50 @@ pub async fn attend(
         };
         match heard {
             None => return (End::Ended(worker.ended().unwrap_or(Ended::Stuck)), answer),
-            Some(Heard::Line(Line::Event(event))) => {
+            Some(Heard::Line(Line::Event(mut event))) => {
                 life.saw(&event);
+                scrub::event(&mut event, &secrets);
                 on_event(event);
             }
             Some(Heard::Line(Line::Answer(given))) => {
                 life.renew(Duration::ZERO);
-                answer = Some(*given);
+                answer = Some(scrubbed(*given, &secrets));
             }
             Some(Heard::Line(Line::Ask(Ask::Secret { name }))) => {
                 let value = secret(target, &name).await;
+                if let Some(SecretText(value)) = &value {
+                    secrets.0.insert(format!("{name}, again"), value.clone());
+                }
                 worker.tell(&Control::Secret { name, value }).await;
             }
-            Some(Heard::Output(message)) => on_event(Event::Log { level: "info".to_owned(), message }),
+            Some(Heard::Output(mut message)) => {
+                scrub::text(&mut message, &secrets);
+                on_event(Event::Log { level: "info".to_owned(), message });
+            }
             Some(Heard::Garbled(error)) => {
                 on_event(Event::Log { level: "warn".to_owned(), message: error.to_string() });
             }
         }
     }
+}
+
+/// A failure and a check's report are text of the plugin's, too.
+fn scrubbed(mut answer: Answer, secrets: &SecretValues) -> Answer {
+    match &mut answer {
+        Answer::Failed(failure) => {
+            scrub::text(&mut failure.what, secrets);
+            for text in [&mut failure.on, &mut failure.source, &mut failure.hint].into_iter().flatten() {
+                scrub::text(text, secrets);
+            }
+        }
+        Answer::Check { report, .. } => {
+            for step in &mut report.steps {
+                scrub::text(&mut step.detail, secrets);
+            }
+        }
+        _ => {}
+    }
+    answer
 }
 
 async fn secret(target: Option<&Target>, name: &str) -> Option<SecretText> {

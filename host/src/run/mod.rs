@@ -15,6 +15,7 @@ pub mod protocol;
 pub mod retry;
 pub mod scan_worker;
 mod scratch;
+pub mod scrub;
 pub mod session;
 pub mod source_reader;
 pub mod stop;

@@ -94,7 +94,8 @@ impl Context {
         let mut worker = Worker::start(request, title, &self.hide).await?;
         let mut stop = self.stop.clone();
         let on_event = |event: Event| self.event(&job, name.as_deref(), &event);
-        let (end, answer) = attend(&mut worker, target, &mut stop, patience(), on_event).await;
+        let (end, answer) =
+            attend(&mut worker, target, &request.secrets, &mut stop, patience(), on_event).await;
         match answer {
             Some(Answer::Failed(failure)) => Err(failure.into()),
             Some(answer) => Ok(answer),
@@ -327,7 +328,7 @@ impl Attempts<'_> {
                     finished = Some(event);
                 }
             };
-            attend(&mut worker, Some(target), &mut stop, patience(), on_event).await
+            attend(&mut worker, Some(target), &request.secrets, &mut stop, patience(), on_event).await
         };
         self.fault = fault;
         if let Some(Answer::Failed(failure)) = answer {
