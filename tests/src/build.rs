@@ -11,24 +11,15 @@ use std::sync::OnceLock;
 use rustix::fs::{FlockOperation, flock};
 
 /// What is built: the binary and every plugin that the tests load.
-const PACKAGES: &[&str] = &["offsite", "offsite-plugin-folder", "offsite-plugin-chaos"];
+const PACKAGES: &[&str] =
+    &["--package=offsite", "--package=offsite-plugin-folder", "--package=offsite-plugin-chaos"];
 
 /// The directory of the built artefacts (`target/debug`): `offsite` and `liboffsite_plugin_*.so` are in it.
 pub fn artefacts() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {
         let directory = profile_directory();
-        let lock =
-            std::fs::File::create(directory.join(".offsite-tests.lock")).expect("a lock file can be made");
-        flock(&lock, FlockOperation::LockExclusive).expect("a lock can be waited for");
-        let stamp = directory.join(".offsite-tests.built");
-        let run = std::env::var("NEXTEST_RUN_ID").ok();
-        if run.is_none() || std::fs::read_to_string(&stamp).ok() != run {
-            build(&directory);
-            if let Some(run) = run {
-                std::fs::write(&stamp, run).expect("the target directory is writable");
-            }
-        }
+        once_a_run(&directory, "programs", PACKAGES);
         directory
     })
 }
@@ -43,6 +34,14 @@ pub fn plugin(id: &str) -> PathBuf {
     artefacts().join(format!("liboffsite_plugin_{id}.so"))
 }
 
+/// The library of one of `fixtures/plugins`: `echo`, `no_layout`.
+pub fn fixture(name: &str) -> PathBuf {
+    static BUILT: OnceLock<()> = OnceLock::new();
+    let directory = artefacts();
+    BUILT.get_or_init(|| once_a_run(directory, "fixtures", &["--package", "offsite-tests", "--examples"]));
+    directory.join("examples").join(format!("lib{name}.so"))
+}
+
 /// The repository's top directory.
 pub fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests crate is inside the workspace")
@@ -55,7 +54,22 @@ pub fn cargo() -> Command {
     command
 }
 
-fn build(directory: &Path) {
+/// Builds what `arguments` name, unless this run of nextest has done so.
+fn once_a_run(directory: &Path, what: &str, arguments: &[&str]) {
+    let lock = std::fs::File::create(directory.join(".offsite-tests.lock")).expect("a lock file can be made");
+    flock(&lock, FlockOperation::LockExclusive).expect("a lock can be waited for");
+    let stamp = directory.join(format!(".offsite-tests.{what}"));
+    let run = std::env::var("NEXTEST_RUN_ID").ok();
+    if run.is_some() && std::fs::read_to_string(&stamp).ok() == run {
+        return;
+    }
+    build(directory, arguments);
+    if let Some(run) = run {
+        std::fs::write(&stamp, run).expect("the target directory is writable");
+    }
+}
+
+fn build(directory: &Path, arguments: &[&str]) {
     let target = directory.parent().expect("a profile's directory is inside the target directory");
     let profile = match directory.file_name().and_then(|n| n.to_str()) {
         None | Some("debug") => "dev",
@@ -63,10 +77,7 @@ fn build(directory: &Path) {
     };
     let mut command = cargo();
     command.args(["build", "--quiet", "--locked", "--profile", profile, "--target-dir"]).arg(target);
-    for package in PACKAGES {
-        command.args(["--package", package]);
-    }
-    let output = command.output().expect("cargo can be started");
+    let output = command.args(arguments).output().expect("cargo can be started");
     assert!(output.status.success(), "building failed:\n{}", String::from_utf8_lossy(&output.stderr));
 }
 

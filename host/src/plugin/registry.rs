@@ -15,7 +15,7 @@ use super::dirs::{self, Environment, OpenDirectory, Origin, Place};
 use super::mismatch::{Refusal, RefusalCode};
 use super::schema::{self, Problem};
 use super::trust::Me;
-use super::{inspect, load};
+use super::{discreet, inspect, load};
 use crate::config::url;
 use crate::error::{Error, Kind, Result};
 
@@ -260,7 +260,8 @@ impl Registry {
     }
 
     /// Loads the plugin of the URL's scheme, if it is not loaded, and opens the target. What is wrong with the options
-    /// is said before any of the plugin's code runs. Errors: `Config`, `Plugin`, and the backend's own.
+    /// is said before any of the plugin's code runs. The secrets, those it asks for later too, are taken out of every
+    /// error, log record and report of the plugin. Errors: `Config`, `Plugin`, and the backend's own.
     pub fn open_target(
         &self,
         target: &str,
@@ -282,7 +283,7 @@ impl Registry {
         }
         let module = entry.module().map_err(|refusal| entry.refused(&refusal))?;
         let given = if options.is_null() { &Value::Object(serde_json::Map::new()) } else { options };
-        Ok(module.open(target, given, &secrets, host, log)?)
+        Ok(discreet::open(module, target, given, &secrets, host, log)?)
     }
 }
 
