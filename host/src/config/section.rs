@@ -143,7 +143,7 @@ impl<'a> Section<'a> {
     pub fn finish(&self) {
         let known = self.known.borrow();
         for (key, at, _) in self.entries() {
-            if known.iter().any(|k| *k == key) {
+            if known.contains(&key) {
                 continue;
             }
             let problem = self.problem(key, at, "is not known here");

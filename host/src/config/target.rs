@@ -162,11 +162,11 @@ pub(super) fn clashes(options: &Options) -> Vec<(&'static str, String, String)> 
     if options.sync && options.subfolder.is_some() {
         found.push(("subfolder", "cannot be combined with sync".to_owned(), hint.to_owned()));
     }
-    if let Some(template) = &options.subfolder {
-        if let Err(what) = subfolder(template) {
-            let hint = "known are {job}, {host}, {set} and {date}".to_owned();
-            found.push(("subfolder", what, hint));
-        }
+    if let Some(template) = &options.subfolder
+        && let Err(what) = subfolder(template)
+    {
+        let hint = "known are {job}, {host}, {set} and {date}".to_owned();
+        found.push(("subfolder", what, hint));
     }
     found
 }
