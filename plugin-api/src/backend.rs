@@ -125,7 +125,8 @@ pub trait Backend: Send + Sync + 'static {
         Ok(items.iter().map(|(path, expect)| self.delete(call, path, expect)).collect())
     }
 
-    /// Copies at the server. `Exists` / `PreconditionFailed` by `expect` on `to`.
+    /// Copies at the server. `Exists` / `PreconditionFailed` by `expect` on `to`; `Unsupported` to everything but
+    /// `Absent` where a copy cannot replace.
     fn copy(&self, _call: &Call, _from: &TargetPath, _to: &TargetPath, _expect: &Expect) -> Result<Entry> {
         Err(Error::unsupported("copying at the server"))
     }

@@ -27,6 +27,9 @@ pub use error::{Error, ErrorKind, Result, Retry};
 pub use metadata::{Metadata, Scheme};
 pub use path::TargetPath;
 pub use ranges::Ranges;
+/// What secrets are held in: overwritten when dropped.
+pub use zeroize::Zeroizing;
+
 pub use transfer::{
     Expect, Object, PublishRequest, Range, ResumeFrom, Session, Sink, Source, StageRequest, Staged,
     StagedInfo, Token,

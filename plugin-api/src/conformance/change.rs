@@ -93,7 +93,8 @@ fn transfer(ctx: &Ctx<'_>, act: Transfer<'_>, content: &Content) -> Result<(), S
     ctx.holds(&from, content)?;
     if ctx.stat(&taken)?.version.is_some() {
         let result = act(&from, &taken, &Expect::Version("no such version".into()));
-        refused("over another version", result, &[ErrorKind::PreconditionFailed])?;
+        // One that never replaces says so.
+        refused("over another version", result, &[ErrorKind::PreconditionFailed, ErrorKind::Unsupported])?;
         ctx.holds(&taken, &other)?;
     }
     let nothing = act(&ctx.path("nothing.img")?, &to, &Expect::Absent);

@@ -12,12 +12,14 @@ use crate::{Backend, Call, EntryKind, Error, ErrorKind, Expect, TargetPath};
 
 mod change;
 mod conduct;
+mod host;
 mod kit;
 mod names;
 mod read;
 mod resume;
 mod upload;
 
+pub use host::TestHost;
 use kit::{Ctx, Stop};
 
 /// Opens the target under test. Called once per case and more, always for the same target: a second object stands
