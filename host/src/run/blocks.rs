@@ -91,6 +91,24 @@ impl Layout {
         }
         out
     }
+
+    /// Blocks (sorted) as ranges, neighbours joined.
+    pub fn ranges_of(&self, blocks: impl IntoIterator<Item = u64>) -> Vec<Range> {
+        let mut out: Vec<Range> = Vec::new();
+        for block in blocks {
+            let range = self.range(block);
+            match out.last_mut() {
+                Some(last) if last.end() == range.offset => last.length += range.length,
+                _ => out.push(range),
+            }
+        }
+        out
+    }
+
+    /// The blocks that ranges of whole blocks cover.
+    pub fn blocks_of(self, ranges: &[Range]) -> impl Iterator<Item = u64> + '_ {
+        ranges.iter().flat_map(move |r| self.index(r.offset)..r.end().div_ceil(self.block))
+    }
 }
 
 /// The values of a file's blocks, as far as they are known.

@@ -1,8 +1,18 @@
 //! Carrying a plan out: supervisor, worker, transfer, blocks, verify, retry, pace, priority.
+//!
+//! Two processes. The supervisor (`supervisor`, `process`, `attend`, `progress`, `places`, `scratch`) scans the source
+//! once per job, starts one worker per target, hears it and restarts it; it touches neither source nor target. The
+//! worker (`worker`, `open`) opens the plugin and runs one operation (`scan_worker`, `ops`, `replicate`); for a run
+//! `execute` carries the plan out: `schedule` says what may happen next, `transfer` brings one file up (`resume` decides
+//! what is already there, `source_reader` and `blocks` read and hash, `session` records checkpoints, `verify` proves),
+//! and `target` publishes it. `call`, `meter`, `pace`, `retry`, `stop` and `outbox` are what every call into a plugin
+//! passes through. `protocol` is what the two processes say to each other.
 
 pub mod attend;
 pub mod blocks;
 pub mod call;
+pub mod context;
+pub mod execute;
 pub mod killpoint;
 pub mod meter;
 pub mod outbox;
@@ -12,12 +22,16 @@ pub mod priority;
 pub mod process;
 pub mod progress;
 pub mod protocol;
+pub mod resume;
 pub mod retry;
 pub mod scan_worker;
+pub mod schedule;
 mod scratch;
 pub mod scrub;
 pub mod session;
 pub mod source_reader;
 pub mod stop;
 pub mod supervisor;
+pub mod transfer;
+pub mod verify;
 pub mod worker;

@@ -2,7 +2,7 @@
 //!
 //! A plugin may call `checkpoint` as often as it likes. The first is written at once (it holds the token by which
 //! anything can be taken up again); later ones when a second has gone by or a checkpoint's worth of bytes came, and the
-//! last one when the staging ends. What a kill costs is what was sent in that second, well within the law's five.
+//! last one when the staging fails. What a kill costs is what was sent in that second, well within the law's five.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -14,6 +14,9 @@ use crate::catalog::Catalog;
 
 const EVERY: Duration = Duration::from_secs(1);
 const WORTH: u64 = 64 << 20;
+/// Files up to this size are sent again rather than journalled while they are sent: two waits for the disk each would
+/// cost more than what a kill can lose.
+const SMALL: u64 = 4 << 20;
 
 #[derive(Clone)]
 struct Point {
@@ -49,7 +52,7 @@ impl StageSession {
         Self { catalog, path, reader, state: Mutex::new(State { latest, ..State::default() }) }
     }
 
-    /// Writes what was not written yet. Call it when the staging has ended, well or not.
+    /// Writes what was not written yet. Call it when the staging has failed; a complete one is recorded as such.
     pub fn flush(&self) -> crate::error::Result<()> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.pending { self.write(&mut state) } else { Ok(()) }
@@ -86,7 +89,7 @@ impl Session for StageSession {
         state.latest = Some(Point { token: token.clone(), ranges: ranges.to_vec(), durable });
         state.pending = true;
         let due = match state.written {
-            None => true,
+            None => self.reader.layout().size > SMALL,
             Some((bytes, at)) => at.elapsed() >= EVERY || held(ranges).saturating_sub(bytes) >= WORTH,
         };
         if due {

@@ -14,7 +14,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use offsite_plugin_api::{Error, ErrorKind, Range, Result, Source, TargetPath};
+use offsite_plugin_api::{Error, ErrorKind, Result, Source, TargetPath};
 use rustix::fs::{Advice, Mode, OFlags, ResolveFlags};
 
 use super::blocks::{BlockHash, Hashes, Layout};
@@ -29,6 +29,9 @@ const CACHE_BYTES: u64 = 24 << 20;
 pub struct SourceRoot {
     fd: OwnedFd,
     display: String,
+    path: std::path::PathBuf,
+    device: u64,
+    inode: u64,
 }
 
 impl SourceRoot {
@@ -50,7 +53,17 @@ impl SourceRoot {
             )
             .with_context("path", display));
         }
-        Ok(Self { fd, display })
+        Ok(Self { fd, display, path: path.to_owned(), device, inode })
+    }
+
+    /// Whether the folder is still what has its path. Errors: `Source`, when it vanished or was unmounted.
+    pub fn still_there(&self) -> crate::error::Result<()> {
+        Self::open(&self.path, self.device, self.inode).map(|_| ()).map_err(|e| {
+            crate::error::Error::new(crate::error::Kind::Source, "the source folder is not there any more")
+                .on(self.display.clone())
+                .because(e)
+                .hint("mount it again; the next run goes on from here")
+        })
     }
 
     fn open_file(&self, path: &TargetPath) -> Result<File> {
@@ -424,11 +437,6 @@ impl Source for SourceReader {
         }
         Ok(wanted)
     }
-}
-
-/// Blocks that a range of whole blocks covers.
-pub fn blocks_of(layout: Layout, ranges: &[Range]) -> impl Iterator<Item = u64> + '_ {
-    ranges.iter().flat_map(move |r| layout.index(r.offset)..r.end().div_ceil(layout.block))
 }
 
 fn changed(path: &TargetPath, why: &str) -> Error {

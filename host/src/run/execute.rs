@@ -1,0 +1,420 @@
+//! Carries a plan out on one target: stages in parallel, publishes in order, deletes last, writes manifests.
+//!
+//! `schedule` says what may happen next; the threads here do it. An image that fails takes its descendants along and
+//! nothing else; an error that every further image would meet (no room, no credentials, the source gone) ends the run
+//! at a checkpoint. A set's manifest is written when its last act is done, and every half minute of a long one.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use offsite_plugin_api::TargetPath;
+
+use super::call::LONG;
+use super::context::Context;
+use super::schedule::{Schedule, Task, active};
+use super::transfer::{self, FileJob};
+use crate::catalog::Was;
+use crate::chain::{Chains, Span};
+use crate::error::{BackendKind, Error, Kind, Result};
+use crate::plan::{Action, Code, FileAction, Plan, Step};
+use crate::report::Event;
+use crate::source::SourceFile;
+use crate::target::{self, Delete, Publish, TargetView, VerifyLevel};
+
+/// A set that changes all the time gets a manifest this often.
+const MANIFEST_EVERY: Duration = Duration::from_secs(30);
+
+/// What a run did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    pub images: u64,
+    pub deleted: u64,
+    pub failed: u64,
+    pub first_error: Option<Error>,
+    /// What ended the run before its end.
+    pub fatal: Option<Error>,
+}
+
+/// What the plan was made from, as far as carrying it out needs it.
+pub struct Material<'a> {
+    pub plan: &'a Plan,
+    pub view: &'a TargetView,
+    files: HashMap<&'a TargetPath, &'a SourceFile>,
+    spans: HashMap<&'a TargetPath, Span>,
+}
+
+impl<'a> Material<'a> {
+    pub fn new(plan: &'a Plan, view: &'a TargetView, source: &'a Chains, files: &'a [SourceFile]) -> Self {
+        let wanted: HashSet<&TargetPath> = plan
+            .steps
+            .iter()
+            .filter(|s| active(s) && s.action != Action::Delete)
+            .flat_map(|s| s.files.iter().map(|f| &f.path))
+            .collect();
+        Self {
+            plan,
+            view,
+            files: files.iter().filter(|f| wanted.contains(&f.path)).map(|f| (&f.path, f)).collect(),
+            spans: source
+                .sets
+                .iter()
+                .flat_map(|s| &s.images)
+                .filter_map(|i| Some((&i.id, i.span.filter(|s| s.first < s.last)?)))
+                .collect(),
+        }
+    }
+
+    fn was(&self, target: &TargetPath) -> Option<Was> {
+        self.view.files.get(target).map(|f| Was::of(&f.entry))
+    }
+
+    fn job(&self, context: &Context, step: &Step, file: usize) -> Result<FileJob> {
+        let wanted = &step.files[file];
+        let source = self.files.get(&wanted.path).ok_or_else(|| {
+            Error::new(Kind::Source, "the plan names a file that the scan did not see").on(wanted.path.display())
+        })?;
+        let anchor = wanted.path == step.image;
+        let span = self.spans.get(&step.image).copied().filter(|_| anchor);
+        let image = anchor_on_target(step);
+        FileJob::new(context, wanted, source, &step.set, image, span, self.was(&wanted.target))
+    }
+}
+
+/// The path of a step's anchor on the target: a sub-folder of the policy comes before it.
+fn anchor_on_target(step: &Step) -> TargetPath {
+    if let Some(anchor) = step.files.iter().find(|f| f.path == step.image) {
+        return anchor.target.clone();
+    }
+    let placed = step.files.iter().find_map(|f| {
+        let folder = f.target.as_bytes().strip_suffix(f.path.as_bytes())?;
+        TargetPath::new([folder, step.image.as_bytes()].concat()).ok()
+    });
+    placed.unwrap_or_else(|| step.image.clone())
+}
+
+/// A file of a unit that is ready.
+enum Ready {
+    Publish(Box<Publish>),
+    /// It was there already, and is recorded.
+    Adopted(VerifyLevel),
+}
+
+struct State {
+    schedule: Schedule,
+    ready: HashMap<(usize, usize), Ready>,
+    /// Sets whose manifest is being written, and when it was last.
+    writing: HashSet<String>,
+    written: HashMap<String, Instant>,
+    summary: Summary,
+}
+
+struct Executor<'a> {
+    context: &'a Context,
+    material: &'a Material<'a>,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+/// Does everything the plan says. Errors are in the summary; a stop is its `fatal`.
+pub fn execute(context: &Context, material: &Material<'_>) -> Summary {
+    let plan = material.plan;
+    let schedule = Schedule::new(plan);
+    let active: u64 = plan.steps.iter().filter(|s| active(s)).count() as u64;
+    context.line.meter.plan(plan.totals.bytes, active);
+    skips(context, plan);
+    let files: usize = schedule.units.iter().map(|u| u.files.len().max(1)).sum();
+    let threads = (context.streams.max(1) as usize).min(files).max(1);
+    let executor = Executor {
+        context,
+        material,
+        state: Mutex::new(State {
+            schedule,
+            ready: HashMap::new(),
+            writing: HashSet::new(),
+            written: HashMap::new(),
+            summary: Summary::default(),
+        }),
+        changed: Condvar::new(),
+    };
+    std::thread::scope(|scope| {
+        // The calling thread is one of them: a run with one file needs no other.
+        for number in 1..threads {
+            let name = format!("stream-{number}");
+            let spawned = std::thread::Builder::new().name(name).spawn_scoped(scope, || executor.work());
+            if spawned.is_err() {
+                break;
+            }
+        }
+        executor.work();
+    });
+    let mut state = executor.state.into_inner().unwrap_or_else(PoisonError::into_inner);
+    if state.summary.fatal.is_none() && context.line.stop.is_set() {
+        state.summary.fatal = Some(super::stop::stopped());
+    }
+    if state.summary.fatal.is_none() {
+        for unit in state.schedule.stranded() {
+            let step = &plan.steps[state.schedule.units[unit].steps[0]];
+            let error = Error::new(Kind::State, "the plan's steps wait for each other").on(step.image.display());
+            report_failed(context, &mut state.summary, step, &error);
+        }
+    }
+    state.summary
+}
+
+/// Tells of what is left out for a reason that a user may want to act on. What is simply there already is not told.
+fn skips(context: &Context, plan: &Plan) {
+    use Code::{Damaged, NotSettled, OverDeleteLimit, Protected, Refused, Retained, Unproven};
+    let told = [Damaged, NotSettled, OverDeleteLimit, Protected, Refused, Retained, Unproven];
+    for step in plan.steps.iter().filter(|s| s.action == Action::Skip && told.contains(&s.code)) {
+        context.line.outbox.event(Event::Skipped {
+            image: step.image.display().into_owned(),
+            code: code_name(step.code),
+            reason: step.reason.clone(),
+        });
+    }
+}
+
+fn code_name(code: Code) -> String {
+    serde_json::to_value(code).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+fn report_failed(context: &Context, summary: &mut Summary, step: &Step, error: &Error) {
+    let changed = error.is_backend(&BackendKind::SourceChanged);
+    // A file that the backup product changed meanwhile is no failure of the run: the next one takes it.
+    if !changed {
+        summary.failed += 1;
+        summary.first_error.get_or_insert_with(|| error.clone());
+    }
+    let hint = if changed { Some("it is left for the next run".to_owned()) } else { error.hint.clone() };
+    let error = Error { hint: None, ..error.clone() };
+    context.line.outbox.event(Event::ImageFailed {
+        image: step.image.display().into_owned(),
+        error: super::meter::bounded(&error.to_string()),
+        hint,
+    });
+}
+
+/// Whether every further image would meet the same error.
+fn fatal(error: &Error) -> bool {
+    match &error.kind {
+        Kind::Stopped | Kind::State | Kind::Config | Kind::TargetRefused | Kind::Plugin => true,
+        Kind::Backend(kind) => matches!(
+            kind,
+            BackendKind::Unauthenticated
+                | BackendKind::UntrustedPeer
+                | BackendKind::Unreachable
+                | BackendKind::Offline
+                | BackendKind::NoSpace
+                | BackendKind::Quota
+                | BackendKind::ReadOnly
+                | BackendKind::InvalidConfig
+                | BackendKind::Panicked
+        ),
+        _ => false,
+    }
+}
+
+impl Executor<'_> {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn work(&self) {
+        loop {
+            let mut state = self.lock();
+            let task = loop {
+                if self.context.line.stop.is_set() {
+                    state.schedule.stop();
+                }
+                let State { schedule, writing, .. } = &mut *state;
+                let task = schedule.next(|set| writing.contains(set));
+                if task != Task::Wait {
+                    break task;
+                }
+                // Woken by whatever another thread does; the time only bounds how late a stop is seen.
+                let waited = self.changed.wait_timeout(state, Duration::from_millis(200));
+                state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            };
+            drop(state);
+            match task {
+                Task::Stage { unit, file } => self.stage(unit, file),
+                Task::Act { unit } => self.act(unit),
+                Task::Wait | Task::End => break,
+            }
+            self.changed.notify_all();
+        }
+        self.changed.notify_all();
+    }
+
+    fn stage(&self, unit: usize, file: usize) {
+        let ((step, at), streams) = {
+            let state = self.lock();
+            let most = u64::from(self.context.streams.max(1));
+            let share = (most / (state.schedule.files_open() as u64).clamp(1, most)).max(1);
+            (state.schedule.units[unit].files[file], u32::try_from(share).unwrap_or(1))
+        };
+        let result = self.stage_file(&self.material.plan.steps[step], at, streams);
+        let mut state = self.lock();
+        match result {
+            Ok(ready) => {
+                state.ready.insert((step, at), ready);
+                state.schedule.staged(unit);
+            }
+            Err(error) => self.fail(&mut state, unit, step, &error, false),
+        }
+    }
+
+    fn stage_file(&self, step: &Step, at: usize, streams: u32) -> Result<Ready> {
+        let (context, file) = (self.context, &step.files[at]);
+        let job = self.material.job(context, step, at)?;
+        if file.action == FileAction::Adopt
+            && let Some(level) = transfer::adopt(context, &job)?
+        {
+            return Ok(Ready::Adopted(level));
+        }
+        let name = step.image.display().into_owned();
+        context.line.meter.begin_image(&name);
+        context.line.outbox.event(Event::Image { image: name, bytes: file.bytes });
+        transfer::stage(context, &job, streams).map(|p| Ready::Publish(Box::new(p)))
+    }
+
+    fn act(&self, unit: usize) {
+        let (steps, deletes, set) = {
+            let state = self.lock();
+            let unit = &state.schedule.units[unit];
+            (unit.steps.clone(), unit.deletes, unit.set.clone())
+        };
+        let result = if deletes { self.delete(&steps) } else { self.publish(&steps) };
+        let mut state = self.lock();
+        match result {
+            Err(error) => self.fail(&mut state, unit, steps[0], &error, true),
+            Ok(level) => {
+                for step in &steps {
+                    let image = self.material.plan.steps[*step].image.display().into_owned();
+                    self.context.line.meter.end_image();
+                    if deletes {
+                        state.summary.deleted += 1;
+                        self.context.line.outbox.event(Event::Deleted { image });
+                    } else {
+                        state.summary.images += 1;
+                        let bytes = self.material.plan.steps[*step].bytes;
+                        let level = level_name(level);
+                        self.context.line.outbox.event(Event::Published { image, bytes, level });
+                    }
+                }
+                let of_set = state.schedule.acted(unit);
+                let last = *state.written.entry(set.clone()).or_insert_with(Instant::now);
+                let due = of_set.left == 0 || last.elapsed() >= MANIFEST_EVERY;
+                if due && of_set.acting == 0 && state.writing.insert(set.clone()) {
+                    drop(state);
+                    self.manifest(&set);
+                }
+            }
+        }
+    }
+
+    /// Nobody changes the set's records meanwhile. A manifest that cannot be written now is written at the run's end.
+    fn manifest(&self, set: &str) {
+        let call = self.context.line.call(Some(LONG));
+        if let Err(error) = target::manifest::write_set(&self.context.site(&call), set) {
+            tracing::warn!(set, %error, "a manifest could not be written; it is tried again at the end");
+        }
+        let mut state = self.lock();
+        state.writing.remove(set);
+        state.written.insert(set.to_owned(), Instant::now());
+    }
+
+    /// Makes a unit's files visible, in the plan's order. Gives the weakest level reached.
+    fn publish(&self, steps: &[usize]) -> Result<VerifyLevel> {
+        let mut files = Vec::new();
+        let mut level = VerifyLevel::ReadBack;
+        {
+            let mut state = self.lock();
+            for step in steps {
+                for at in 0..self.material.plan.steps[*step].files.len() {
+                    match state.ready.remove(&(*step, at)) {
+                        Some(Ready::Publish(publish)) => {
+                            level = level.min(publish.record.level);
+                            files.push(*publish);
+                        }
+                        Some(Ready::Adopted(proved)) => level = level.min(proved),
+                        None => {}
+                    }
+                }
+            }
+        }
+        let name = self.material.plan.steps[steps[0]].image.display().into_owned();
+        let replaced = files.iter().any(|f| f.before.is_some());
+        let grouped = files.len() > 1 && (replaced || steps.len() > 1);
+        self.context.retried(Some(&name), &|| 0, || {
+            let call = self.context.line.call(Some(LONG));
+            let site = self.context.site(&call);
+            match files.as_slice() {
+                [] => {}
+                all if grouped => drop(target::publish_group(&site, all)?),
+                [one] if one.before.is_some() => drop(target::replace_file(&site, one)?),
+                all => {
+                    for file in all {
+                        target::publish_file(&site, file)?;
+                    }
+                }
+            }
+            Ok(())
+        })?;
+        Ok(level)
+    }
+
+    fn delete(&self, steps: &[usize]) -> Result<VerifyLevel> {
+        for step in steps {
+            let step = &self.material.plan.steps[*step];
+            let mut files = Vec::new();
+            for file in step.files.iter().filter(|f| f.action == FileAction::Delete) {
+                // What the listing did not show is not deleted.
+                if let Some(was) = self.material.was(&file.target) {
+                    files.push(Delete { path: file.target.clone(), was });
+                }
+            }
+            let name = step.image.display().into_owned();
+            self.context.retried(Some(&name), &|| 0, || {
+                let call = self.context.line.call(Some(LONG));
+                target::delete_files(&self.context.site(&call), &step.set, &files)
+            })?;
+        }
+        Ok(VerifyLevel::Size)
+    }
+
+    fn fail(&self, state: &mut State, unit: usize, step: usize, error: &Error, acting: bool) {
+        let plan = self.material.plan;
+        let known = state.schedule.units[unit].standing == super::schedule::Standing::Failed;
+        let taken = state.schedule.failed(unit, acting);
+        let mut fatal = fatal(error).then(|| error.clone());
+        if error.is_backend(&BackendKind::SourceChanged)
+            && let Err(gone) = self.context.root.still_there()
+        {
+            fatal = Some(gone);
+        }
+        if error.kind != Kind::Stopped && !known {
+            let step = &plan.steps[step];
+            report_failed(self.context, &mut state.summary, step, error);
+            for after in taken.iter().flat_map(|u| &state.schedule.units[*u].steps) {
+                let after = &plan.steps[*after];
+                self.context.line.outbox.event(Event::Skipped {
+                    image: after.image.display().into_owned(),
+                    code: "waits-for-failed".to_owned(),
+                    reason: format!("it comes after '{}', which failed", step.image.display()),
+                });
+            }
+        }
+        if let Some(fatal) = fatal {
+            state.summary.fatal.get_or_insert(fatal);
+            state.schedule.stop();
+            // What is in flight ends at its last checkpoint.
+            self.context.line.stop.set();
+        }
+    }
+}
+
+fn level_name(level: VerifyLevel) -> String {
+    serde_json::to_value(level).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
+}

@@ -1,0 +1,373 @@
+//! Which act may happen next: staging in parallel, publishing in order. Pure; `execute` holds it under a lock.
+//!
+//! A unit is what becomes visible together: one step, or all steps of a group. Its files are staged whenever a thread
+//! is free; it is published once all of them are staged and proved and every unit before it is done; deletions wait,
+//! beyond that, for the last transfer. A unit that fails takes along whatever comes after it, and nothing else.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use crate::plan::{Action, FileAction, Plan, Step};
+
+/// How a unit stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    Waiting,
+    /// In the queue, or in a thread's hands.
+    Acting,
+    Done,
+    Failed,
+}
+
+#[derive(Debug)]
+pub struct Unit {
+    /// Indices of its steps, in the plan's order.
+    pub steps: Vec<usize>,
+    pub set: String,
+    pub deletes: bool,
+    pub standing: Standing,
+    /// Files to stage or adopt: (step, file).
+    pub files: Vec<(usize, usize)>,
+    unstaged: usize,
+    before: usize,
+    after: Vec<usize>,
+}
+
+/// What a thread does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// The file at that position of the unit's `files`.
+    Stage { unit: usize, file: usize },
+    /// Publish or delete.
+    Act { unit: usize },
+    /// Nothing now; something another thread does may change that.
+    Wait,
+    /// Everything is done or has failed.
+    End,
+}
+
+/// What a unit's end means for its set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SetState {
+    /// Units of the set that are neither done nor failed.
+    pub left: usize,
+    /// Threads that change the set's records right now.
+    pub acting: usize,
+}
+
+#[derive(Debug)]
+pub struct Schedule {
+    pub units: Vec<Unit>,
+    stage: VecDeque<(usize, usize)>,
+    act: VecDeque<usize>,
+    held_deletes: Vec<usize>,
+    transfers_left: usize,
+    left: usize,
+    running: usize,
+    sets: HashMap<String, SetState>,
+    stopped: bool,
+}
+
+/// Whether a step does anything.
+pub fn active(step: &Step) -> bool {
+    step.files.iter().any(|f| f.action != FileAction::Keep)
+}
+
+fn sends(action: FileAction) -> bool {
+    matches!(action, FileAction::Copy | FileAction::Replace | FileAction::Adopt)
+}
+
+impl Schedule {
+    pub fn new(plan: &Plan) -> Self {
+        let mut of_step: HashMap<usize, usize> = HashMap::new();
+        let mut of_group: HashMap<u32, usize> = HashMap::new();
+        let mut units: Vec<Unit> = Vec::new();
+        for (index, step) in plan.steps.iter().enumerate().filter(|(_, s)| active(s)) {
+            let deletes = step.action == Action::Delete;
+            let unit = match step.group.filter(|_| !deletes) {
+                Some(group) => *of_group.entry(group).or_insert(units.len()),
+                None => units.len(),
+            };
+            if unit == units.len() {
+                units.push(Unit {
+                    steps: Vec::new(),
+                    set: step.set.clone(),
+                    deletes,
+                    standing: Standing::Waiting,
+                    files: Vec::new(),
+                    unstaged: 0,
+                    before: 0,
+                    after: Vec::new(),
+                });
+            }
+            of_step.insert(index, unit);
+            units[unit].steps.push(index);
+            let files = step.files.iter().enumerate().filter(|(_, f)| sends(f.action));
+            units[unit].files.extend(files.map(|(file, _)| (index, file)));
+        }
+        let mut edges = BTreeMap::new();
+        for (unit, made) in units.iter_mut().enumerate() {
+            made.unstaged = made.files.len();
+            for step in made.steps.iter().flat_map(|s| &plan.steps[*s].after) {
+                if let Some(before) = of_step.get(step).filter(|b| **b != unit) {
+                    edges.insert((*before, unit), ());
+                }
+            }
+        }
+        for (before, after) in edges.into_keys() {
+            units[before].after.push(after);
+            units[after].before += 1;
+        }
+        let mut sets: HashMap<String, SetState> = HashMap::new();
+        for unit in &units {
+            sets.entry(unit.set.clone()).or_insert(SetState { left: 0, acting: 0 }).left += 1;
+        }
+        let mut schedule = Self {
+            stage: units
+                .iter()
+                .enumerate()
+                .flat_map(|(u, unit)| (0..unit.files.len()).map(move |f| (u, f)))
+                .collect(),
+            act: VecDeque::new(),
+            held_deletes: Vec::new(),
+            transfers_left: units.iter().filter(|u| !u.deletes).count(),
+            left: units.len(),
+            running: 0,
+            sets,
+            stopped: false,
+            units,
+        };
+        for unit in 0..schedule.units.len() {
+            schedule.offer(unit);
+        }
+        schedule
+    }
+
+    /// The next task; the caller reports its end by [`Schedule::staged`], [`Schedule::acted`] or [`Schedule::failed`].
+    /// `blocked`: sets whose records must not change right now.
+    pub fn next(&mut self, blocked: impl Fn(&str) -> bool) -> Task {
+        if self.stopped {
+            return Task::End;
+        }
+        if let Some(at) = self.act.iter().position(|u| !blocked(&self.units[*u].set))
+            && let Some(unit) = self.act.remove(at)
+        {
+            self.running += 1;
+            self.units[unit].standing = Standing::Acting;
+            if let Some(set) = self.sets.get_mut(&self.units[unit].set) {
+                set.acting += 1;
+            }
+            return Task::Act { unit };
+        }
+        while let Some((unit, file)) = self.stage.pop_front() {
+            if self.units[unit].standing == Standing::Waiting {
+                self.running += 1;
+                return Task::Stage { unit, file };
+            }
+        }
+        if self.left == 0 || (self.running == 0 && self.act.is_empty()) { Task::End } else { Task::Wait }
+    }
+
+    /// Files that wait for a thread or are in one's hands.
+    pub fn files_open(&self) -> usize {
+        self.stage.len() + self.running
+    }
+
+    /// Starts nothing more.
+    pub fn stop(&mut self) {
+        self.stopped = true;
+    }
+
+    /// A file is staged and proved.
+    pub fn staged(&mut self, unit: usize) {
+        self.running -= 1;
+        self.units[unit].unstaged -= 1;
+        self.offer(unit);
+    }
+
+    /// A unit is visible (or gone). Gives the state of its set.
+    pub fn acted(&mut self, unit: usize) -> SetState {
+        self.running -= 1;
+        let set = self.end(unit, Standing::Done, true);
+        for after in self.units[unit].after.clone() {
+            self.units[after].before -= 1;
+            self.offer(after);
+        }
+        set
+    }
+
+    /// A unit cannot be done. Gives the units that were to come after it, which cannot be done either. `acting`: it was
+    /// in its act, not in staging.
+    pub fn failed(&mut self, unit: usize, acting: bool) -> Vec<usize> {
+        self.running -= 1;
+        if self.units[unit].standing == Standing::Failed {
+            return Vec::new();
+        }
+        self.end(unit, Standing::Failed, acting);
+        let mut taken = Vec::new();
+        let mut look = vec![unit];
+        while let Some(at) = look.pop() {
+            for after in self.units[at].after.clone() {
+                if matches!(self.units[after].standing, Standing::Waiting) {
+                    self.end(after, Standing::Failed, false);
+                    taken.push(after);
+                    look.push(after);
+                }
+            }
+        }
+        taken.sort_unstable();
+        taken
+    }
+
+    /// Units that were never done, because what they wait for waits for them.
+    pub fn stranded(&self) -> Vec<usize> {
+        (0..self.units.len()).filter(|u| self.units[*u].standing == Standing::Waiting).collect()
+    }
+
+    fn end(&mut self, unit: usize, standing: Standing, acting: bool) -> SetState {
+        self.units[unit].standing = standing;
+        self.left -= 1;
+        if !self.units[unit].deletes {
+            self.transfers_left -= 1;
+            if self.transfers_left == 0 {
+                let held = std::mem::take(&mut self.held_deletes);
+                self.act.extend(held.into_iter().filter(|u| self.units[*u].standing == Standing::Waiting));
+            }
+        }
+        let set = self.sets.get_mut(&self.units[unit].set).expect("every unit's set was counted");
+        set.left -= 1;
+        set.acting -= usize::from(acting);
+        *set
+    }
+
+    fn offer(&mut self, unit: usize) {
+        let made = &self.units[unit];
+        if made.standing != Standing::Waiting || made.unstaged > 0 || made.before > 0 {
+            return;
+        }
+        if made.deletes && self.transfers_left > 0 {
+            self.held_deletes.push(unit);
+        } else {
+            self.act.push_back(unit);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::{Code, FileStep};
+    use offsite_plugin_api::TargetPath;
+
+    fn step(name: &str, action: Action, after: &[usize], group: Option<u32>) -> Step {
+        let path = TargetPath::new(name).unwrap();
+        let file = match action {
+            Action::Copy => FileAction::Copy,
+            Action::Replace => FileAction::Replace,
+            Action::Delete => FileAction::Delete,
+            Action::Skip => FileAction::Keep,
+        };
+        Step {
+            action,
+            image: path.clone(),
+            set: "s".into(),
+            format: None,
+            bytes: 1,
+            code: Code::New,
+            reason: String::new(),
+            files: vec![FileStep { action: file, path: path.clone(), target: path, bytes: 1 }],
+            after: after.to_vec(),
+            not_restorable: false,
+            group,
+        }
+    }
+
+    fn schedule(steps: Vec<Step>) -> Schedule {
+        Schedule::new(&Plan { steps, ..Plan::default() })
+    }
+
+    fn free(_: &str) -> bool {
+        false
+    }
+
+    #[test]
+    fn a_child_is_staged_early_and_published_after_its_parent() {
+        let mut s =
+            schedule(vec![step("base", Action::Copy, &[], None), step("inc", Action::Copy, &[0], None)]);
+        assert_eq!(s.next(free), Task::Stage { unit: 0, file: 0 });
+        assert_eq!(s.next(free), Task::Stage { unit: 1, file: 0 });
+        s.staged(1);
+        assert_eq!(s.next(free), Task::Wait);
+        s.staged(0);
+        assert_eq!(s.next(free), Task::Act { unit: 0 });
+        assert_eq!(s.next(free), Task::Wait);
+        assert_eq!(s.acted(0), SetState { left: 1, acting: 0 });
+        assert_eq!(s.next(free), Task::Act { unit: 1 });
+        assert_eq!(s.acted(1), SetState { left: 0, acting: 0 });
+        assert_eq!(s.next(free), Task::End);
+    }
+
+    #[test]
+    fn a_failure_takes_its_descendants_along_and_nothing_else() {
+        let mut s = schedule(vec![
+            step("base", Action::Copy, &[], None),
+            step("inc1", Action::Copy, &[0], None),
+            step("inc2", Action::Copy, &[1], None),
+            step("other", Action::Copy, &[], None),
+        ]);
+        assert_eq!(s.next(free), Task::Stage { unit: 0, file: 0 });
+        assert_eq!(s.failed(0, false), [1, 2]);
+        assert_eq!(s.next(free), Task::Stage { unit: 3, file: 0 });
+        s.staged(3);
+        assert_eq!(s.next(free), Task::Act { unit: 3 });
+        s.acted(3);
+        assert_eq!(s.next(free), Task::End);
+    }
+
+    #[test]
+    fn deletions_wait_for_every_transfer_even_of_other_sets() {
+        let mut s = schedule(vec![
+            step("old2", Action::Delete, &[], None),
+            step("old1", Action::Delete, &[0], None),
+            step("new", Action::Copy, &[], None),
+        ]);
+        assert_eq!(s.next(free), Task::Stage { unit: 2, file: 0 });
+        assert_eq!(s.next(free), Task::Wait);
+        s.staged(2);
+        assert_eq!(s.next(free), Task::Act { unit: 2 });
+        assert_eq!(s.next(free), Task::Wait);
+        s.acted(2);
+        assert_eq!(s.next(free), Task::Act { unit: 0 });
+        assert_eq!(s.next(free), Task::Wait);
+        s.acted(0);
+        assert_eq!(s.next(free), Task::Act { unit: 1 });
+        s.acted(1);
+        assert_eq!(s.next(free), Task::End);
+    }
+
+    #[test]
+    fn a_group_is_published_when_all_of_it_is_staged() {
+        let mut s = schedule(vec![
+            step("base", Action::Replace, &[], Some(1)),
+            step("inc", Action::Replace, &[0], Some(1)),
+            step("next", Action::Copy, &[1], None),
+        ]);
+        assert_eq!(s.units.len(), 2);
+        assert_eq!(s.next(free), Task::Stage { unit: 0, file: 0 });
+        assert_eq!(s.next(free), Task::Stage { unit: 0, file: 1 });
+        assert_eq!(s.next(free), Task::Stage { unit: 1, file: 0 });
+        s.staged(0);
+        s.staged(1);
+        assert_eq!(s.next(free), Task::Wait);
+        s.staged(0);
+        assert_eq!(s.next(|set| set == "s"), Task::Wait);
+        assert_eq!(s.next(free), Task::Act { unit: 0 });
+    }
+
+    #[test]
+    fn steps_that_wait_for_each_other_end_the_run_instead_of_hanging_it() {
+        let mut s =
+            schedule(vec![step("a", Action::Delete, &[1], None), step("b", Action::Delete, &[0], None)]);
+        assert_eq!(s.next(free), Task::End);
+        assert_eq!(s.stranded(), [0, 1]);
+    }
+}
