@@ -109,7 +109,8 @@ impl Source for LazySource {
     }
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> offsite_plugin_api::Result<usize> {
-        let opened = self.opened.get_or_init(|| SourceReader::open(&self.root, &self.file, self.cache.clone()));
+        let opened =
+            self.opened.get_or_init(|| SourceReader::open(&self.root, &self.file, self.cache.clone()));
         opened.as_ref().map_err(Clone::clone)?.read_at(offset, buf)
     }
 }

@@ -15,7 +15,6 @@ use super::context::Context;
 use super::schedule::{Schedule, Task, active};
 use super::transfer::{self, FileJob};
 use crate::catalog::Was;
-use crate::chain::{Chains, Span};
 use crate::error::{BackendKind, Error, Kind, Result};
 use crate::plan::{Action, Code, FileAction, Plan, Step};
 use crate::report::Event;
@@ -41,11 +40,10 @@ pub struct Material<'a> {
     pub plan: &'a Plan,
     pub view: &'a TargetView,
     files: HashMap<&'a TargetPath, &'a SourceFile>,
-    spans: HashMap<&'a TargetPath, Span>,
 }
 
 impl<'a> Material<'a> {
-    pub fn new(plan: &'a Plan, view: &'a TargetView, source: &'a Chains, files: &'a [SourceFile]) -> Self {
+    pub fn new(plan: &'a Plan, view: &'a TargetView, files: &'a [SourceFile]) -> Self {
         let wanted: HashSet<&TargetPath> = plan
             .steps
             .iter()
@@ -56,12 +54,6 @@ impl<'a> Material<'a> {
             plan,
             view,
             files: files.iter().filter(|f| wanted.contains(&f.path)).map(|f| (&f.path, f)).collect(),
-            spans: source
-                .sets
-                .iter()
-                .flat_map(|s| &s.images)
-                .filter_map(|i| Some((&i.id, i.span.filter(|s| s.first < s.last)?)))
-                .collect(),
         }
     }
 
@@ -72,10 +64,10 @@ impl<'a> Material<'a> {
     fn job(&self, context: &Context, step: &Step, file: usize) -> Result<FileJob> {
         let wanted = &step.files[file];
         let source = self.files.get(&wanted.path).ok_or_else(|| {
-            Error::new(Kind::Source, "the plan names a file that the scan did not see").on(wanted.path.display())
+            Error::new(Kind::Source, "the plan names a file that the scan did not see")
+                .on(wanted.path.display())
         })?;
-        let anchor = wanted.path == step.image;
-        let span = self.spans.get(&step.image).copied().filter(|_| anchor);
+        let span = step.span.filter(|_| wanted.path == step.image);
         let image = anchor_on_target(step);
         FileJob::new(context, wanted, source, &step.set, image, span, self.was(&wanted.target))
     }
@@ -155,7 +147,8 @@ pub fn execute(context: &Context, material: &Material<'_>) -> Summary {
     if state.summary.fatal.is_none() {
         for unit in state.schedule.stranded() {
             let step = &plan.steps[state.schedule.units[unit].steps[0]];
-            let error = Error::new(Kind::State, "the plan's steps wait for each other").on(step.image.display());
+            let error =
+                Error::new(Kind::State, "the plan's steps wait for each other").on(step.image.display());
             report_failed(context, &mut state.summary, step, &error);
         }
     }
@@ -170,7 +163,7 @@ fn skips(context: &Context, plan: &Plan) {
         context.line.outbox.event(Event::Skipped {
             image: step.image.display().into_owned(),
             code: code_name(step.code),
-            reason: step.reason.clone(),
+            reason: step.reason.to_string(),
         });
     }
 }
@@ -304,7 +297,7 @@ impl Executor<'_> {
                     }
                 }
                 let of_set = state.schedule.acted(unit);
-                let last = *state.written.entry(set.clone()).or_insert_with(Instant::now);
+                let last = *state.written.entry(set.to_string()).or_insert_with(Instant::now);
                 let due = of_set.left == 0 || last.elapsed() >= MANIFEST_EVERY;
                 if due && of_set.acting == 0 && state.writing.insert(set.clone()) {
                     drop(state);

@@ -95,11 +95,10 @@ fn go_on(context: &Context, job: &FileJob, staged: &StagedFile) -> Result<Option
         Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::StaleToken) => return Ok(None),
         Err(e) => return Err(e.into()),
     };
-    let hashes: BTreeMap<u64, BlockHash> = context.catalog.staged_blocks(&job.step.target)?.into_iter().collect();
-    let mut blocks: Vec<u64> = layout
-        .blocks_of(&layout.whole_blocks(&staged.ranges))
-        .filter(|i| hashes.contains_key(i))
-        .collect();
+    let hashes: BTreeMap<u64, BlockHash> =
+        context.catalog.staged_blocks(&job.step.target)?.into_iter().collect();
+    let mut blocks: Vec<u64> =
+        layout.blocks_of(&layout.whole_blocks(&staged.ranges)).filter(|i| hashes.contains_key(i)).collect();
     let trusted = staged.durable && context.capabilities.durable_checkpoints;
     if !trusted && context.capabilities.staged_readable {
         blocks = roll_back(context, token, layout, &blocks, &hashes)?;

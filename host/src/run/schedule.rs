@@ -90,7 +90,7 @@ impl Schedule {
             if unit == units.len() {
                 units.push(Unit {
                     steps: Vec::new(),
-                    set: step.set.clone(),
+                    set: step.set.to_string(),
                     deletes,
                     standing: Standing::Waiting,
                     files: Vec::new(),
@@ -273,10 +273,11 @@ mod tests {
             format: None,
             bytes: 1,
             code: Code::New,
-            reason: String::new(),
+            reason: "".into(),
             files: vec![FileStep { action: file, path: path.clone(), target: path, bytes: 1 }],
             after: after.to_vec(),
             not_restorable: false,
+            span: None,
             group,
         }
     }

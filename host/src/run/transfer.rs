@@ -248,11 +248,8 @@ fn send(
                     None
                 }
                 // A checkpoint not known to be durable is looked at before it is trusted; so is one that was refused.
-                _ => session.resume().filter(|_| context.capabilities.durable_checkpoints).map(|from| TakenUp {
-                    reader: reader.clone(),
-                    from: Some(from),
-                    complete: None,
-                    proved: false,
+                _ => session.resume().filter(|_| context.capabilities.durable_checkpoints).map(|from| {
+                    TakenUp { reader: reader.clone(), from: Some(from), complete: None, proved: false }
                 }),
             };
             Err((error.into(), again))

@@ -66,7 +66,9 @@ pub fn choose(wanted: Verify, capabilities: &Capabilities) -> Result<Method> {
         Verify::ReadBack => refuse("read-back", unreadable),
         Verify::Digest if server => Ok(Method::ServerDigest),
         Verify::Digest if checked => Ok(Method::CheckedParts),
-        Verify::Digest => refuse("digest", "its server neither computes nor checks a digest that offsite knows"),
+        Verify::Digest => {
+            refuse("digest", "its server neither computes nor checks a digest that offsite knows")
+        }
         Verify::Auto if server => Ok(Method::ServerDigest),
         Verify::Auto if readable => Ok(Method::Sampled),
         Verify::Auto if checked => Ok(Method::CheckedParts),

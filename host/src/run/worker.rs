@@ -1,21 +1,32 @@
 //! A worker's life: read the request, listen to the control pipe, do what was asked, answer, end.
 //!
 //! The control pipe's end means that the supervisor is gone: the worker stops at a checkpoint, and ends within
-//! [`GRACE`] whatever its plugin is doing.
+//! [`GRACE`] whatever its plugin is doing. A worker that ends without a last word is one that crashed, and is started
+//! again; that is also how a plugin that panicked gets a fresh process.
 
 use std::io::BufRead;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tracing_subscriber::EnvFilter;
+use zeroize::Zeroizing;
+
+use super::call::Line;
+use super::meter::Meter;
+use super::open::Answers;
 use super::outbox::Outbox;
+use super::pace::Pacer;
 use super::protocol::{Answer, Control, Failure, Op, Request, Stop as Wish};
-use super::scan_worker;
 use super::stop::Stop;
-use crate::error::{Error, Kind, Result};
+use super::{ops, priority, replicate, scan_worker};
+use crate::error::{BackendKind, Error, Kind, Result};
+use crate::report::Event;
 
 /// How long a worker without a supervisor may take to record what is staged.
-const GRACE: Duration = Duration::from_secs(5);
+const GRACE: Duration = Duration::from_secs(3);
+/// The status of a worker whose plugin panicked: the plugin's objects cannot be used any more (sysexits' EX_SOFTWARE).
+const POISONED: u8 = 70;
 
 /// Events and the answer go to the descriptor; the request comes from standard input.
 pub fn main(events_fd: u32) -> ExitCode {
@@ -27,40 +38,95 @@ pub fn main(events_fd: u32) -> ExitCode {
             return crate::report::exit::of_error(&error).into();
         }
     };
-    let answer = request().and_then(|request| {
-        listen(Arc::clone(&stop));
-        answer(&request, &outbox, &stop)
+    let answers = Arc::new(Answers::default());
+    let result = request().and_then(|request| {
+        log_to_stderr(request.verbose);
+        outbox.hide(&request.secrets);
+        set_priority(&request, &outbox);
+        listen(Arc::clone(&stop), Arc::clone(&answers));
+        answer(&request, &outbox, &stop, &answers)
     });
-    let answer = answer.unwrap_or_else(|error| Answer::Failed(Failure::from(&error)));
-    outbox.answer(answer);
+    match result {
+        Ok(Some(answer)) => outbox.answer(answer),
+        Ok(None) => {}
+        Err(error) if error.is_backend(&BackendKind::Panicked) => {
+            outbox.log("error", error.to_string());
+            return ExitCode::from(POISONED);
+        }
+        Err(error) => outbox.answer(Answer::Failed(Failure::from(&error))),
+    }
     ExitCode::SUCCESS
 }
 
-fn answer(request: &Request, outbox: &Arc<Outbox>, stop: &Arc<Stop>) -> Result<Answer> {
-    match request.op {
-        Op::Scan | Op::Look => scan_worker::run(request, outbox, stop),
-        _ => Err(Error::new(Kind::Usage, "this worker cannot do that").on(format!("{:?}", request.op))),
+fn answer(
+    request: &Request,
+    outbox: &Arc<Outbox>,
+    stop: &Arc<Stop>,
+    answers: &Arc<Answers>,
+) -> Result<Option<Answer>> {
+    if matches!(request.op, Op::Scan | Op::Look) {
+        return scan_worker::run(request, outbox, stop).map(Some);
+    }
+    let line = Line {
+        stop: Arc::clone(stop),
+        pacer: Arc::new(Pacer::new(request.target()?.bandwidth.clone())),
+        meter: Arc::new(Meter::default()),
+        outbox: Arc::clone(outbox),
+    };
+    match &request.op {
+        Op::Run => replicate::run(request, &line, answers).map(|()| None),
+        _ => ops::answer(request, &line, answers).map(Some),
     }
 }
 
+fn set_priority(request: &Request, outbox: &Outbox) {
+    if request.op == Op::Run
+        && let Ok(target) = request.target()
+        && let Some(text) = priority::apply(target.priority)
+    {
+        outbox.event(Event::Notice { code: "priority".to_owned(), text, failing: false });
+    }
+}
+
+/// The supervisor captures standard error as log text.
+fn log_to_stderr(verbose: bool) {
+    let filter = EnvFilter::try_from_env("OFFSITE_LOG")
+        .unwrap_or_else(|_| EnvFilter::new(if verbose { "debug" } else { "warn,offsite::plugin=info" }));
+    // A second request to set it (in tests) changes nothing.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .without_time()
+        .try_init();
+}
+
 fn request() -> Result<Request> {
-    let mut line = zeroize::Zeroizing::new(String::new());
+    let mut line = Zeroizing::new(String::with_capacity(64 * 1024));
     std::io::stdin()
         .lock()
         .read_line(&mut line)
         .map_err(|e| Error::new(Kind::Usage, "cannot read the worker's request").because(e))?;
-    serde_json::from_str(&line)
-        .map_err(|e| Error::new(Kind::Usage, "the worker's request is no request").because(e))
+    // What serde says of it may quote a secret: only where it stands is told.
+    serde_json::from_str(&line).map_err(|e| {
+        let place = format!("line {}, column {}", e.line(), e.column());
+        Error::new(Kind::Usage, "the worker's request is no request").because(place)
+    })
 }
 
-fn listen(stop: Arc<Stop>) {
+fn listen(stop: Arc<Stop>, answers: Arc<Answers>) {
     std::thread::spawn(move || {
-        for line in std::io::stdin().lock().lines() {
-            let Ok(line) = line else { break };
+        let mut input = std::io::stdin().lock();
+        loop {
+            let mut line = Zeroizing::new(String::new());
+            if !matches!(input.read_line(&mut line), Ok(n) if n > 0) {
+                break;
+            }
             match serde_json::from_str(&line) {
                 Ok(Control::Stop(Wish::Checkpoint)) => stop.set(),
                 Ok(Control::Stop(Wish::Now)) => std::process::exit(1),
-                _ => {}
+                Ok(Control::Secret { name, value }) => answers.give(name, value),
+                Err(_) => tracing::warn!("the supervisor sent a line that is no control line"),
             }
         }
         stop.set();

@@ -1,0 +1,327 @@
+//! One target's run, from the claim to the last manifest.
+//!
+//! The order is the laws': the target is claimed, what a kill left is settled before anything is interpreted, the
+//! listing is joined with what is known, the plan is made, debris that the plan does not resume is swept, and only then
+//! does anything change.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use offsite_plugin_api::{Backend, Capabilities, TargetPath};
+
+use super::call::{LONG, Line};
+use super::context::{Context, retried};
+use super::execute::{Material, Summary, execute};
+use super::open::{Answers, Open, open};
+use super::protocol::{Answer, Failure, Request};
+use super::source_reader::SourceRoot;
+use super::stop::Stop;
+use super::{scan_worker, transfer, verify};
+use crate::catalog::{Catalog, PublishStep};
+use crate::chain::{Chains, Knowledge, assemble};
+use crate::config::Target;
+use crate::error::{BackendKind, Error, Kind, Result};
+use crate::plan::{self, Baseline, FileAction, Input, Names, Plan};
+use crate::report::{Event, Outcome};
+use crate::source::{Inventory, SourceFile};
+use crate::target::{self, Reopen, Site, Survey, manifest, marker, sweep};
+
+/// Streams where the configuration names none.
+const STREAMS: u32 = 4;
+/// What connections get to end.
+const CLOSE: Duration = Duration::from_secs(2);
+
+/// Replicates to the request's target; everything is told in events. Errors: only where a fresh process should try
+/// again (a plugin that panicked); all others are told, too.
+pub fn run(request: &Request, line: &Line, answers: &Arc<Answers>) -> Result<()> {
+    line.outbox.event(Event::Started { pid: std::process::id() });
+    let end = Arc::new(Stop::default());
+    let reporter = {
+        let (meter, outbox, end) = (line.meter.clone(), line.outbox.clone(), end.clone());
+        std::thread::spawn(move || meter.report(outbox, end))
+    };
+    let result = replicate(request, line, answers);
+    end.set();
+    let _ = reporter.join();
+    let summary = match result {
+        Ok(summary) => summary,
+        Err(error) => Summary { fatal: Some(error), ..Summary::default() },
+    };
+    if let Some(error) = &summary.fatal
+        && error.is_backend(&BackendKind::Panicked)
+    {
+        return Err(error.clone());
+    }
+    tell_end(line, &summary);
+    Ok(())
+}
+
+fn tell_end(line: &Line, summary: &Summary) {
+    let outcome = match &summary.fatal {
+        Some(error) if error.kind == Kind::Stopped => Outcome::Stopped,
+        Some(_) => Outcome::Failed,
+        None if summary.failed > 0 => Outcome::Failed,
+        None => Outcome::Done,
+    };
+    let error = summary.fatal.as_ref().or(summary.first_error.as_ref());
+    line.outbox.event(Event::Finished {
+        outcome,
+        sent_bytes: line.meter.sent(),
+        images: summary.images,
+        deleted: summary.deleted,
+        failed: summary.failed,
+        error: error.map(ToString::to_string),
+    });
+    if let Some(error) = &summary.fatal {
+        line.outbox.answer(Answer::Failed(Failure::from(error)));
+    }
+}
+
+fn replicate(request: &Request, line: &Line, answers: &Arc<Answers>) -> Result<Summary> {
+    let target = request.target()?;
+    plan::validate(&target.plan)?;
+    let inventory = inventory(request)?;
+    let root =
+        Arc::new(SourceRoot::open(&inventory.root, inventory.device, inventory.inode).map_err(source)?);
+    let open = open(request, line, answers, true)?;
+    let result = on_target(request, target, line, &open, &inventory, root);
+    open.backend.close(CLOSE);
+    result
+}
+
+fn source(error: offsite_plugin_api::Error) -> Error {
+    Error::new(Kind::Source, "the source cannot be read").because(error)
+}
+
+/// The scan's result.
+pub fn inventory(request: &Request) -> Result<Inventory> {
+    let path = request
+        .inventory
+        .as_deref()
+        .ok_or_else(|| Error::new(Kind::Usage, "the worker was not told where the inventory is"))?;
+    scan_worker::read(path)
+}
+
+fn on_target(
+    request: &Request,
+    target: &Target,
+    line: &Line,
+    open: &Open,
+    inventory: &Inventory,
+    root: Arc<SourceRoot>,
+) -> Result<Summary> {
+    let capabilities = open.capabilities(target.retry)?;
+    target::replaceable(&capabilities)?;
+    let context = Context {
+        backend: open.backend.clone(),
+        method: verify::choose(target.verify, &capabilities)?,
+        capabilities,
+        catalog: open.catalog.clone(),
+        line: line.clone(),
+        installation: request.installation.clone(),
+        retry: target.retry,
+        streams: target.streams.unwrap_or(STREAMS),
+        root,
+        cache: Arc::default(),
+    };
+    let survey = prepare(&context, request, target, inventory)?;
+    let source = assemble(&inventory.members(), &Knowledge::default());
+    let baseline = baseline(&context, target, &source, inventory, &survey)?;
+    let input = input(request, target, inventory, &source, &survey, baseline.as_ref(), &context.capabilities);
+    let names = names(request);
+    let plan = plan::plan(&Input { names: &names, ..input });
+    tell_plan(line, &plan);
+    line.stop.proceed()?;
+    clean(&context, &survey, &plan)?;
+    let material = Material::new(&plan, &survey.view, &inventory.files);
+    let mut summary = execute(&context, &material);
+    // Also after a failure: what was published is recorded on the target. Not after a stop: the next run does it.
+    if !line.stop.is_set() {
+        let call = line.call(Some(LONG));
+        let written =
+            retried(line, target.retry, None, &|| 0, || manifest::write_behind(&context.site(&call)));
+        if let Err(error) = written {
+            summary.fatal.get_or_insert(error);
+        }
+    }
+    Ok(summary)
+}
+
+/// Claim, settle, gather: what must be true before anything is planned.
+fn prepare(context: &Context, request: &Request, target: &Target, inventory: &Inventory) -> Result<Survey> {
+    let line = &context.line;
+    let act = |what: &mut dyn FnMut(&Site<'_>) -> Result<()>| {
+        context.retried(None, &|| 0, || what(&context.site(&line.call(Some(LONG)))))
+    };
+    let mut claimed = false;
+    act(&mut |site| {
+        claimed |= marker::claim(site, &request.job.name, &target.name)?;
+        Ok(())
+    })?;
+    if claimed {
+        line.outbox.event(Event::Settled { what: "the target is claimed by this job".to_owned() });
+    }
+    let files: HashMap<&TargetPath, &SourceFile> = inventory.files.iter().map(|f| (&f.path, f)).collect();
+    let reopen = |step: &PublishStep| {
+        let file = step.source.as_ref().and_then(|path| files.get(path)).copied();
+        transfer::reopen(&context.root, &context.cache, file, &step.record)
+    };
+    let reopen: Reopen<'_> = &reopen;
+    act(&mut |site| {
+        for what in target::settle(site, reopen)? {
+            line.outbox.event(Event::Settled { what });
+        }
+        Ok(())
+    })?;
+    let mut surveyed = None;
+    act(&mut |site| {
+        let found = target::survey(site)?;
+        let put_right = sweep::sides(site, &found)?;
+        surveyed = Some(if put_right.is_empty() { found } else { target::survey(site)? });
+        for what in put_right {
+            line.outbox.event(Event::Settled { what });
+        }
+        Ok(())
+    })?;
+    let survey = surveyed.ok_or_else(|| Error::new(Kind::State, "the target was not listed"))?;
+    target::remember(&context.catalog, &survey.learned)?;
+    for text in &survey.notices {
+        let code = "target".to_owned();
+        line.outbox.event(Event::Notice { code, text: text.clone(), failing: false });
+    }
+    Ok(survey)
+}
+
+/// The baseline in force. Where a policy takes effect with this run, it is taken now and kept here and on the target.
+fn baseline(
+    context: &Context,
+    target: &Target,
+    source: &Chains,
+    inventory: &Inventory,
+    survey: &Survey,
+) -> Result<Option<Baseline>> {
+    let Some(policy) = target.plan.policy else { return Ok(None) };
+    if let Some(known) = target::baseline(&context.catalog, &survey.learned, policy)? {
+        return Ok(Some(known));
+    }
+    let taken = Baseline::take(source, inventory, now_ns());
+    context.catalog.set_baseline(policy, &taken)?;
+    context.retried(None, &|| 0, || {
+        let call = context.line.call(Some(LONG));
+        manifest::write_baseline(&context.site(&call), policy, &taken).map(|_| ())
+    })?;
+    Ok(Some(taken))
+}
+
+pub fn names(request: &Request) -> Names {
+    Names { job: request.job.name.clone(), host: request.host.clone() }
+}
+
+/// The planner's input; `names` are to be filled in.
+pub fn input<'a>(
+    _request: &Request,
+    target: &'a Target,
+    inventory: &'a Inventory,
+    source: &'a Chains,
+    survey: &'a Survey,
+    baseline: Option<&'a Baseline>,
+    capabilities: &'a Capabilities,
+) -> Input<'a> {
+    static NOBODY: std::sync::LazyLock<Names> = std::sync::LazyLock::new(Names::default);
+    Input {
+        inventory,
+        source,
+        target: &survey.view,
+        options: &target.plan,
+        baseline,
+        capabilities,
+        names: &NOBODY,
+        now_ns: now_ns(),
+    }
+}
+
+fn now_ns() -> i64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.map_or(0, |d| i64::try_from(d.as_nanos()).unwrap_or(i64::MAX))
+}
+
+fn tell_plan(line: &Line, plan: &Plan) {
+    let t = plan.totals;
+    line.outbox.event(Event::Planned {
+        copy: t.copy,
+        replace: t.replace,
+        delete: t.delete,
+        skip: t.skip,
+        bytes: t.bytes,
+    });
+    for notice in &plan.notices {
+        line.outbox.event(Event::Notice {
+            code: notice.code.clone(),
+            text: notice.text.clone(),
+            failing: notice.failing,
+        });
+    }
+}
+
+/// Sweeps what this plan does not go on with. What cannot be swept now is no reason not to replicate.
+fn clean(context: &Context, survey: &Survey, plan: &Plan) -> Result<()> {
+    let wanted: BTreeSet<&TargetPath> = plan
+        .steps
+        .iter()
+        .flat_map(|s| &s.files)
+        .filter(|f| matches!(f.action, FileAction::Copy | FileAction::Replace | FileAction::Adopt))
+        .map(|f| &f.target)
+        .collect();
+    let line = &context.line;
+    let call = line.call(Some(LONG));
+    let swept = match sweep::sweep(&context.site(&call), survey, &|path| wanted.contains(path)) {
+        Ok(swept) => swept,
+        Err(error) => {
+            line.stop.proceed()?;
+            if error.is_backend(&BackendKind::Panicked) || error.kind == Kind::State {
+                return Err(error);
+            }
+            line.outbox.event(Event::Notice {
+                code: "not-swept".to_owned(),
+                text: format!("remains of earlier runs could not be removed: {error}"),
+                failing: false,
+            });
+            return Ok(());
+        }
+    };
+    if swept.discarded > 0 {
+        let what = format!(
+            "{} staged file(s) that nothing goes on with ({} bytes) were discarded",
+            swept.discarded, swept.discarded_bytes
+        );
+        line.outbox.event(Event::Settled { what });
+    }
+    for what in swept.said {
+        line.outbox.event(Event::Settled { what });
+    }
+    if !swept.foreign.is_empty() {
+        let bytes: u64 = swept.foreign.iter().map(|f| f.bytes).sum();
+        line.outbox.event(Event::Notice {
+            code: "foreign-staging".to_owned(),
+            text: format!(
+                "{} unfinished upload(s) of another installation ({bytes} bytes) are on the target; they are left alone",
+                swept.foreign.len()
+            ),
+            failing: false,
+        });
+    }
+    Ok(())
+}
+
+/// For operations without a run: the target as it is, and what a run would settle first.
+pub fn look(
+    backend: &dyn Backend,
+    catalog: &Catalog,
+    capabilities: &Capabilities,
+    line: &Line,
+    installation: &str,
+) -> Result<Survey> {
+    let call = line.call(Some(LONG));
+    target::survey(&Site { backend, catalog, capabilities, call: &call, installation })
+}
