@@ -123,7 +123,7 @@ pub fn open(request: &Request, line: &Line, answers: &Arc<Answers>, writes: bool
     }
     let catalog = Arc::new(catalog);
     let secrets = Secrets(request.secrets.0.iter().map(|(n, v)| (n.clone(), v.clone())).collect());
-    let log = Arc::new(PluginLog::new(target.name.clone(), &secrets));
+    let log = Arc::new(PluginLog::new(target.name.clone()));
     let host = Arc::new(TargetHost {
         line: line.clone(),
         answers: answers.clone(),

@@ -41,7 +41,6 @@ pub fn main(events_fd: u32) -> ExitCode {
     let answers = Arc::new(Answers::default());
     let result = request().and_then(|request| {
         log_to_stderr(request.verbose);
-        outbox.hide(&request.secrets);
         set_priority(&request, &outbox);
         listen(Arc::clone(&stop), Arc::clone(&answers));
         answer(&request, &outbox, &stop, &answers)
