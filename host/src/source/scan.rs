@@ -177,14 +177,14 @@ fn take(root: &OwnedFd, path: TargetPath, facts: &Facts, memory: &mut Memory, in
 
 fn place(root: &Path, descriptor: &OwnedFd) -> Result<Place> {
     let stat = fstat(descriptor).map_err(|e| trouble::root(root, e))?;
-    Ok(Place { device: stat.st_dev as u64, inode: stat.st_ino as u64 })
+    Ok(Place { device: stat.st_dev, inode: stat.st_ino })
 }
 
 /// The root answers, and its path still leads to the directory that was walked.
 fn still_there(root: &Path, descriptor: &OwnedFd, place: Place) -> Result<()> {
     statat(descriptor, ".", AtFlags::empty()).map_err(|e| trouble::root(root, e))?;
     let now = stat(root).map_err(|e| trouble::root(root, e))?;
-    if (now.st_dev as u64, now.st_ino as u64) != (place.device, place.inode) {
+    if (now.st_dev, now.st_ino) != (place.device, place.inode) {
         return Err(trouble::replaced(root));
     }
     Ok(())
