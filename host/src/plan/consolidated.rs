@@ -12,52 +12,57 @@ use super::index::{At, Index};
 use crate::chain::{Evidence, Image, ImageSet, Parent, Span};
 use crate::format::{ImageKind, Link};
 
-/// The ancestors of source image `i` that the target's image of the same name holds beside it; empty when it is no
-/// consolidation. `there`: where the target has each image of the set.
+/// The ancestors of source image `i` that the target's image of the same name holds beside it; `None` when it is no
+/// consolidation. Empty where the source lost them meanwhile. `there`: where the target has each image of the set.
 pub(crate) fn covered(
     index: &Index<'_>,
     set: &ImageSet,
     place: &TargetPath,
     there: &[Option<At>],
     i: usize,
-) -> Vec<usize> {
-    let Some(at) = there[i] else {
-        return Vec::new();
-    };
+) -> Option<Vec<usize>> {
+    let at = there[i]?;
     let image = index.at(at);
     let span = image.span.filter(|s| s.first < s.last);
+    if span.is_some() && span == set.images[i].span {
+        return None; // consolidated at the source, and replicated like that
+    }
+    // In a set that only time orders, evidence has no numbers.
+    let vouched = matches!(image.evidence, Some(Evidence::Catalog | Evidence::Accepted | Evidence::Manifest));
+    if span.is_none() && !vouched && !header_names_another_parent(index, place, &set.images[i]) {
+        return None;
+    }
     let parent = match image.parent {
         Parent::Image(p) => Some((at.0, p as u32)),
         _ => None,
     };
-    if span.is_some() && span == set.images[i].span {
-        return Vec::new(); // consolidated at the source, and replicated like that
-    }
-    // In a set that only time orders, evidence has no numbers.
-    let vouched = matches!(image.evidence, Some(Evidence::Catalog | Evidence::Accepted | Evidence::Manifest));
-    if span.is_none() && !vouched && !header_names_parent(index, place, &set.images[i]) {
-        return Vec::new();
-    }
     let mut covered = Vec::new();
     let mut below = &set.images[i].parent;
     while let Parent::Image(p) = *below {
         let ancestor = &set.images[p];
-        if there[p].is_some() || ancestor.kind == ImageKind::Base {
-            // What the target still shows is not covered, and a base never is.
-            let ends = parent.is_some() && parent == there[p];
-            return if ends { covered } else { Vec::new() };
+        if parent.is_some() && parent == there[p] {
+            return Some(covered);
+        }
+        if ancestor.kind == ImageKind::Base {
+            return None; // a base is never merged into another image
         }
         let inside = match (span, ancestor.number) {
             (Some(span), Some(number)) => number >= span.first,
             _ => true,
         };
         if !inside {
-            return Vec::new(); // a gap below the span: damage, to be copied again
+            return None; // a gap below the span: damage, to be copied again
         }
-        covered.push(p);
+        // What the target still shows beside it (a branch needs it) is not covered.
+        if there[p].is_none() {
+            covered.push(p);
+        }
+        if span.is_some_and(|s| ancestor.number == Some(s.first)) {
+            return Some(covered); // what lies below, the source may have lost meanwhile
+        }
         below = &ancestor.parent;
     }
-    Vec::new()
+    (matches!(below, Parent::Missing(_)) && image.restorable).then_some(covered)
 }
 
 /// Consolidated images of the target that bear a name of their own, unknown at the source, and the source's images
@@ -105,11 +110,17 @@ pub(crate) fn covered_by_others(
     found
 }
 
-/// Whether the target's file itself says who its parent is, rather than its place in an order.
-fn header_names_parent(index: &Index<'_>, place: &TargetPath, image: &Image) -> bool {
+/// Whether the target's file itself says who its parent is, rather than its place in an order, and names another one
+/// than the source's file does.
+fn header_names_another_parent(index: &Index<'_>, place: &TargetPath, image: &Image) -> bool {
     let path = index.target_path(place, &image.id);
-    let recognised = index.input.target.files.get(&path).and_then(|f| f.recognised());
-    matches!(recognised.map(|r| &r.link), Some(Link::File(_) | Link::Id { .. }))
+    let there = index.input.target.files.get(&path).and_then(|f| f.recognised()).map(|r| &r.link);
+    let here = index.position(&image.id, 0).and_then(|at| index.file(at).recognised.as_ref()).map(|r| &r.link);
+    match (there, here) {
+        (Some(Link::File(there)), Some(Link::File(here))) => *there != index.target_path(place, here),
+        (Some(Link::Id { parent: there, .. }), Some(Link::Id { parent: here, .. })) => there != here,
+        _ => false,
+    }
 }
 
 /// Images that only the target has, which lay between an image and its nearest ancestor that the source still has.

@@ -206,10 +206,7 @@ fn cover<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'a>)
             continue;
         }
         let covered = consolidated::covered(index, set, &decided.place, &decided.there, i);
-        if covered.is_empty() {
-            continue;
-        }
-        let Some(at) = decided.there[i] else { continue };
+        let (Some(covered), Some(at)) = (covered, decided.there[i]) else { continue };
         let image = index.at(at);
         let unproven = unproven(index, image);
         for &p in &covered {

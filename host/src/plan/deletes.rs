@@ -79,7 +79,8 @@ impl<'a> Deletes<'a> {
     fn needs(&mut self, index: &Index<'a>, set: &'a ImageSet, decided: &DecidedSet<'a>, i: usize) {
         let own = &decided.images[i];
         let image = &set.images[i];
-        self.holds_by_span(index, image, own.anchor, &decided.there, decided.there[i]);
+        let merged_there = own.fate == Fate::Consolidated;
+        self.holds_by_span(index, image, own.anchor, &decided.there, decided.there[i], merged_there);
         let Some(at) = decided.there[i] else { return };
         let link = index.file(own.anchor).recognised.as_ref().map(|r| &r.link);
         let header = matches!(link, Some(Link::File(_) | Link::Id { .. }));
@@ -125,12 +126,17 @@ impl<'a> Deletes<'a> {
         anchor: usize,
         there: &[Option<At>],
         own: Option<At>,
+        merged_there: bool,
     ) {
         let proven = own.map(|at| index.at(at)).filter(|there| {
             !there.unproven
                 && matches!(there.evidence, Some(Evidence::Manifest | Evidence::Name | Evidence::Header))
         });
-        let span = image.span.filter(|s| s.first < s.last).or(proven.and_then(|t| t.span));
+        let named = image.span.filter(|s| s.first < s.last);
+        // A manifest repeats what a plan concluded when it replaced a closed format's image: that is no more verified
+        // than it was then.
+        let verified = named.is_some() || merged_there;
+        let span = named.or(proven.and_then(|t| t.span));
         let Some(span) = span.filter(|s| s.first < s.last) else { return };
         let branch = index.file(anchor).recognised.as_ref().and_then(branch);
         let mut sets: Vec<u32> = there.iter().flatten().map(|at| at.0).collect();
@@ -144,7 +150,7 @@ impl<'a> Deletes<'a> {
                     && gone.number.is_some_and(|n| (span.first..=span.last).contains(&n))
                     && file.and_then(|f| f.recognised()).and_then(self::branch) == branch
                 {
-                    self.remains(index, s).absorbed.entry(g).or_insert((&image.id, true));
+                    self.remains(index, s).absorbed.entry(g).or_insert((&image.id, verified));
                 }
             }
         }

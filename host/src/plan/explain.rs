@@ -134,6 +134,9 @@ impl Reason<'_> {
                 )
                 .into();
             }
+            Self::Consolidated { images: 1, unproven: false } => {
+                "the target consolidated it with images that the source no longer has: kept as it is"
+            }
             Self::Consolidated { images, unproven: false } => {
                 return format!("the target consolidated {images} images into it: kept as it is").into();
             }

@@ -1,0 +1,303 @@
+//! A source and a target in memory: the target keeps contents, entries, records and spans as a worker would, so that a
+//! plan can be executed step by step and looked at after every one.
+
+use std::collections::BTreeMap;
+
+use offsite_plugin_api::{Capabilities, Entry, TargetPath, Timestamp};
+
+use crate::chain::{Chains, Knowledge, Span, assemble};
+use crate::format::{Format, ImageKind, Link, Recognised, Role, recognise_name};
+use crate::plan::{Action, Baseline, FileAction, FileStep, Input, Names, Options, Plan, Step, plan};
+use crate::source::{Inventory, SourceFile, Unsettled};
+use crate::target::{Gathered, Recorded, TargetView, VerifyLevel, view};
+
+pub fn path(text: &str) -> TargetPath {
+    TargetPath::new(text).unwrap()
+}
+
+/// Nanoseconds of one settle time in the simulation.
+pub const SETTLE: i64 = 30;
+
+/// A file on the simulated target.
+#[derive(Clone, Debug)]
+pub struct Held {
+    /// Stands for the bytes: equal contents are equal bytes.
+    pub content: String,
+    pub size: u64,
+    pub version: u64,
+    pub retention: Option<i64>,
+    /// What its header says, for formats that have one.
+    pub header: Option<Recognised>,
+}
+
+#[derive(Clone)]
+pub struct World {
+    pub inventory: Inventory,
+    pub held: BTreeMap<TargetPath, Held>,
+    pub records: BTreeMap<TargetPath, Recorded>,
+    pub spans: BTreeMap<TargetPath, Span>,
+    pub accepted: Vec<TargetPath>,
+    pub options: Options,
+    pub baseline: Option<Baseline>,
+    pub capabilities: Capabilities,
+    pub names: Names,
+    pub now_ns: i64,
+    pub next_version: u64,
+}
+
+impl Default for World {
+    fn default() -> Self {
+        let inventory =
+            Inventory { device: 1, inode: 1, scanned_ns: 1_000, settle_ns: SETTLE, ..Inventory::default() };
+        Self {
+            inventory,
+            held: BTreeMap::new(),
+            records: BTreeMap::new(),
+            spans: BTreeMap::new(),
+            accepted: Vec::new(),
+            options: Options::default(),
+            baseline: None,
+            capabilities: Capabilities::default(),
+            names: Names { job: "nightly".into(), host: "srv".into() },
+            now_ns: 1_000,
+            next_version: 1,
+        }
+    }
+}
+
+/// `aip(2)` is the second increment of the set `a`, `aip(0)` its base.
+pub fn aip(number: u64) -> String {
+    match number {
+        0 => "srv@a_20240101_d01_00001.aiv".into(),
+        n => format!("srv@a_20240101_d01_00001_i{n:05}.aii"),
+    }
+}
+
+/// What a qcow2 header naming that parent says.
+pub fn qcow2(name: &str, parent: Option<&str>) -> Recognised {
+    Recognised {
+        format: Format::Qcow2,
+        set: name.into(),
+        image: name.into(),
+        kind: if parent.is_some() { ImageKind::Incremental } else { ImageKind::Base },
+        role: Role::Anchor,
+        link: parent.map_or(Link::None, |p| Link::File(path(p))),
+        parts: Vec::new(),
+        note: None,
+    }
+}
+
+impl World {
+    /// A source file that is recognised by its name; replaces one of that name.
+    pub fn file(&mut self, name: &str, size: u64, mtime_ns: i64) {
+        self.put(name, size, mtime_ns, recognise_name(&path(name)));
+    }
+
+    pub fn put(&mut self, name: &str, size: u64, mtime_ns: i64, recognised: Option<Recognised>) {
+        let file = SourceFile {
+            path: path(name),
+            size,
+            mtime_ns,
+            ctime_ns: mtime_ns,
+            device: 1,
+            inode: 1,
+            recognised,
+        };
+        self.inventory.absent_since.remove(&file.path);
+        self.inventory.files.retain(|f| f.path != file.path);
+        self.inventory.files.push(file);
+        self.inventory.files.sort_by(|a, b| a.path.cmp(&b.path));
+    }
+
+    pub fn at_source(&mut self, name: &str) -> &mut SourceFile {
+        self.inventory.files.iter_mut().find(|f| f.path == path(name)).expect("the file is at the source")
+    }
+
+    /// Gone at the source, and seen to be gone by two scans.
+    pub fn remove(&mut self, name: &str) {
+        self.inventory.files.retain(|f| f.path != path(name));
+        self.inventory.absent_since.insert(path(name), 1_000 - SETTLE);
+    }
+
+    pub fn unsettle(&mut self, name: &str) {
+        self.inventory.files.retain(|f| f.path != path(name));
+        self.inventory.unsettled.push(Unsettled { path: path(name), reason: "still being written".into() });
+    }
+
+    /// The set `a` with increments up to `last`, at the source.
+    pub fn with_aip(last: u64) -> Self {
+        let mut world = Self::default();
+        for n in 0..=last {
+            world.file(&aip(n), 100 + n, n as i64 + 1);
+        }
+        world
+    }
+
+    /// A chain of qcow2 files: base.qcow2, 1.qcow2, …
+    pub fn with_qcow2(last: u64) -> Self {
+        let mut world = Self::default();
+        for n in 0..=last {
+            let parent = (n > 0).then(|| qcow2_name(n - 1));
+            world.put(&qcow2_name(n), 100 + n, n as i64 + 1, Some(qcow2(&qcow2_name(n), parent.as_deref())));
+        }
+        world
+    }
+
+    /// Somebody else writes a file on the target.
+    pub fn write(&mut self, name: &str, content: &str, size: u64) {
+        let old = self.held.remove(&path(name));
+        self.next_version += 1;
+        let header = old.and_then(|o| o.header);
+        let held =
+            Held { content: content.into(), size, version: self.next_version, retention: None, header };
+        self.held.insert(path(name), held);
+    }
+
+    pub fn erase(&mut self, name: &str) {
+        self.held.remove(&path(name)).expect("the file is on the target");
+    }
+
+    pub fn lose_records(&mut self) {
+        self.records.clear();
+        self.spans.clear();
+    }
+
+    pub fn chains(&self) -> Chains {
+        assemble(&self.inventory.members(), &Knowledge::default())
+    }
+
+    pub fn view(&self) -> TargetView {
+        let entries = self.held.iter().map(|(path, held)| Entry {
+            mtime: Some(Timestamp { ns: held.version as i64, precision_ns: 1 }),
+            version: Some(held.version.to_string()),
+            retention: held
+                .retention
+                .map(|until| offsite_plugin_api::Retention { mode: "COMPLIANCE".into(), until }),
+            ..Entry::file(path.clone(), held.size)
+        });
+        let headers = self.held.iter().filter_map(|(path, held)| Some((path.clone(), held.header.clone()?)));
+        view(Gathered {
+            entries: entries.collect(),
+            records: self.records.clone(),
+            headers: headers.collect(),
+            spans: self.spans.clone(),
+            accepted: self.accepted.clone(),
+            open: Vec::new(),
+        })
+    }
+
+    pub fn plan(&self) -> Plan {
+        plan(&Input {
+            inventory: &self.inventory,
+            source: &self.chains(),
+            target: &self.view(),
+            options: &self.options,
+            baseline: self.baseline.as_ref(),
+            capabilities: &self.capabilities,
+            names: &self.names,
+            now_ns: self.now_ns,
+        })
+    }
+
+    /// Plans, executes everything, answers the plan.
+    pub fn run(&mut self) -> Plan {
+        let plan = self.plan();
+        for step in &plan.steps {
+            self.execute(step);
+        }
+        plan
+    }
+
+    pub fn execute(&mut self, step: &Step) {
+        for file in &step.files {
+            match file.action {
+                FileAction::Copy | FileAction::Replace | FileAction::Adopt => self.publish(step, file),
+                FileAction::Delete => {
+                    self.held.remove(&file.target).expect("a plan deletes only what is there");
+                    self.records.remove(&file.target);
+                    self.spans.remove(&file.target);
+                }
+                FileAction::Keep => {}
+            }
+        }
+        if let (Some(span), Some(anchor)) = (step.span, step.files.last())
+            && step.action != Action::Delete
+        {
+            self.spans.insert(anchor.target.clone(), span);
+        }
+    }
+
+    fn publish(&mut self, step: &Step, file: &FileStep) {
+        let source =
+            self.inventory.files.iter().find(|f| f.path == file.path).expect("it is at the source").clone();
+        let content = content(&source);
+        let there = self.held.get(&file.target);
+        if file.action == FileAction::Copy {
+            assert!(there.is_none(), "a copy would overwrite {:?}", file.target);
+        }
+        let same = there.is_some_and(|h| h.content == content);
+        if file.action != FileAction::Adopt || !same {
+            self.next_version += 1;
+            let header = source.recognised.as_ref().filter(|r| r.format == Format::Qcow2).map(|r| {
+                // The names in a header are relative: they lead to wherever the chain was put.
+                let place = file.target.as_bytes().strip_suffix(file.path.as_bytes());
+                let place = String::from_utf8(place.unwrap_or_default().to_vec()).unwrap();
+                let parent = match &r.link {
+                    Link::File(parent) => Some(format!("{place}{}", parent.display())),
+                    _ => None,
+                };
+                qcow2(&file.target.display(), parent.as_deref())
+            });
+            let size = source.size;
+            let held = Held { content, size, version: self.next_version, retention: None, header };
+            self.held.insert(file.target.clone(), held);
+            self.spans.remove(&file.target);
+        }
+        let held = &self.held[&file.target];
+        let recorded = Recorded {
+            size: source.size,
+            blake3: Some([0; 32]),
+            source_mtime_ns: source.mtime_ns,
+            source_ctime_ns: source.ctime_ns,
+            source_inode: source.inode,
+            target_version: Some(held.version.to_string()),
+            target_mtime: None,
+            level: VerifyLevel::ReadBack,
+            recognised: source.recognised.clone(),
+            set: step.set.to_string(),
+            image: step.image.clone(),
+        };
+        self.records.insert(file.target.clone(), recorded);
+    }
+}
+
+/// What the simulated source file's bytes are.
+pub fn content(file: &SourceFile) -> String {
+    format!("{}:{}:{}", file.path.display(), file.size, file.mtime_ns)
+}
+
+pub fn qcow2_name(number: u64) -> String {
+    if number == 0 { "base.qcow2".into() } else { format!("{number}.qcow2") }
+}
+
+/// The one step for this image.
+#[track_caller]
+pub fn step<'a>(plan: &'a Plan, image: &str) -> &'a Step {
+    let mut steps = plan.steps.iter().filter(|s| s.image == path(image));
+    let step = steps.next().unwrap_or_else(|| panic!("no step for {image}: {:#?}", plan.steps));
+    assert!(steps.next().is_none(), "two steps for {image}");
+    step
+}
+
+/// `copy a`, `replace b`, … in order, without skips.
+pub fn work(plan: &Plan) -> Vec<String> {
+    let steps = plan.steps.iter().filter(|s| s.action != Action::Skip);
+    steps.map(|s| format!("{:?} {}", s.action, s.image.display()).to_lowercase()).collect()
+}
+
+#[track_caller]
+pub fn assert_restorable(world: &World, image: &str, expected: bool) {
+    let view = world.view();
+    let image = view.chains.sets.iter().flat_map(|s| &s.images).find(|i| i.id == path(image));
+    assert_eq!(image.map(|i| i.restorable), Some(expected), "{image:?}");
+}
