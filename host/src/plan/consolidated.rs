@@ -115,7 +115,8 @@ pub(crate) fn covered_by_others(
 fn header_names_another_parent(index: &Index<'_>, place: &TargetPath, image: &Image) -> bool {
     let path = index.target_path(place, &image.id);
     let there = index.input.target.files.get(&path).and_then(|f| f.recognised()).map(|r| &r.link);
-    let here = index.position(&image.id, 0).and_then(|at| index.file(at).recognised.as_ref()).map(|r| &r.link);
+    let here =
+        index.position(&image.id, 0).and_then(|at| index.file(at).recognised.as_ref()).map(|r| &r.link);
     match (there, here) {
         (Some(Link::File(there)), Some(Link::File(here))) => *there != index.target_path(place, here),
         (Some(Link::Id { parent: there, .. }), Some(Link::Id { parent: here, .. })) => there != here,

@@ -404,6 +404,7 @@ fn complete<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'
             continue;
         }
         let restorable_there = own.visible()
+            && !own.sends()
             && decided.there.get(i).copied().flatten().is_some_and(|at| index.at(at).restorable);
         let incomplete = match &image.parent {
             Parent::Missing(_) | Parent::Cycle if restorable_there || own.span.is_some() => None,
