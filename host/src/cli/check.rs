@@ -13,7 +13,7 @@ pub fn main(global: &Global, args: &CheckArgs) -> Exit {
         Err(exit) => return exit,
     };
     if let Some(name) = &args.target
-        && !jobs.iter().flat_map(|j| &j.targets).any(|t| t.name == *name)
+        && !jobs.iter().flat_map(|j| &j.targets).any(|t| session::is_target(t, name))
     {
         return session::fail(global, &session::no_target(&jobs, name));
     }

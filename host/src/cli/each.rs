@@ -59,7 +59,7 @@ async fn ask_job(
     let inventory = seen.as_ref().and_then(|s| s.as_ref().ok()).map(|(_, path)| path.clone());
     let mut tasks = Vec::new();
     for (target, refused) in job.targets.iter().cloned().zip(refused) {
-        if only.as_ref().is_some_and(|name| *name != target.name) {
+        if only.as_ref().is_some_and(|name| !super::session::is_target(&target, name)) {
             continue;
         }
         let (context, job, op, inventory) = (Rc::clone(&context), job.clone(), op.clone(), inventory.clone());

@@ -182,10 +182,16 @@ fn listen(wish: watch::Sender<Option<Stop>>) -> Result<()> {
     Ok(())
 }
 
+/// Whether a target is meant by what was given as `--target`: its name, or its path or URL.
+pub fn is_target(target: &config::Target, given: &str) -> bool {
+    let base = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
+    target.name == given || config::url::normalise(given, &base).is_ok_and(|url| url == target.url)
+}
+
 /// The one target meant: by name, or the only one there is.
 pub fn one_target<'j>(jobs: &'j [Job], name: Option<&str>) -> Result<(&'j Job, &'j config::Target)> {
     let all: Vec<_> = jobs.iter().flat_map(|j| j.targets.iter().map(move |t| (j, t))).collect();
-    let chosen: Vec<_> = all.iter().filter(|(_, t)| name.is_none_or(|n| t.name == n)).collect();
+    let chosen: Vec<_> = all.iter().filter(|(_, t)| name.is_none_or(|n| is_target(t, n))).collect();
     match (chosen.as_slice(), name) {
         ([one], _) => Ok(**one),
         ([], Some(name)) => Err(no_target(jobs, name)),

@@ -55,16 +55,16 @@ fn build(flags: &Flags, base: &Path, found: &mut Vec<Problem>) -> Job {
         found.push(problem.hint("add a second job for the others"));
     }
     let mut targets: Vec<Target> = Vec::new();
-    for (index, text) in flags.to.iter().enumerate() {
+    for text in &flags.to {
         match url::normalise(text, base) {
             Ok(url) => {
-                if let Some(other) = targets.iter().find(|t| t.url == url) {
+                if targets.iter().any(|t| t.url == url) {
                     found.push(Problem::flag(
                         "--to",
-                        format!("'{url}' is already the place of {}", other.name),
+                        format!("'{url}' is given twice: it is the same place as another target"),
                     ));
                 }
-                targets.push(Target { name: format!("target{}", index + 1), url, ..template.clone() });
+                targets.push(Target { name: named_after(&url), url, ..template.clone() });
             }
             Err((what, hint)) => {
                 let problem = Problem::flag("--to", format!("'{}' {what}", url::shown(text)));
@@ -78,13 +78,13 @@ fn build(flags: &Flags, base: &Path, found: &mut Vec<Problem>) -> Job {
     let source = file::source_dir(&flags.source);
     let settle = flag(found, "--settle", flags.settle.as_deref(), units::duration).unwrap_or(file::SETTLE);
     let name = flag(found, "--name", flags.name.as_deref(), file::check_name);
-    Job { name: name.unwrap_or_else(|| default_name(&source)), source, targets, settle }
+    Job { name: name.unwrap_or_else(|| named_after(&source.to_string_lossy())), source, targets, settle }
 }
 
-/// One name per source: two sources of an equal last component keep apart by a hash of the path.
-fn default_name(source: &Path) -> String {
-    use std::os::unix::ffi::OsStrExt;
-    let last = source.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+/// One name per place, whatever its position on the line, because state is kept under it: the last component, and a hash
+/// that keeps apart what ends alike.
+fn named_after(place: &str) -> String {
+    let last = place.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
     let mut name: String = last
         .chars()
         .map(|c| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_') { c } else { '_' })
@@ -93,8 +93,8 @@ fn default_name(source: &Path) -> String {
     if name.is_empty() {
         name.push_str("root");
     }
-    let hash = blake3::hash(source.as_os_str().as_bytes());
-    format!("{name}-{}", &hash.to_hex()[..8])
+    let hash = blake3::hash(place.as_bytes());
+    format!("{name}-{}", &hash.to_hex()[..6])
 }
 
 fn template(flags: &Flags, base: &Path, found: &mut Vec<Problem>) -> Target {
