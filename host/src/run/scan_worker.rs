@@ -33,7 +33,9 @@ pub fn run(request: &Request, outbox: &Arc<Outbox>, stop: &Arc<Stop>) -> Result<
     if let Some(aside) = observations.moved_aside() {
         outbox.log("warn", format!("the job's database was damaged and was moved to {}", aside.display()));
     }
-    let options = ScanOptions { settle: job.settle, ..ScanOptions::default() };
+    // Only a target that syncs deletes, and it needs the proof.
+    let prove_absence = job.targets.iter().any(|t| t.plan.sync);
+    let options = ScanOptions { settle: job.settle, prove_absence, ..ScanOptions::default() };
     let mut told = std::time::Instant::now();
     let (asked, out) = (Arc::clone(stop), Arc::clone(outbox));
     let mut clock = SystemClock(move || {
