@@ -67,6 +67,12 @@ impl Database {
             return Self::in_memory(schema);
         }
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        // A file that a kill left before its tables were made stays as it is.
+        let version = Connection::open_with_flags(path, flags)
+            .and_then(|c| c.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0)));
+        if version.is_ok_and(|v| v == 0) {
+            return Self::in_memory(schema);
+        }
         match connect(path, flags, schema)? {
             Opened::Good(connection, new) => Ok(Self::with(connection, Some(path.to_owned()), new, None)),
             Opened::Damaged(_) => Self::in_memory(schema),

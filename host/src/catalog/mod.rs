@@ -101,3 +101,6 @@ CREATE TABLE run (
     sent INTEGER NOT NULL, error TEXT, UNIQUE (run_id, target)
 );
 "];
+
+#[cfg(test)]
+mod tests;

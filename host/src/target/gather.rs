@@ -81,6 +81,7 @@ pub fn survey(site: &Site<'_>) -> Result<Survey> {
     let accepted = site.catalog.accepted()?;
     let mut view = evidence::view(Gathered { entries, records, headers, spans, accepted, open });
     in_transition(&mut view, &sets.into_iter().collect());
+    from.damaged.extend(manifest::missing(&listing.manifests, &known));
     learn(&mut learned, from, &known, site.catalog)?;
     Ok(Survey { view, listing, learned, notices })
 }
@@ -163,7 +164,7 @@ fn tell(listing: &Listing, notices: &mut Vec<String>) {
     }
 }
 
-/// A damaged manifest of a set that the catalog knows is written anew.
+/// A damaged or lost manifest of a set that the catalog knows is written anew.
 fn learn(
     learned: &mut Learned,
     from: FromManifests,

@@ -5,7 +5,7 @@
 //! digests are checked, and what does not hold is ignored with a notice. A manifest alone never causes a deletion, and
 //! holds no secret and no absolute path.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use offsite_plugin_api::{Entry, Expect, TargetPath, Timestamp};
@@ -238,6 +238,17 @@ pub fn agrees(file: &Published, entry: &Entry) -> bool {
     file.record.size == entry.size && same_time
 }
 
+/// Manifests that the catalog remembers and that are not listed any more.
+pub(super) fn missing(entries: &[Entry], known: &BTreeMap<String, (u64, [u8; 32])>) -> Vec<String> {
+    let listed: BTreeSet<(String, u64)> = entries.iter().filter_map(|e| parse_name(&e.path)).collect();
+    let there = |hash: &String, sequence: u64| listed.contains(&(hash.clone(), sequence));
+    known
+        .iter()
+        .filter(|(hash, (sequence, _))| !there(hash, *sequence))
+        .map(|(hash, _)| hash.clone())
+        .collect()
+}
+
 /// Reads the manifests that the catalog does not hold yet. `entries`: what is listed in the directory of manifests;
 /// `known`: as [`crate::catalog::Catalog::manifests`] gives it.
 ///
@@ -357,11 +368,19 @@ fn body_of(set: &str, files: Vec<Published>) -> Body {
     Body { set: set.to_owned(), sequence: 0, images: images.into_values().collect(), baseline: None }
 }
 
-/// Writes the manifests of every set that changed since its manifest was written. Gives how many were written.
+/// Writes the manifests of every set that changed since its manifest was written (or whose manifest was lost), and of
+/// baselines that the target does not have yet. Gives how many were written.
 pub fn write_behind(site: &Site<'_>) -> Result<usize> {
     let mut written = 0;
     for (set, changes) in site.catalog.unwritten_sets()? {
         written += usize::from(write_at(site, &set, changes)?);
+    }
+    let known = site.catalog.manifests()?;
+    for policy in [Policy::NewImages, Policy::NewSets] {
+        let lost = known.get(baseline_name(policy)).is_none_or(|(_, digest)| *digest == [0; 32]);
+        if lost && let Some(baseline) = site.catalog.baseline(policy)? {
+            written += usize::from(write_baseline(site, policy, &baseline)?);
+        }
     }
     Ok(written)
 }

@@ -42,25 +42,26 @@ pub(super) fn look(site: &Site<'_>, step: &PublishStep) -> Result<(State, bool)>
 
 fn state(step: &PublishStep, at: Option<Entry>, side: bool, staged: bool) -> State {
     let Some(entry) = at else { return if side { State::Gap } else { State::Before } };
+    if staged {
+        // The staging is still there: its publish did not happen, whatever has the name.
+        return State::Before;
+    }
     let is_old = step.before.as_ref().is_some_and(|was| was.still(&entry));
     // Versions differ between any two contents; sizes and times need not.
     let certain =
         is_old && step.before.as_ref().is_some_and(|was| was.version.is_some()) && entry.version.is_some();
-    if staged {
-        // The staging is still there: its publish did not happen, so what has the name is not ours.
-        return match &step.before {
-            Some(_) if is_old => State::Before,
-            None if entry.size != step.record.size => State::Before,
-            _ => State::Unknown,
-        };
-    }
     if certain {
         return State::Before;
     }
-    if is_old || entry.size != step.record.size {
+    if entry.size != step.record.size {
         return State::Unknown;
     }
-    if side { State::Beside(entry) } else { State::After(entry) }
+    match (side, is_old) {
+        // The old file was moved to a side name that was free, and the staging is used up: only ours can have the name.
+        (true, _) => State::Beside(entry),
+        (false, false) => State::After(entry),
+        (false, true) => State::Unknown,
+    }
 }
 
 /// The side name for a step that replaces `before` on this target: `None` where replacing is one act. A side name that is
