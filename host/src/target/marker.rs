@@ -241,7 +241,8 @@ fn remember(site: &Site<'_>) -> Result<()> {
 fn place(site: &Site<'_>) -> Result<Option<Place>> {
     let text = match site.backend.invoke(site.call, "place", "{}", None, None) {
         Ok(text) => text,
-        Err(e) if *e.kind() == ErrorKind::Unsupported => return Ok(None),
+        // A folder that is still to be made is nowhere yet.
+        Err(e) if matches!(e.kind(), ErrorKind::Unsupported | ErrorKind::NotFound) => return Ok(None),
         Err(e) => return Err(e.into()),
     };
     let mut place: Place = serde_json::from_str(&text).map_err(|e| {
