@@ -147,7 +147,12 @@ fn what_only_loading_can_tell_is_refused_in_one_sentence_and_the_others_work() {
         ("echo.so", &build::fixture("echo")),
     ]);
     let make = |id: &str, code: &str| {
-        library(plugins.0.path(), &format!("{id}.so"), Some(&section(metadata(id).to_string().as_bytes())), code);
+        library(
+            plugins.0.path(),
+            &format!("{id}.so"),
+            Some(&section(metadata(id).to_string().as_bytes())),
+            code,
+        );
     };
     make("no-module", "");
     make("undefined", "int nowhere(void); int answer(void) { return nowhere(); }");
@@ -287,7 +292,9 @@ fn a_plugin_built_with_randomised_layouts_works_with_the_normal_host() {
 }
 
 fn stage_and_publish(target: &dyn Backend, path: &TargetPath, bytes: &'static [u8]) {
-    use offsite_plugin_api::{Attributes, Expect, PublishRequest, Range, Session, Source, StageRequest, Token};
+    use offsite_plugin_api::{
+        Attributes, Expect, PublishRequest, Range, Session, Source, StageRequest, Token,
+    };
     struct Bytes(&'static [u8]);
     impl Source for Bytes {
         fn size(&self) -> u64 {
