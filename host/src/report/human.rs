@@ -140,22 +140,27 @@ fn sentence(event: &Event) -> Option<String> {
             format!("failed: {}: {}{hint}", clean(image), clean(error))
         }
         Event::Finished { outcome, sent_bytes, images, deleted, failed, error } => {
-            let mut text = match outcome {
-                Outcome::Done => "done".to_owned(),
-                Outcome::Failed => "failed".to_owned(),
-                Outcome::Stopped => "stopped".to_owned(),
-            };
-            text.push_str(&format!(": {images} images published, {} sent", bytes(*sent_bytes)));
+            let mut parts = Vec::new();
+            if *images > 0 || *outcome == Outcome::Done {
+                parts.push(format!("{images} images published"));
+            }
             if *deleted > 0 {
-                text.push_str(&format!(", {deleted} deleted"));
+                parts.push(format!("{deleted} deleted"));
             }
             if *failed > 0 {
-                text.push_str(&format!(", {failed} failed"));
+                parts.push(format!("{failed} failed"));
             }
-            if let Some(error) = error {
-                text.push_str(&format!(": {}", clean(error)));
+            parts.push(format!("{} sent", bytes(*sent_bytes)));
+            let counts = parts.join(", ");
+            let word = match outcome {
+                Outcome::Done => "done",
+                Outcome::Failed => "failed",
+                Outcome::Stopped => "stopped",
+            };
+            match error {
+                Some(error) => format!("{word}: {}; {counts}", clean(error)),
+                None => format!("{word}: {counts}"),
             }
-            text
         }
         Event::Started { .. }
         | Event::Image { .. }
