@@ -7,11 +7,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// The folder with the built program and plugin libraries: `target/debug` (or `release`).
+/// The folder with the program and plugin libraries: `target/debug` (or `release`), built from what the sources are now.
 pub fn built() -> PathBuf {
-    let exe = std::env::current_exe().expect("a test knows its own path");
-    let dir = exe.ancestors().find(|d| d.join("offsite").is_file());
-    dir.expect("the program is not built: run `cargo build --workspace`, or `tests/run`").to_owned()
+    crate::build::artefacts().to_owned()
 }
 
 /// One way of calling the program: arguments and environment are added, then it is run.
