@@ -38,9 +38,10 @@ pub fn main(global: &Global, args: &CheckArgs) -> Exit {
         } else {
             report::line(&report::check_text(&shown));
         }
-        let mut told = session::Told::new(global_.verbose);
         for one in &shown {
-            told.tell(one.result.as_ref().err());
+            if let Err(error) = &one.result {
+                report::error(error, global_.verbose);
+            }
         }
         exit::of_counts(good, shown.len() - good)
     })

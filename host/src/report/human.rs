@@ -140,27 +140,22 @@ fn sentence(event: &Event) -> Option<String> {
             format!("failed: {}: {}{hint}", clean(image), clean(error))
         }
         Event::Finished { outcome, sent_bytes, images, deleted, failed, error } => {
-            let mut parts = Vec::new();
-            if *images > 0 || *outcome == Outcome::Done {
-                parts.push(format!("{images} images published"));
-            }
+            let mut text = match outcome {
+                Outcome::Done => "done".to_owned(),
+                Outcome::Failed => "failed".to_owned(),
+                Outcome::Stopped => "stopped".to_owned(),
+            };
+            text.push_str(&format!(": {images} images published, {} sent", bytes(*sent_bytes)));
             if *deleted > 0 {
-                parts.push(format!("{deleted} deleted"));
+                text.push_str(&format!(", {deleted} deleted"));
             }
             if *failed > 0 {
-                parts.push(format!("{failed} failed"));
+                text.push_str(&format!(", {failed} failed"));
             }
-            parts.push(format!("{} sent", bytes(*sent_bytes)));
-            let counts = parts.join(", ");
-            let word = match outcome {
-                Outcome::Done => "done",
-                Outcome::Failed => "failed",
-                Outcome::Stopped => "stopped",
-            };
-            match error {
-                Some(error) => format!("{word}: {}; {counts}", clean(error)),
-                None => format!("{word}: {counts}"),
+            if let Some(error) = error {
+                text.push_str(&format!(": {}", clean(error)));
             }
+            text
         }
         Event::Started { .. }
         | Event::Image { .. }

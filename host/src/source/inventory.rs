@@ -40,7 +40,7 @@ pub struct Inventory {
     pub files: Vec<SourceFile>,
     /// Seen, but still being written or in progress. They exist: their absence from `files` never means deletion.
     pub unsettled: Vec<Unsettled>,
-    /// Never replicated: symbolic links, sockets, hidden files where those are left out; with the reason.
+    /// Never replicated: symbolic links, sockets, trash and snapshot folders; with the reason.
     #[serde(default)]
     pub left_alone: Vec<Unsettled>,
     /// Directories that could not be read, with the reason; not empty forbids every deletion.

@@ -25,13 +25,11 @@ pub struct ScanOptions {
     /// Wait likewise for files that were there and are not any more: a target that syncs deletes only what was absent
     /// for a settle time.
     pub prove_absence: bool,
-    /// Take files and directories whose name begins with a dot.
-    pub hidden: bool,
 }
 
 impl Default for ScanOptions {
     fn default() -> Self {
-        Self { settle: Duration::from_secs(30), wait: true, prove_absence: false, hidden: false }
+        Self { settle: Duration::from_secs(30), wait: true, prove_absence: false }
     }
 }
 
@@ -101,7 +99,7 @@ fn pass(
     let place = place(root, &descriptor)?;
     // Judged at the start, remembered at the end: the time between two looks is never overstated.
     let start = clock.now_ns();
-    let mut found = walk(descriptor.as_fd(), options.hidden).map_err(|e| trouble::root(root, e))?;
+    let mut found = walk(descriptor.as_fd()).map_err(|e| trouble::root(root, e))?;
     still_there(root, &descriptor, place)?;
     if found.files.is_empty() && found.doubtful.is_empty() {
         return Err(match found.unreadable.first() {
@@ -154,7 +152,7 @@ fn pass(
     still_there(root, &descriptor, place)?;
     inventory.unsettled.sort_by(|a, b| a.path.cmp(&b.path));
     inventory.scanned_ns = end;
-    memory.save(observations, place, end)?;
+    memory.save(observations, place)?;
     let wait = wait_ns.map(|ns| Duration::from_nanos(u64::try_from(ns).unwrap_or(0)));
     Ok(Pass { inventory, wait })
 }

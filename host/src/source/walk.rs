@@ -65,13 +65,26 @@ pub(super) fn facts(stat: &Stat) -> Facts {
     }
 }
 
+/// What file systems and storage boxes keep for themselves: copies of the same images, deleted ones, indexes.
+const HOUSEKEEPING: [&[u8]; 9] = [
+    b".snapshot",
+    b".snapshots",
+    b".zfs",
+    b".Trash",
+    b".Trashes",
+    b"@eaDir",
+    b"#recycle",
+    b"$RECYCLE.BIN",
+    b"System Volume Information",
+];
+
 /// Walks everything beneath `root`. Errors: only what makes the root itself unreadable.
-pub(super) fn walk(root: BorrowedFd<'_>, hidden: bool) -> Result<Walk, Errno> {
+pub(super) fn walk(root: BorrowedFd<'_>) -> Result<Walk, Errno> {
     let mut walk = Walk::default();
     let mut buffer = vec![MaybeUninit::<u8>::uninit(); 256 << 10];
     let mut directories = vec![TargetPath::root()];
     while let Some(directory) = directories.pop() {
-        let read = one(root, &directory, hidden, &mut buffer, &mut walk, &mut directories);
+        let read = one(root, &directory, &mut buffer, &mut walk, &mut directories);
         let Err(errno) = read else { continue };
         if directory.is_root() {
             return Err(errno);
@@ -98,7 +111,6 @@ pub(super) fn walk(root: BorrowedFd<'_>, hidden: bool) -> Result<Walk, Errno> {
 fn one(
     root: BorrowedFd<'_>,
     directory: &TargetPath,
-    hidden: bool,
     buffer: &mut [MaybeUninit<u8>],
     walk: &mut Walk,
     directories: &mut Vec<TargetPath>,
@@ -121,8 +133,8 @@ fn one(
             alone(walk, shown, "its name holds a line break");
             continue;
         };
-        if !hidden && bytes.starts_with(b".") {
-            alone(walk, path, "it is hidden (its name begins with a dot)");
+        if HOUSEKEEPING.contains(&bytes) || bytes.starts_with(b".Trash-") {
+            alone(walk, path, "it is the file system's or the storage's own (trash, snapshots)");
             continue;
         }
         let mut kind = entry.file_type();

@@ -9,7 +9,7 @@ use offsite_plugin_api::{
 };
 
 use super::names;
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::run::killpoint;
 
 /// Bytes in memory as a source.
@@ -118,7 +118,34 @@ pub fn stage(
     };
     let staged = backend.stage(call, &request, bytes.clone(), Arc::new(NoCheckpoints))?;
     killpoint::reach("small.after-stage");
+    prove(backend, call, path, bytes, &staged)?;
     Ok(staged)
+}
+
+/// The host's own files are published no less proven than images are: staged bytes are read back where that can be done.
+fn prove(
+    backend: &dyn Backend,
+    call: &Call,
+    path: &TargetPath,
+    bytes: &Bytes,
+    staged: &Staged,
+) -> Result<()> {
+    let sink = Arc::new(Collect::new(bytes.0.len()));
+    let whole = Range { offset: 0, length: bytes.size() };
+    let same = staged.size == bytes.size()
+        && match backend.read_staged(call, &staged.token, whole, sink.clone()) {
+            Ok(()) => sink.take() == bytes.0,
+            Err(e) if *e.kind() == ErrorKind::Unsupported => true,
+            Err(e) if matches!(e.kind(), ErrorKind::Corrupt | ErrorKind::TooLarge) => false,
+            Err(e) => return Err(e.into()),
+        };
+    if same {
+        return Ok(());
+    }
+    let _ = backend.discard(call, &staged.token);
+    Err(Error::new(Kind::Verify, "what was staged came back different")
+        .on(path.display())
+        .hint("check the target's disk or share; nothing was published"))
 }
 
 /// Makes staged small bytes visible.
