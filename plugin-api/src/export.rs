@@ -70,8 +70,7 @@ macro_rules! export_backend {
         } $(,)?
     ) => {
         #[doc(hidden)]
-        // The metadata is written by the compiler; a long schema takes it a while.
-        #[allow(unsafe_code, long_running_const_eval)]
+        #[allow(unsafe_code)]
         pub mod __offsite_export {
             // What the vendor wrote refers to names of the vendor's module.
             #[allow(unused_imports)]

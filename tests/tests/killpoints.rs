@@ -1,0 +1,119 @@
+//! A kill at every numbered point around intents, checkpoints, publishes, swaps and manifests.
+
+use std::path::{Path, PathBuf};
+
+use offsite_tests::law::Laws;
+use offsite_tests::qemu;
+use offsite_tests::sandbox::{Sandbox, debris, tree};
+
+/// A source in two states and the options of a run that takes a target from the first to the second.
+struct Story {
+    name: &'static str,
+    url: fn(&Sandbox) -> String,
+    args: &'static [&'static str],
+    change: fn(&Path),
+}
+
+fn folder(box_: &Sandbox) -> String {
+    box_.text("a")
+}
+
+fn command(box_: &Sandbox, story: &Story) -> offsite_tests::program::Offsite {
+    box_.offsite()
+        .args([
+            "run",
+            "--source",
+            &box_.text("source"),
+            "--settle",
+            "0",
+            "--json",
+            "--to",
+            &(story.url)(box_),
+        ])
+        .args(story.args)
+}
+
+/// Names of the points that one whole run reaches, in order.
+fn points(story: &Story) -> Vec<String> {
+    let box_ = prepared(story);
+    let log = box_.path("points");
+    command(&box_, story).env("OFFSITE_KILL_LOG", &log).run().expect(0);
+    let text = std::fs::read_to_string(&log).expect("a debug build logs its kill points");
+    text.lines().map(str::to_owned).collect()
+}
+
+fn prepared(story: &Story) -> Sandbox {
+    let box_ = Sandbox::new();
+    qemu::chain(&box_.source(), 3);
+    if !story.args.is_empty() || story.name != "first run" {
+        command(&box_, story).run().expect(0);
+    }
+    (story.change)(&box_.source());
+    if story.args.contains(&"--sync") {
+        // Absent once: remembered, not yet deleted.
+        let scan = box_.offsite().args(["plan", "--settle", "0", "--source", &box_.text("source")]);
+        scan.args(["--to", &(story.url)(&box_)]).args(story.args).run();
+    }
+    box_
+}
+
+fn kill_at_each(story: &Story) {
+    let points = points(story);
+    assert!(points.len() >= 6, "{}: only {points:?}", story.name);
+    for number in 1..=points.len() {
+        let box_ = prepared(story);
+        let before = tree(&box_.path("a"));
+        let laws = Laws::new().allow(&box_.source());
+        let killed =
+            command(&box_, story).args(["--attempts", "1"]).env("OFFSITE_KILL_AT", number.to_string()).run();
+        let what = format!("{}, killed at {} of {points:?}", story.name, points[number - 1]);
+        // What is visible is what the source has, or what was there before.
+        for line in laws.broken(&box_.path("a")) {
+            let known = before.iter().any(|(path, hash)| {
+                line.starts_with(&*path.to_string_lossy()) && tree(&box_.path("a")).get(path) == Some(hash)
+            });
+            assert!(known, "{what}: {line}\n{}", killed.all());
+        }
+        let next = command(&box_, story).run();
+        assert_eq!(next.code, Some(0), "{what}\n{}", next.all());
+        let last = if story.args.contains(&"--sync") { command(&box_, story).run() } else { next };
+        assert_eq!(tree(&box_.source()), tree(&box_.path("a")), "{what}\n{}", last.all());
+        assert_eq!(debris(&box_.path("a")), Vec::<PathBuf>::new(), "{what}");
+    }
+}
+
+#[test]
+fn first_run_survives_a_kill_at_every_point() {
+    kill_at_each(&Story { name: "first run", url: folder, args: &[], change: |_| {} });
+}
+
+#[test]
+fn replacing_run_survives_a_kill_at_every_point() {
+    kill_at_each(&Story {
+        name: "replaced image",
+        url: folder,
+        args: &[],
+        change: |source| qemu::write(source, "inc2.qcow2", 9 << 20, 1 << 20, 42),
+    });
+}
+
+#[test]
+fn deleting_run_survives_a_kill_at_every_point() {
+    kill_at_each(&Story {
+        name: "deleted image",
+        url: folder,
+        args: &["--sync", "--allow-deletes"],
+        change: |source| std::fs::remove_file(source.join("inc3.qcow2")).unwrap(),
+    });
+}
+
+/// A server that cannot replace a name: the journalled swap.
+#[test]
+fn swapping_run_survives_a_kill_at_every_point() {
+    kill_at_each(&Story {
+        name: "swapped image",
+        url: |box_| format!("chaos:{}", box_.text("a")),
+        args: &["--option", r#"capabilities={"replace":"none"}"#],
+        change: |source| qemu::write(source, "inc2.qcow2", 9 << 20, 1 << 20, 42),
+    });
+}
