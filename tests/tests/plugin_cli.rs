@@ -1,5 +1,7 @@
 //! `offsite plugin list` and `offsite plugin info` as a user runs them.
 
+#![allow(clippy::unwrap_used)] // Helpers of tests are tests.
+
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 

@@ -1,5 +1,7 @@
 //! What the plugin host turns down before it loads anything: one sentence each, and the others are used.
 
+#![allow(clippy::unwrap_used)] // Helpers of tests are tests.
+
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
