@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::plugin::PluginCommand;
 use crate::config::adhoc::Flags;
 
 #[derive(Debug, Parser)]
@@ -56,6 +57,9 @@ pub enum Command {
     /// The configuration file
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// The plugins that were found
+    #[command(subcommand)]
+    Plugin(PluginCommand),
     /// A target's claim, and its consolidated images
     #[command(subcommand)]
     Target(TargetCommand),

@@ -6,6 +6,7 @@ mod check;
 mod config;
 mod each;
 mod plan;
+mod plugin;
 mod run;
 mod session;
 mod status;
@@ -42,6 +43,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::main(&cli.global, args).into(),
         Command::Status(args) => status::main(&cli.global, args).into(),
         Command::Config(args) => config::main(&cli.global, args).into(),
+        Command::Plugin(args) => plugin::main(&cli.global, args).into(),
         Command::Target(args) => target::main(&cli.global, args).into(),
         Command::Worker(args) => worker::main(args),
     }
