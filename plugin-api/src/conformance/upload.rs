@@ -110,7 +110,12 @@ fn expect_version(ctx: &Ctx<'_>) -> Result<(), Stop> {
     };
     let staged = ctx.stage(&path, &new)?;
     let result = ctx.publish(&path, &staged.token, &new, Expect::Version("no such version".into()));
-    refused("publish over another version", result, &[ErrorKind::PreconditionFailed])?;
+    // A server that cannot replace a name may say that instead.
+    let kinds = match ctx.caps.replace {
+        Replace::Atomic => &[ErrorKind::PreconditionFailed][..],
+        Replace::None => &[ErrorKind::PreconditionFailed, ErrorKind::Exists],
+    };
+    refused("publish over another version", result, kinds)?;
     ctx.holds(&path, &old)?;
     let nowhere = ctx.path("nowhere.img")?;
     let other = ctx.stage(&nowhere, &new)?;
