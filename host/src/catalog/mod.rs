@@ -61,6 +61,7 @@ impl Catalog {
 
 /// One batch per version: `SCHEMA[n]` takes a database from version n to n + 1. Never change one that was released.
 const SCHEMA: &[&str] = &["
+-- image, source: empty where they are the path itself
 CREATE TABLE published (
     path BLOB PRIMARY KEY, size INTEGER NOT NULL, blake3 BLOB,
     source_mtime INTEGER NOT NULL, source_ctime INTEGER NOT NULL, source_inode INTEGER NOT NULL,

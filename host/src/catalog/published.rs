@@ -106,9 +106,18 @@ fn record_at(row: &Row<'_>) -> rusqlite::Result<(TargetPath, Recorded)> {
         level: level_of(row.get(9)?),
         recognised: recognised.and_then(RecognisedBytes::decode),
         set: row.get(11)?,
-        image: if image == path.as_bytes() { path.clone() } else { path_at(row, 12)? },
+        image: or_own(image, &path, 12)?,
     };
     Ok((path, record))
+}
+
+/// A path that is nearly always the row's own is kept as nothing: 100,000 rows are read at every start.
+fn unless_same<'a>(path: &'a TargetPath, own: &TargetPath) -> &'a [u8] {
+    if path == own { &[] } else { path.as_bytes() }
+}
+
+fn or_own(bytes: &[u8], own: &TargetPath, column: usize) -> rusqlite::Result<TargetPath> {
+    if bytes.is_empty() { Ok(own.clone()) } else { TargetPath::new(bytes).map_err(|e| damaged(column, e)) }
 }
 
 /// Records a file and its image's span and marks its set's manifest as behind.
@@ -132,8 +141,8 @@ pub(super) fn put(t: &Connection, file: &Published) -> rusqlite::Result<()> {
         level_number(r.level),
         r.recognised.as_ref().map(RecognisedBytes::encode),
         r.set,
-        r.image.as_bytes(),
-        file.source.as_ref().map(|s| s.as_bytes()),
+        unless_same(&r.image, &file.path),
+        file.source.as_ref().map(|s| unless_same(s, &file.path)),
     ])?;
     if file.is_anchor() {
         match file.span.filter(|s| s.first < s.last) {
@@ -207,7 +216,7 @@ impl Catalog {
                 .query_map([set], |row| {
                     let (path, record) = record_at(row)?;
                     let source = match row.get_ref(13)?.as_blob_or_null().map_err(|e| damaged(13, e))? {
-                        Some(bytes) => Some(TargetPath::new(bytes).map_err(|e| damaged(13, e))?),
+                        Some(bytes) => Some(or_own(bytes, &path, 13)?),
                         None => None,
                     };
                     let span = match (row.get::<_, Option<i64>>(14)?, row.get::<_, Option<i64>>(15)?) {
@@ -225,11 +234,13 @@ impl Catalog {
     pub fn known_sources(&self) -> Result<Vec<(TargetPath, (u64, i64, i64))>> {
         self.db.read(|c| {
             c.prepare_cached(
-                "SELECT source, size, source_mtime, source_ctime FROM published \
+                "SELECT path, source, size, source_mtime, source_ctime FROM published \
                  WHERE source IS NOT NULL AND (source_ctime != 0 OR source_inode != 0)",
             )?
             .query_map([], |row| {
-                Ok((path_at(row, 0)?, (row.get::<_, i64>(1)? as u64, row.get(2)?, row.get(3)?)))
+                let source = row.get_ref(1)?.as_blob().map_err(|e| damaged(1, e))?;
+                let source = or_own(source, &path_at(row, 0)?, 1)?;
+                Ok((source, (row.get::<_, i64>(2)? as u64, row.get(3)?, row.get(4)?)))
             })?
             .collect()
         })
