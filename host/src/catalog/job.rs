@@ -135,6 +135,9 @@ impl Observations for JobDb {
                     seen.header,
                 ])?;
             }
+            for path in &learned.forget {
+                t.execute("DELETE FROM seen WHERE path = ?1", params![path.as_bytes()])?;
+            }
             Ok(())
         })
     }

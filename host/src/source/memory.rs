@@ -8,6 +8,9 @@ use super::walk::{Facts, Walk};
 use super::{Learned, Observations, Place, Seen};
 use crate::error::Result;
 
+/// How long an absence is remembered at least: 90 days.
+const KEEP_NS: i64 = 90 * 24 * 3600 * 1_000_000_000;
+
 /// A file found, with the time since when it looks like this, nanoseconds since the Unix epoch.
 pub(super) type Observed = (TargetPath, Facts, i64);
 
@@ -131,12 +134,27 @@ impl Memory {
         }
     }
 
+    /// Paths that have been absent for long and that no target holds: a source that rotates would fill the store.
+    fn forgettable(&self, observations: &dyn Observations, now_ns: i64) -> Vec<TargetPath> {
+        let long_gone =
+            |seen: &Seen| seen.absent_ns.is_some_and(|since| now_ns.saturating_sub(since) > KEEP_NS);
+        let mut gone: Vec<TargetPath> =
+            self.files.iter().filter(|(_, seen)| long_gone(seen)).map(|(path, _)| path.clone()).collect();
+        if !gone.is_empty() {
+            let mut held = observations.known_paths();
+            held.sort();
+            gone.retain(|path| held.binary_search(path).is_err());
+        }
+        gone
+    }
+
     /// Hands what is new to the store.
-    pub fn save(&mut self, observations: &mut dyn Observations, place: Place) -> Result<()> {
+    pub fn save(&mut self, observations: &mut dyn Observations, place: Place, now_ns: i64) -> Result<()> {
+        let forget = self.forgettable(observations, now_ns);
         self.changed.sort_unstable();
         self.changed.dedup();
         let put = self.changed.drain(..).map(|at| self.files[at].clone()).collect();
-        let learned = Learned { place: (self.place != Some(place)).then_some(place), put };
+        let learned = Learned { place: (self.place != Some(place)).then_some(place), put, forget };
         self.place = Some(place);
         if learned.is_empty() {
             return Ok(());

@@ -48,11 +48,13 @@ pub struct Learned {
     pub place: Option<Place>,
     /// Insert or replace.
     pub put: Vec<(TargetPath, Seen)>,
+    /// Remove: gone for long, and no target holds them.
+    pub forget: Vec<TargetPath>,
 }
 
 impl Learned {
     pub fn is_empty(&self) -> bool {
-        self.place.is_none() && self.put.is_empty()
+        self.place.is_none() && self.put.is_empty() && self.forget.is_empty()
     }
 }
 
@@ -95,6 +97,7 @@ impl Observations for InMemory {
     fn save(&mut self, learned: &Learned) -> Result<()> {
         self.place = learned.place.or(self.place);
         self.files.extend(learned.put.iter().cloned());
+        self.files.retain(|path, _| !learned.forget.contains(path));
         Ok(())
     }
 

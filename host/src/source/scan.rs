@@ -152,7 +152,7 @@ fn pass(
     still_there(root, &descriptor, place)?;
     inventory.unsettled.sort_by(|a, b| a.path.cmp(&b.path));
     inventory.scanned_ns = end;
-    memory.save(observations, place)?;
+    memory.save(observations, place, end)?;
     let wait = wait_ns.map(|ns| Duration::from_nanos(u64::try_from(ns).unwrap_or(0)));
     Ok(Pass { inventory, wait })
 }

@@ -241,6 +241,22 @@ fn what_targets_hold_is_absent_even_when_the_observations_were_lost() {
 }
 
 #[test]
+fn what_is_long_gone_is_forgotten_unless_a_target_holds_it() {
+    let folder = Folder::with(&["a", "b", "c"]);
+    let (mut memory, mut clock) = (InMemory::default(), TestClock::new());
+    folder.scan(&at_once(), &mut memory, &mut clock).unwrap();
+    memory.published.insert(path("c"), (1, 2, 3));
+    fs::remove_file(folder.at("b")).unwrap();
+    fs::remove_file(folder.at("c")).unwrap();
+    folder.scan(&at_once(), &mut memory, &mut clock).unwrap();
+    assert_eq!(memory.files.len(), 3);
+    clock.forward(91 * 24 * 3600);
+    let inventory = folder.scan(&at_once(), &mut memory, &mut clock).unwrap();
+    assert!(inventory.absent_since.contains_key(&path("c")));
+    assert_eq!(memory.files.keys().collect::<Vec<_>>(), [&path("a"), &path("c")]);
+}
+
+#[test]
 fn nothing_is_written_when_nothing_changed() {
     struct Counting(InMemory, usize);
     impl Observations for Counting {
