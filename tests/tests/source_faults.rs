@@ -17,9 +17,9 @@ fn look(root: &Path, memory: &mut InMemory) -> Result<Inventory> {
 fn share() -> (Sandbox, Mirror) {
     let sandbox = Sandbox::new();
     let (behind, share) = (sandbox.path("a"), sandbox.path("source"));
-    fs::create_dir(behind.join("vm")).unwrap();
-    fs::write(behind.join("vm/C-b000.spf"), b"base").unwrap();
-    fs::write(behind.join("vm/C-b000-i001.spi"), b"one").unwrap();
+    fs::create_dir(behind.join("vm")).expect("a fresh sandbox");
+    fs::write(behind.join("vm/C-b000.spf"), b"base").expect("a fresh sandbox");
+    fs::write(behind.join("vm/C-b000-i001.spi"), b"one").expect("a fresh sandbox");
     let mirror = Mirror::mount(&behind, &share);
     (sandbox, mirror)
 }

@@ -243,6 +243,7 @@ fn observations_survive_and_targets_say_what_they_hold() {
     let learned = Learned {
         place: Some(Place { device: u64::MAX, inode: 2 }),
         put: vec![(path("a"), seen(1)), (path("b"), seen(6))],
+        forget: Vec::new(),
     };
     {
         let mut db = JobDb::open(dir.path(), "job", &["one", "two"]).unwrap();
@@ -258,6 +259,8 @@ fn observations_survive_and_targets_say_what_they_hold() {
     let mut db = JobDb::open(dir.path(), "job", &["one", "two"]).unwrap();
     let remembered = db.load().unwrap();
     assert_eq!((remembered.place, remembered.files), (learned.place, learned.put));
+    db.save(&Learned { forget: vec![path("a")], ..Learned::default() }).unwrap();
+    assert_eq!(db.load().unwrap().files, [(path("b"), seen(6))]);
     assert_eq!(db.known_settled(&path("same.aiv")), Some((u64::MAX, -5, 6)));
     assert_ne!(db.known_settled(&path("disputed.aiv")), Some((u64::MAX, -5, 6)));
     assert_eq!(db.known_paths(), [path("disputed.aiv"), path("same.aiv")]);
@@ -294,7 +297,7 @@ fn a_hundred_thousand_rows_are_read_at_once() {
     let mut db = JobDb::open(dir.path(), "job", &[]).unwrap();
     let put: Vec<_> = files.iter().map(|f| (f.path.clone(), seen(3))).collect();
     let begin = Instant::now();
-    db.save(&Learned { place: None, put }).unwrap();
+    db.save(&Learned { put, ..Learned::default() }).unwrap();
     let saved = begin.elapsed();
     let begin = Instant::now();
     assert_eq!(db.load().unwrap().files.len(), files.len());
