@@ -35,6 +35,8 @@ pub mod session;
 pub mod source_reader;
 pub mod stop;
 pub mod supervisor;
+#[cfg(test)]
+mod tests;
 pub mod transfer;
 pub mod verify;
 pub mod worker;
