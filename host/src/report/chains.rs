@@ -2,7 +2,7 @@
 
 use super::json::json_error;
 use super::table::{Table, clean};
-use super::{At, bytes};
+use super::{At, bytes, count};
 use crate::chain::{Chains, Image, ImageSet};
 use crate::error::Error;
 use crate::format::ImageKind;
@@ -113,7 +113,8 @@ pub fn chains_text(all: &[ChainsOf], verbose: bool) -> String {
                     restorable(image),
                 ]);
             }
-            text.push_str(&format!("\n\n{} set with {} images\n", format_name(set), set.images.len()));
+            let images = count(set.images.len() as u64, "image");
+            text.push_str(&format!("\n\n{} set with {images}\n", format_name(set)));
             text.push_str(&table.render());
         }
         if !chains.problems.is_empty() {
@@ -137,11 +138,12 @@ pub fn chains_text(all: &[ChainsOf], verbose: bool) -> String {
         }
         let others = match chains.others.len() {
             0 => String::new(),
-            n => format!("; {n} other files"),
+            n => format!("; {}", count(n as u64, "other file")),
         };
         text.push_str(&format!(
-            "\n\n{} image sets, {points} restore points, {good} of them restorable{others}",
-            chains.sets.len()
+            "\n\n{}, {}, {good} of them restorable{others}",
+            count(chains.sets.len() as u64, "image set"),
+            count(points, "restore point")
         ));
         text
     });

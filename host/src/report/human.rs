@@ -8,7 +8,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::print::{line, note};
 use super::table::clean;
-use super::{At, Event, Outcome, Reporter, bytes, duration, rate};
+use super::{At, Event, Outcome, Reporter, bytes, count, duration, rate};
 
 /// Without a terminal: how often a target's progress is told.
 const EVERY: Duration = Duration::from_secs(10);
@@ -83,7 +83,7 @@ fn progress(event: &Event, retries: u32) -> Option<String> {
         return None;
     };
     let mut text = format!("{} of {}", bytes(*done_bytes), bytes(*total_bytes));
-    text.push_str(&format!(", {done_images} of {total_images} images"));
+    text.push_str(&format!(", {done_images} of {}", count(*total_images, "image")));
     if *speed > 0 {
         text.push_str(&format!(", {}", rate(*speed)));
     }
@@ -103,7 +103,7 @@ fn progress(event: &Event, retries: u32) -> Option<String> {
 fn sentence(event: &Event) -> Option<String> {
     Some(match event {
         Event::Scanned { files, bytes: size, unsettled, unreadable } => {
-            let mut text = format!("{files} files settled, {}", bytes(*size));
+            let mut text = format!("{} settled, {}", count(*files, "file"), bytes(*size));
             if *unsettled > 0 {
                 text.push_str(&format!("; {unsettled} not yet (still being written)"));
             }
@@ -140,22 +140,27 @@ fn sentence(event: &Event) -> Option<String> {
             format!("failed: {}: {}{hint}", clean(image), clean(error))
         }
         Event::Finished { outcome, sent_bytes, images, deleted, failed, error } => {
-            let mut text = match outcome {
-                Outcome::Done => "done".to_owned(),
-                Outcome::Failed => "failed".to_owned(),
-                Outcome::Stopped => "stopped".to_owned(),
-            };
-            text.push_str(&format!(": {images} images published, {} sent", bytes(*sent_bytes)));
+            let mut parts = Vec::new();
+            if *images > 0 || *outcome == Outcome::Done {
+                parts.push(format!("{} published", count(*images, "image")));
+            }
             if *deleted > 0 {
-                text.push_str(&format!(", {deleted} deleted"));
+                parts.push(format!("{deleted} deleted"));
             }
             if *failed > 0 {
-                text.push_str(&format!(", {failed} failed"));
+                parts.push(format!("{failed} failed"));
             }
-            if let Some(error) = error {
-                text.push_str(&format!(": {}", clean(error)));
+            parts.push(format!("{} sent", bytes(*sent_bytes)));
+            let counts = parts.join(", ");
+            let word = match outcome {
+                Outcome::Done => "done",
+                Outcome::Failed => "failed",
+                Outcome::Stopped => "stopped",
+            };
+            match error {
+                Some(error) => format!("{word}: {}; {counts}", clean(error)),
+                None => format!("{word}: {counts}"),
             }
-            text
         }
         Event::Started { .. }
         | Event::Image { .. }

@@ -16,7 +16,7 @@ mod print;
 mod status;
 mod table;
 
-pub use amount::{ago, bytes, duration, rate};
+pub use amount::{ago, bytes, count, duration, rate};
 pub use chains::{ChainsOf, chains_json, chains_text};
 pub use check::{CheckOf, check_json, check_text};
 pub use errors::{error, problems};

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::table::{Table, clean};
-use super::{At, Outcome, ago, bytes, duration, rate};
+use super::{At, Outcome, ago, bytes, count, duration, rate};
 use crate::catalog::RunRecord;
 use crate::run::progress::{Phase, Progress};
 
@@ -103,7 +103,7 @@ fn running(p: &Progress, now_ns: i64) -> String {
         Phase::Waiting => "waiting before the next attempt".to_owned(),
         Phase::Working => format!("{} of {}", bytes(p.done_bytes), bytes(p.total_bytes)),
     };
-    text.push_str(&format!(", {} of {} images", p.done_images, p.total_images));
+    text.push_str(&format!(", {} of {}", p.done_images, count(p.total_images, "image")));
     if p.phase == Phase::Working && p.rate > 0 {
         let left = p.total_bytes.saturating_sub(p.done_bytes) / p.rate;
         text.push_str(&format!(
@@ -116,7 +116,8 @@ fn running(p: &Progress, now_ns: i64) -> String {
         text.push_str(&format!(", {}", clean(image)));
     }
     if p.retries > 0 {
-        text.push_str(&format!(", {} retries", p.retries));
+        let word = if p.retries == 1 { "retry" } else { "retries" };
+        text.push_str(&format!(", {} {word}", p.retries));
     }
     text.push_str(&format!("; began {}", ago(p.started_ns, now_ns)));
     if let Some(note) = &p.note {
