@@ -113,13 +113,15 @@ impl std::error::Error for Error {}
 
 impl From<offsite_plugin_api::Error> for Error {
     fn from(error: offsite_plugin_api::Error) -> Self {
-        let context: Vec<String> = error.context().iter().map(|(k, v)| format!("{k} {v}")).collect();
+        // What to do about it is a fact of its own, not one more circumstance.
+        let (hints, facts): (Vec<_>, Vec<_>) = error.context().iter().partition(|(key, _)| key == "hint");
+        let context: Vec<String> = facts.iter().map(|(k, v)| format!("{k} {v}")).collect();
         Self {
             kind: Kind::Backend(error.kind().clone()),
             what: error.message().to_owned(),
             on: (!context.is_empty()).then(|| context.join(", ")),
             source: error.source_text().map(str::to_owned),
-            hint: None,
+            hint: hints.first().map(|(_, hint)| hint.clone()),
             retry: error.retry(),
         }
     }

@@ -32,7 +32,9 @@ fn config_validate_says_everything_at_once_and_shows_no_secret() {
         job("daily", "/backups", &[("nas", box_.text("a"))])
     );
     let ran = box_.offsite().args(["config", "validate", "--config", &config(&box_, &wrong)]).run().expect(2);
-    for part in ["offsite.toml:8: job.daily.target.nas.credentials.password", "{ env =", ":9:", "did you mean 'sync'"] {
+    for part in
+        ["offsite.toml:8: job.daily.target.nas.credentials.password", "{ env =", ":9:", "did you mean 'sync'"]
+    {
         assert!(ran.stderr.contains(part), "{part}: {}", ran.stderr);
     }
     // What only the plugin and the file system know comes once the file reads well.
@@ -42,7 +44,8 @@ fn config_validate_says_everything_at_once_and_shows_no_secret() {
         job("other", "/backups", &[("far", "gopher://host/".to_owned())])
     );
     let ran = box_.offsite().args(["config", "validate", "--config", &config(&box_, &odd)]).run().expect(2);
-    for part in ["offsite.toml:5: job.daily.target.nas.credentials.password", "everybody", "colour", "gopher"] {
+    for part in ["offsite.toml:5: job.daily.target.nas.credentials.password", "everybody", "colour", "gopher"]
+    {
         assert!(ran.stderr.contains(part), "{part}: {}", ran.stderr);
     }
     assert!(!ran.all().contains("hunter2"));
@@ -99,14 +102,18 @@ fn a_broken_job_or_target_leaves_the_others_alone_and_the_exit_code_says_so() {
 fn plan_and_chains_give_their_documents() {
     let box_ = Sandbox::new();
     qemu::chain(&box_.source(), 2);
-    let line = ["--source", &box_.text("source"), "--to", &box_.text("a"), "--settle", "0", "--json"].map(str::to_owned);
+    let line = ["--source", &box_.text("source"), "--to", &box_.text("a"), "--settle", "0", "--json"]
+        .map(str::to_owned);
     let plan = box_.offsite().args(["plan"]).args(&line).run().expect(0).json();
     assert_eq!(plan["version"], 1);
     let target = &plan["jobs"][0]["targets"][0];
     assert_eq!(target["url"], box_.text("a").as_str());
     let step = &target["steps"][1];
     assert_eq!((&step["action"], &step["image"]), (&"copy".into(), &"inc1.qcow2".into()));
-    assert!(step["bytes"].as_u64().unwrap() > 0 && step["code"] == "new" && step["reason"].is_string(), "{step}");
+    assert!(
+        step["bytes"].as_u64().unwrap() > 0 && step["code"] == "new" && step["reason"].is_string(),
+        "{step}"
+    );
     assert!(plan["jobs"][0]["job"].is_string() && target["target"].is_string());
     assert_eq!(fs::read_dir(box_.path("state")).unwrap().count(), 0, "a plan remembers nothing");
     box_.offsite().args(["run"]).args(&line).run().expect(0);
@@ -150,7 +157,10 @@ fn a_second_signal_stops_at_once_and_leaves_no_worker() {
     let ran = run.wait(Duration::from_secs(30));
     assert_eq!(ran.code, Some(1), "{}", ran.all());
     assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
-    assert!(workers.iter().all(|(pid, _)| !fs::exists(format!("/proc/{pid}/status")).unwrap()), "{workers:?}");
+    assert!(
+        workers.iter().all(|(pid, _)| !fs::exists(format!("/proc/{pid}/status")).unwrap()),
+        "{workers:?}"
+    );
     assert!(!children(std::process::id()).iter().any(|(_, line)| line.contains("offsite: ")));
 }
 

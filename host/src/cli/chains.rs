@@ -38,10 +38,9 @@ pub fn main(global: &Global, args: &ChainsArgs) -> Exit {
             report::line(&report::chains_text(&shown, global_.verbose));
         }
         let bad = shown.iter().filter(|one| one.result.is_err()).count();
+        let mut told = session::Told::new(global_.verbose);
         for one in &shown {
-            if let Err(error) = &one.result {
-                report::error(error, global_.verbose);
-            }
+            told.tell(one.result.as_ref().err());
         }
         exit::of_counts(shown.len() - bad, bad)
     })

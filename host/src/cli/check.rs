@@ -38,10 +38,9 @@ pub fn main(global: &Global, args: &CheckArgs) -> Exit {
         } else {
             report::line(&report::check_text(&shown));
         }
+        let mut told = session::Told::new(global_.verbose);
         for one in &shown {
-            if let Err(error) = &one.result {
-                report::error(error, global_.verbose);
-            }
+            told.tell(one.result.as_ref().err());
         }
         exit::of_counts(good, shown.len() - good)
     })

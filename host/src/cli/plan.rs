@@ -40,10 +40,9 @@ fn show(global: &Global, asked: &[Asked]) -> Exit {
     } else {
         report::line(&report::plan_text(&shown, global.verbose));
     }
+    let mut told = session::Told::new(global.verbose);
     for one in &shown {
-        if let Err(error) = &one.result {
-            report::error(error, global.verbose);
-        }
+        told.tell(one.result.as_ref().err());
     }
     match shown.iter().find_map(|one| one.result.as_ref().err()) {
         Some(error) if good == 0 => exit::of_error(error),

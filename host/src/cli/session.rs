@@ -211,3 +211,22 @@ pub fn no_target(jobs: &[Job], name: &str) -> Error {
 pub fn shown(path: &Path) -> String {
     path.display().to_string()
 }
+
+/// Shows errors, each once: what stops a job is said of each of its targets.
+pub struct Told {
+    verbose: bool,
+    last: Option<Error>,
+}
+
+impl Told {
+    pub fn new(verbose: bool) -> Self {
+        Self { verbose, last: None }
+    }
+
+    pub fn tell(&mut self, error: Option<&Error>) {
+        if let Some(error) = error.filter(|e| self.last.as_ref() != Some(e)) {
+            report::error(error, self.verbose);
+            self.last = Some(error.clone());
+        }
+    }
+}
