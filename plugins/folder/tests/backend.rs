@@ -1,4 +1,5 @@
 //! What the folder backend promises, on a real file system.
+#![allow(clippy::unwrap_used)]
 
 use std::fs;
 use std::path::Path;
