@@ -70,7 +70,8 @@ macro_rules! export_backend {
         } $(,)?
     ) => {
         #[doc(hidden)]
-        #[allow(unsafe_code)]
+        // The metadata is written by the compiler; a long schema takes it a while.
+        #[allow(unsafe_code, long_running_const_eval)]
         pub mod __offsite_export {
             // What the vendor wrote refers to names of the vendor's module.
             #[allow(unused_imports)]

@@ -412,6 +412,6 @@ pub(crate) fn secrets(secrets: &Secrets) -> RVec<SecretV1> {
 }
 
 pub(crate) fn secrets_back(wire: RVec<SecretV1>) -> Result<Secrets> {
-    let one = |s: SecretV1| Ok((String::from(s.name), secret_back(s.value)?));
+    let one = |mut s: SecretV1| Ok((s.name.as_str().to_owned(), secret_back(std::mem::take(&mut s.value))?));
     Ok(Secrets(wire.into_iter().map(one).collect::<Result<_>>()?))
 }

@@ -145,13 +145,13 @@ const fn byte(out: &mut [u8], at: usize, value: u8) -> usize {
     at + 1
 }
 
-const fn raw(out: &mut [u8], mut at: usize, bytes: &[u8]) -> usize {
-    let mut i = 0;
-    while i < bytes.len() {
-        at = byte(out, at, bytes[i]);
-        i += 1;
+/// In one copy: a schema has many bytes, and the compiler interprets this.
+const fn raw(out: &mut [u8], at: usize, bytes: &[u8]) -> usize {
+    let end = at + bytes.len();
+    if end <= out.len() {
+        out.split_at_mut(at).1.split_at_mut(bytes.len()).0.copy_from_slice(bytes);
     }
-    at
+    end
 }
 
 const fn decimal(out: &mut [u8], mut at: usize, value: u64) -> usize {

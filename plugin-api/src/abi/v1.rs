@@ -16,6 +16,7 @@ use abi_stable::StableAbi;
 use abi_stable::library::RootModule;
 use abi_stable::sabi_types::VersionStrings;
 use abi_stable::std_types::{ROption, RResult, RSlice, RSliceMut, RStr, RString, RVec, Tuple2};
+use zeroize::Zeroize;
 
 /// What an object's maker put behind its pointer.
 pub type Data = *const ();
@@ -157,12 +158,18 @@ pub struct DeleteV1 {
     pub expect: ExpectV1,
 }
 
-/// The value as bytes, because those can be overwritten after use.
+/// The value as bytes, because those can be overwritten, and are when it is dropped.
 #[repr(C)]
 #[derive(StableAbi)]
 pub struct SecretV1 {
     pub name: RString,
     pub value: RVec<u8>,
+}
+
+impl Drop for SecretV1 {
+    fn drop(&mut self) {
+        self.value.as_mut_slice().zeroize();
+    }
 }
 
 /// `options` is JSON.

@@ -381,7 +381,7 @@ impl Backend for Opened1 {
         if self.flawed("gap at replace") {
             store.files.remove(&request.path);
             drop(store);
-            std::thread::sleep(Duration::from_millis(5));
+            std::thread::sleep(Duration::from_millis(40));
             store = self.store();
         }
         let upload = store.uploads.remove(&request.token).unwrap();
