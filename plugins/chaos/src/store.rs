@@ -17,6 +17,8 @@ mod list;
 mod read;
 #[path = "../../folder/src/stage.rs"]
 mod stage;
+#[path = "../../folder/src/traits.rs"]
+mod traits;
 #[path = "../../folder/src/write.rs"]
 mod write;
 

@@ -12,7 +12,7 @@ use super::error::{failed, shown};
 pub fn delete(folder: &Folder, path: &TargetPath, expect: &Expect) -> Result<()> {
     let root = folder.root(false)?;
     let parent = root.parent(path).map_err(|e| failed("delete", path, e))?;
-    unlink(&parent, path, expect)?;
+    unlink(&root, &parent, path, expect)?;
     sync(&parent, path)
 }
 
@@ -30,7 +30,7 @@ pub fn delete_batch(folder: &Folder, call: &Call, items: &[(TargetPath, Expect)]
         let done = root.dir(&parent).map_err(|e| failed("delete from", &parent, e)).and_then(|fd| {
             for &index in &indices {
                 let (path, expect) = &items[index];
-                results[index] = unlink(&fd, path, expect);
+                results[index] = unlink(&root, &fd, path, expect);
             }
             sync(&fd, &parent)
         });
@@ -43,7 +43,7 @@ pub fn delete_batch(folder: &Folder, call: &Call, items: &[(TargetPath, Expect)]
     Ok(results)
 }
 
-fn unlink(parent: impl AsFd, path: &TargetPath, expect: &Expect) -> Result<()> {
+fn unlink(root: &Root, parent: impl AsFd, path: &TargetPath, expect: &Expect) -> Result<()> {
     if path.is_root() {
         return Err(Error::new(ErrorKind::Denied, "the target's own folder is never deleted"));
     }
@@ -52,7 +52,9 @@ fn unlink(parent: impl AsFd, path: &TargetPath, expect: &Expect) -> Result<()> {
         .map_err(|e| failed("delete", path, e))?;
     match expect {
         Expect::Absent => return Err(exists(path)),
-        Expect::Version(wanted) if *wanted != version(&stat) => return Err(changed(path, false)),
+        Expect::Version(wanted) if *wanted != version(&root.traits, &stat) => {
+            return Err(changed(path, false));
+        }
         _ => {}
     }
     let directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
@@ -78,7 +80,7 @@ pub fn rename(folder: &Folder, from: &TargetPath, to: &TargetPath, expect: &Expe
         sync(&source, from)?;
     }
     let stat = root.stat(to).map_err(|e| failed("look at", to, e))?;
-    Ok(entry(to.clone(), &stat))
+    Ok(entry(&root.traits, to.clone(), &stat))
 }
 
 /// The rename itself, one act with the condition where the file system can do that.
@@ -102,8 +104,11 @@ pub fn move_to(
             Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
                 // A hard link refuses an existing name too, in one act.
                 match rustix::fs::linkat(source, from.name(), target, to.name(), AtFlags::empty()) {
-                    Ok(()) => rustix::fs::unlinkat(source, from.name(), AtFlags::empty())
-                        .map_err(|e| failed("rename", from, e)),
+                    Ok(()) => {
+                        sync(target, to)?;
+                        rustix::fs::unlinkat(source, from.name(), AtFlags::empty())
+                            .map_err(|e| failed("rename", from, e))
+                    }
                     Err(Errno::EXIST) => Err(exists(to)),
                     Err(Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS | Errno::MLINK) => {
                         root.expect(to, expect)?;
@@ -116,15 +121,22 @@ pub fn move_to(
         },
         Expect::Version(wanted) => {
             root.expect(to, expect)?;
+            // After an exchange that was cut off only the inode tells old from new; where it does not last, look and
+            // rename.
+            if !root.traits.stable_inodes {
+                return plain();
+            }
             match with(RenameFlags::EXCHANGE) {
                 Ok(()) => {
                     // What was displaced now has the old name: the version decides whether it may go.
                     let stat = rustix::fs::statat(source, from.name(), AtFlags::SYMLINK_NOFOLLOW)
                         .map_err(|e| failed("look at", from, e))?;
-                    if version(&stat) != *wanted {
+                    if version(&root.traits, &stat) != *wanted {
                         with(RenameFlags::EXCHANGE).map_err(|e| failed("put back", to, e))?;
                         return Err(changed(to, false));
                     }
+                    // Nothing is removed before its replacement is durable under its name.
+                    sync(target, to)?;
                     rustix::fs::unlinkat(source, from.name(), AtFlags::empty())
                         .map_err(|e| failed("remove the replaced", to, e))
                 }
@@ -181,7 +193,7 @@ pub fn copy(
     }
     sync(&parent, to)?;
     let stat = root.stat(to).map_err(|e| failed("look at", to, e))?;
-    Ok(entry(to.clone(), &stat))
+    Ok(entry(&root.traits, to.clone(), &stat))
 }
 
 pub fn set_attributes(folder: &Folder, path: &TargetPath, attributes: &Attributes) -> Result<Entry> {
@@ -195,5 +207,5 @@ pub fn set_attributes(folder: &Folder, path: &TargetPath, attributes: &Attribute
         rustix::fs::fsync(&fd).map_err(|e| failed("make durable", path, e))?;
     }
     let stat = rustix::fs::fstat(&fd).map_err(|e| failed("look at", path, e))?;
-    Ok(entry(path.clone(), &stat))
+    Ok(entry(&root.traits, path.clone(), &stat))
 }

@@ -9,15 +9,16 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use offsite_plugin_api::{
-    Attributes, Backend, Call, Capabilities, CheckReport, Entry, EntryKind, Error, ErrorKind, Expect,
-    NameRules, Opened, Page, Plugin, PublishRequest, Range, Replace, Result, Resume, Session, Sink, Source,
-    Space, StageRequest, Staged, StagedInfo, TargetPath, Timestamp, Token,
+    Attributes, Backend, Call, Capabilities, CheckReport, Entry, EntryKind, Error, ErrorKind, Expect, Opened,
+    Page, Plugin, PublishRequest, Range, Result, Session, Sink, Source, Space, StageRequest, Staged,
+    StagedInfo, TargetPath, Timestamp, Token,
 };
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
 use super::config::Config;
 use super::error::{failed, shown};
+use super::traits::Traits;
 
 pub struct FolderPlugin;
 
@@ -27,9 +28,6 @@ impl Plugin for FolderPlugin {
     }
 }
 
-/// How many threads may write one file at once: more only make a disk seek.
-pub(super) const MOST_STREAMS: u32 = 8;
-
 pub struct Folder {
     pub(super) config: Config,
     root: Mutex<Option<Arc<Root>>>,
@@ -37,6 +35,7 @@ pub struct Folder {
 
 pub(super) struct Root {
     pub fd: OwnedFd,
+    pub traits: Traits,
     device: u64,
     inode: u64,
 }
@@ -103,7 +102,8 @@ impl Folder {
             errno => failed("open", &here, errno).with_context("folder", path.display().to_string()),
         })?;
         let stat = rustix::fs::fstat(&fd).map_err(|e| failed("look at", &here, e))?;
-        let root = Root { fd, device: stat.st_dev, inode: stat.st_ino };
+        let magic = rustix::fs::fstatfs(&fd).map_err(|e| failed("look at", &here, e))?.f_type;
+        let root = Root { fd, traits: Traits::of(magic), device: stat.st_dev, inode: stat.st_ino };
         if self.config.mount_required && root.on_root_file_system()? {
             return Err(Error::new(
                 ErrorKind::Offline,
@@ -127,7 +127,8 @@ impl Root {
     /// Opens `path` beneath the root; links are never followed.
     pub fn open(&self, path: &TargetPath, flags: OFlags) -> Result<OwnedFd, Errno> {
         let name: &[u8] = if path.is_root() { b"." } else { path.as_bytes() };
-        let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        // NONBLOCK: a fifo under an image's name would hold the caller for ever.
+        let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
         let mode = if flags.contains(OFlags::CREATE) { Mode::from_raw_mode(0o666) } else { Mode::empty() };
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
         for _ in 0..16 {
@@ -195,7 +196,7 @@ impl Root {
     /// Whether what is at `path` is what `expect` says; nothing may be there for `Any`.
     pub fn expect(&self, path: &TargetPath, expect: &Expect) -> Result<()> {
         let there = match self.stat(path) {
-            Ok(stat) => Some(version(&stat)),
+            Ok(stat) => Some(version(&self.traits, &stat)),
             Err(Errno::NOENT) => None,
             Err(errno) => return Err(failed("look at", path, errno)),
         };
@@ -217,16 +218,19 @@ pub(super) fn changed(path: &TargetPath, gone: bool) -> Error {
     Error::new(ErrorKind::PreconditionFailed, format!("{} {what}", shown(path)))
 }
 
-/// Changes with every rewrite: inode, size, modification time. Renaming and permissions leave it.
-pub(super) fn version(stat: &Stat) -> String {
-    format!("{:x}-{:x}-{:x}", stat.st_ino, stat.st_size, mtime_ns(stat))
+/// Changes with every rewrite: inode (where it lasts), size, modification time (as far as it is kept). Renaming and
+/// permissions leave it.
+pub(super) fn version(traits: &Traits, stat: &Stat) -> String {
+    let inode = if traits.stable_inodes { stat.st_ino } else { 0 };
+    let mtime = mtime_ns(stat).div_euclid(traits.mtime_precision_ns as i64);
+    format!("{inode:x}-{:x}-{mtime:x}", stat.st_size)
 }
 
 fn mtime_ns(stat: &Stat) -> i64 {
     stat.st_mtime.saturating_mul(1_000_000_000).saturating_add(stat.st_mtime_nsec as i64)
 }
 
-pub(super) fn entry(path: TargetPath, stat: &Stat) -> Entry {
+pub(super) fn entry(traits: &Traits, path: TargetPath, stat: &Stat) -> Entry {
     let kind = match FileType::from_raw_mode(stat.st_mode) {
         FileType::RegularFile => EntryKind::File,
         FileType::Directory => EntryKind::Dir,
@@ -235,8 +239,8 @@ pub(super) fn entry(path: TargetPath, stat: &Stat) -> Entry {
     let size = if kind == EntryKind::File { stat.st_size as u64 } else { 0 };
     Entry {
         kind,
-        mtime: Some(Timestamp { ns: mtime_ns(stat), precision_ns: 1 }),
-        version: Some(version(stat)),
+        mtime: Some(Timestamp { ns: mtime_ns(stat), precision_ns: traits.mtime_precision_ns }),
+        version: Some(version(traits, stat)),
         ..Entry::file(path, size)
     }
 }
@@ -268,19 +272,12 @@ impl Backend for Folder {
     }
 
     fn capabilities(&self, _: &Call) -> Result<Capabilities> {
-        Ok(Capabilities {
-            durable_checkpoints: true,
-            resume: Resume::Ranges,
-            replace: Replace::Atomic,
-            conditional_publish: true,
-            staged_readable: true,
-            names: self.name_rules(),
-            mtime_precision_ns: Some(1),
-            copy: true,
-            rename: true,
-            parallel_ranges: MOST_STREAMS,
-            ..Capabilities::default()
-        })
+        // Before the folder is made, its parent's file system answers: it will hold the folder.
+        let magic = self.file_system().map(|(magic, _)| magic).or_else(|| {
+            let parent = self.config.root.parent()?;
+            rustix::fs::statfs(parent).ok().map(|s| s.f_type)
+        });
+        Ok(Traits::of(magic.unwrap_or(0)).capabilities())
     }
 
     fn space(&self, _: &Call) -> Result<Space> {
@@ -307,8 +304,9 @@ impl Backend for Folder {
 
     fn stat(&self, call: &Call, path: &TargetPath) -> Result<Entry> {
         call.proceed()?;
-        let stat = self.root(false)?.stat(path).map_err(|e| failed("look at", path, e))?;
-        Ok(entry(path.clone(), &stat))
+        let root = self.root(false)?;
+        let stat = root.stat(path).map_err(|e| failed("look at", path, e))?;
+        Ok(entry(&root.traits, path.clone(), &stat))
     }
 
     fn stage(
@@ -403,41 +401,11 @@ impl Backend for Folder {
     }
 }
 
-/// File systems that ignore case, by their magic number (statfs(2)), and what they refuse in names.
-const IGNORES_CASE: [(i64, &str); 5] = [
-    (0x4d44, "vfat"),
-    (0x2011_bab0, "exfat"),
-    (0x7366_746e, "ntfs"),
-    (0xff53_4d42, "cifs"),
-    (0xfe53_4d42, "smb2"),
-];
-
 impl Folder {
     pub(super) fn file_system(&self) -> Option<(i64, Option<&'static str>)> {
         let root = self.root(false).ok()?;
         let magic = rustix::fs::fstatfs(&root.fd).ok()?.f_type;
-        let known = [
-            (0xef53, "ext4"),
-            (0x5846_5342, "xfs"),
-            (0x9123_683e, "btrfs"),
-            (0x6969, "nfs"),
-            (0x0102_1994, "tmpfs"),
-        ];
-        let name = IGNORES_CASE.iter().chain(&known).find(|(m, _)| *m == magic).map(|(_, name)| *name);
-        Some((magic, name))
-    }
-
-    fn name_rules(&self) -> NameRules {
-        let magic = self.file_system().map(|(magic, _)| magic);
-        if !IGNORES_CASE.iter().any(|(m, _)| Some(*m) == magic) {
-            return NameRules::default();
-        }
-        NameRules {
-            case_sensitive: false,
-            refused: r#"<>:"\|?*"#.to_owned(),
-            utf8_only: true,
-            ..NameRules::default()
-        }
+        Some((magic, root.traits.name))
     }
 
     /// Where the folder really is, for the host's checks against other places: `{"device","inode","fs_type",

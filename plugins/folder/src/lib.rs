@@ -10,6 +10,7 @@ mod error;
 mod list;
 mod read;
 mod stage;
+mod traits;
 mod write;
 
 pub use client::{Folder, FolderPlugin};

@@ -40,7 +40,7 @@ pub fn list(
             call.proceed()?;
         }
         match rustix::fs::statat(at, path.name(), AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => result.entries.push(entry(path, &stat)),
+            Ok(stat) => result.entries.push(entry(&root.traits, path, &stat)),
             // Gone between the two calls: it is not there.
             Err(Errno::NOENT) => {}
             Err(errno) => return Err(failed("look at", &path, errno)),
@@ -123,6 +123,8 @@ fn walk(
                     }
                 }
                 Err(Errno::NOENT) => {}
+                // ext4 makes it at the top of every disk for its own repairs, readable by root alone.
+                Err(Errno::ACCESS) if dir.is_root() && name == b"lost+found" => {}
                 // Leaving it out would look like files that are gone.
                 Err(errno) => return Err(failed("list", &path, errno)),
             }

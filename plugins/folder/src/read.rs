@@ -4,7 +4,7 @@ use std::num::NonZeroU64;
 use std::os::fd::OwnedFd;
 
 use offsite_plugin_api::{Call, Error, ErrorKind, Range, Result, Sink, TargetPath, Token};
-use rustix::fs::{Advice, OFlags};
+use rustix::fs::{Advice, FileType, OFlags};
 use rustix::io::Errno;
 
 use super::client::{Folder, changed, version};
@@ -13,7 +13,26 @@ use super::write::StagingToken;
 
 const BUFFER: usize = 1 << 20;
 /// What O_DIRECT wants offsets, lengths and memory aligned to; 4 KiB suits every disk there is.
-const ALIGNMENT: u64 = 4096;
+pub(super) const ALIGNMENT: usize = 4096;
+
+/// Memory for direct reads and writes, without unsafe code: a longer buffer, used from its first aligned byte.
+pub(super) struct Aligned {
+    memory: Vec<u8>,
+    start: usize,
+    length: usize,
+}
+
+impl Aligned {
+    pub(super) fn new(length: usize) -> Self {
+        let memory = vec![0; length + ALIGNMENT];
+        let start = memory.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
+        Self { memory, start, length }
+    }
+
+    pub(super) fn bytes(&mut self) -> &mut [u8] {
+        &mut self.memory[self.start..self.start + self.length]
+    }
+}
 
 /// Reads staged bytes from the storage, not from the page cache that still holds what we wrote: O_DIRECT, or,
 /// where the file system has none, after the cached pages were written out and dropped.
@@ -26,16 +45,23 @@ pub fn staged(folder: &Folder, call: &Call, token: &Token, range: Range, sink: &
         Err(errno) => Err(failed("read back", &token.path, errno)),
         Ok(fd) => Ok(Some(fd)),
     };
+    let same = |fd: &OwnedFd| match rustix::fs::fstat(fd) {
+        Ok(stat) if token.is(&root, &stat) => Ok(()),
+        Ok(_) => Err(stale(&token.path, "was replaced by another staged file")),
+        Err(errno) => Err(failed("look at", &token.path, errno)),
+    };
     if let Some(fd) = open(OFlags::RDONLY | OFlags::DIRECT)? {
+        same(&fd)?;
         match copy(call, &fd, &token.path, range, true, sink) {
             Err(error) if *error.kind() == ErrorKind::Unsupported => {}
             other => return other,
         }
     }
     let fd = open(OFlags::RDONLY)?.ok_or_else(|| failed("read back", &token.path, Errno::INVAL))?;
+    same(&fd)?;
     rustix::fs::fdatasync(&fd).map_err(|e| failed("write out", &token.path, e))?;
-    let length = NonZeroU64::new(range.length);
-    rustix::fs::fadvise(&fd, range.offset, length, Advice::DontNeed)
+    // The whole file: of a range the kernel would keep the pages that are only partly in it.
+    rustix::fs::fadvise(&fd, 0, None, Advice::DontNeed)
         .map_err(|e| failed("drop the cached pages of", &token.path, e))?;
     copy(call, &fd, &token.path, range, false, sink)
 }
@@ -51,7 +77,10 @@ pub fn get(
     let root = folder.root(false)?;
     let fd = root.open(path, OFlags::RDONLY).map_err(|e| failed("read", path, e))?;
     let stat = rustix::fs::fstat(&fd).map_err(|e| failed("look at", path, e))?;
-    if if_version.is_some_and(|wanted| wanted != version(&stat)) {
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(Error::new(ErrorKind::Unsupported, format!("'{}' is not a file", path.display())));
+    }
+    if if_version.is_some_and(|wanted| wanted != version(&root.traits, &stat)) {
         return Err(changed(path, false));
     }
     let range = range.unwrap_or(Range { offset: 0, length: stat.st_size as u64 });
@@ -71,17 +100,15 @@ fn copy(
     direct: bool,
     sink: &dyn Sink,
 ) -> Result<()> {
-    // Aligned memory without unsafe code: a longer buffer, used from its first aligned byte.
-    let mut memory = vec![0_u8; BUFFER + ALIGNMENT as usize];
-    let start = memory.as_ptr().align_offset(ALIGNMENT as usize);
-    let buffer = &mut memory[start..start + BUFFER];
+    let mut memory = Aligned::new(BUFFER);
+    let buffer = memory.bytes();
     let end = range.end();
     let mut at = range.offset;
     while at < end {
         call.proceed()?;
-        let from = if direct { at - at % ALIGNMENT } else { at };
+        let from = if direct { at - at % ALIGNMENT as u64 } else { at };
         let wanted = (end - from).min(BUFFER as u64);
-        let length = if direct { wanted.next_multiple_of(ALIGNMENT) } else { wanted } as usize;
+        let length = if direct { wanted.next_multiple_of(ALIGNMENT as u64) } else { wanted } as usize;
         let read = match rustix::io::pread(fd, &mut buffer[..length], from) {
             Ok(read) => read as u64,
             Err(Errno::INTR) => continue,

@@ -1,7 +1,8 @@
 //! Sending a file's bytes: several threads write disjoint pieces, one syncs and tells the host what is safe.
 //!
 //! At most [`UNSAFE`] bytes are written beyond the last checkpoint, and a checkpoint is taken at least every
-//! [`INTERVAL`] while bytes arrive.
+//! [`INTERVAL`] while bytes arrive. On a local disk whole blocks are written directly: that is faster than through the
+//! page cache, leaves the cache to others, and the syncs have little left to do.
 
 use std::os::fd::OwnedFd;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -10,10 +11,13 @@ use std::time::{Duration, Instant};
 use offsite_plugin_api::{
     Call, Error, ErrorKind, Range, Ranges, Result, Session, Source, StageRequest, Staged, Token,
 };
-use rustix::fs::{FileType, OFlags};
+use rustix::fs::{AtFlags, FileType, OFlags};
+use rustix::io::Errno;
 
-use super::client::{Folder, MOST_STREAMS, Root};
+use super::change::sync;
+use super::client::{Folder, Root, exists};
 use super::error::{failed, no_space, stale};
+use super::read::{ALIGNMENT, Aligned};
 use super::write::StagingToken;
 
 const MIB: u64 = 1 << 20;
@@ -24,6 +28,8 @@ const UNIT: u64 = 8 * MIB;
 /// Bytes after which a checkpoint is due, and beyond which writers wait for it.
 const DUE: u64 = 32 * MIB;
 const UNSAFE: u64 = 64 * MIB;
+/// Files from this size on are written directly.
+const DIRECT_FROM: u64 = 4 * MIB;
 const INTERVAL: Duration = Duration::from_secs(3);
 /// The throttle's smallest and largest bite (plugin contract: at most 256 KiB).
 const BITE: std::ops::RangeInclusive<u64> = 4096..=256 * 1024;
@@ -37,12 +43,18 @@ pub fn stage(
 ) -> Result<Staged> {
     call.proceed()?;
     let root = folder.root(true)?;
+    if root.traits.largest_file.is_some_and(|largest| request.size > largest) {
+        let what = format!("'{}' is larger than this file system can hold", request.path.display());
+        return Err(Error::new(ErrorKind::TooLarge, what)
+            .with_context("hint", "choose a target with another file system"));
+    }
     let (file, token, done) = open(&root, request)?;
     let missing = done.missing(request.size);
     let work = Work {
         call,
         source,
         file: &file,
+        direct: direct(&root, request, &file),
         request,
         state: Mutex::new(State {
             units: units(&missing),
@@ -54,7 +66,7 @@ pub fn stage(
         }),
         changed: Condvar::new(),
     };
-    let streams = request.streams.clamp(1, MOST_STREAMS).min(work.lock().units.len() as u32).max(1);
+    let streams = request.streams.clamp(1, root.traits.streams()).min(work.lock().units.len() as u32).max(1);
     if streams == 1 && missing.iter().map(|r| r.length).sum::<u64>() <= PIECE {
         // A small file is not worth a thread.
         work.write_units();
@@ -68,14 +80,14 @@ pub fn stage(
                     work.changed.notify_all();
                 });
             }
-            work.take_checkpoints(&token, session);
+            work.take_checkpoints(&root, &token, session);
         });
     }
     let failure = work.lock().failure.take();
     if let Some(error) = failure {
         // A clean stop costs nothing: what arrived is made safe first.
         if *error.kind() == ErrorKind::Cancelled {
-            work.checkpoint(&token, session)?;
+            work.checkpoint(&root, &token, session)?;
         }
         return Err(error);
     }
@@ -96,19 +108,29 @@ fn open(root: &Root, request: &StageRequest) -> Result<(OwnedFd, Token, Ranges)>
                 return Err(stale(path, "was staged under another name"));
             }
             let file = match root.open(path, OFlags::RDWR) {
-                Err(rustix::io::Errno::NOENT) => return Err(stale(path, "is not staged any more")),
+                Err(Errno::NOENT) => return Err(stale(path, "is not staged any more")),
                 other => other.map_err(|e| failed("open", path, e))?,
             };
             let stat = rustix::fs::fstat(&file).map_err(|e| failed("look at", path, e))?;
             done = Ranges::from_list(&resume.ranges);
-            if stat.st_ino != token.inode || (stat.st_size as u64) < done.end() || done.end() > request.size {
+            // A second link: its publish began, and what is published is never written again.
+            let whole = stat.st_size as u64 >= done.end() && done.end() <= request.size;
+            if !token.is(root, &stat) || !whole || stat.st_nlink > 1 {
                 return Err(stale(path, "is not what was staged"));
             }
             file
         }
-        None => root
-            .open(path, OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC)
-            .map_err(|e| failed("create", path, e))?,
+        None => {
+            // Always a new file: the old one may be half published, or a dying worker may still write to it.
+            let parent = root.parent(path).map_err(|e| failed("create", path, e))?;
+            match rustix::fs::unlinkat(&parent, path.name(), AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(Errno::ISDIR) => return Err(exists(path)),
+                Err(errno) => return Err(failed("replace", path, errno)),
+            }
+            root.open(path, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL)
+                .map_err(|e| failed("create", path, e))?
+        }
     };
     let stat = rustix::fs::fstat(&file).map_err(|e| failed("look at", path, e))?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
@@ -118,6 +140,11 @@ fn open(root: &Root, request: &StageRequest) -> Result<(OwnedFd, Token, Ranges)>
     let space = rustix::fs::fstatvfs(&file).map_err(|e| failed("ask the free space for", path, e))?;
     let free = space.f_bavail.saturating_mul(space.f_frsize);
     if left > free {
+        if request.resume.is_none()
+            && let Ok(parent) = root.parent(path)
+        {
+            let _ = rustix::fs::unlinkat(&parent, path.name(), AtFlags::empty());
+        }
         return Err(no_space(&request.path, left, free));
     }
     if stat.st_size as u64 > request.size || request.size == 0 {
@@ -125,6 +152,16 @@ fn open(root: &Root, request: &StageRequest) -> Result<(OwnedFd, Token, Ranges)>
     }
     let token = StagingToken { path: path.clone(), inode: stat.st_ino }.token();
     Ok((file, token, done))
+}
+
+/// The same file for direct writes, where that pays and the file system takes it.
+fn direct(root: &Root, request: &StageRequest, file: &OwnedFd) -> Option<OwnedFd> {
+    if !root.traits.direct_writes || request.size < DIRECT_FROM {
+        return None;
+    }
+    let direct = root.open(&request.staging, OFlags::WRONLY | OFlags::DIRECT).ok()?;
+    let (a, b) = (rustix::fs::fstat(&direct).ok()?, rustix::fs::fstat(file).ok()?);
+    (a.st_ino == b.st_ino).then_some(direct)
 }
 
 fn units(missing: &[Range]) -> Vec<Range> {
@@ -158,6 +195,7 @@ struct Work<'a> {
     call: &'a Call,
     source: &'a dyn Source,
     file: &'a OwnedFd,
+    direct: Option<OwnedFd>,
     request: &'a StageRequest,
     state: Mutex<State>,
     changed: Condvar,
@@ -170,7 +208,7 @@ impl Work<'_> {
 
     /// A writer: takes units until none is left or something failed.
     fn write_units(&self) {
-        let mut buffer = vec![0; PIECE.min(self.request.size.max(1)) as usize];
+        let mut buffer = Aligned::new(PIECE.min(self.request.size.max(1)) as usize);
         let mut bite = *BITE.end();
         loop {
             let unit = {
@@ -194,7 +232,7 @@ impl Work<'_> {
                     None => return,
                 }
             };
-            if let Err(error) = self.write_unit(unit, &mut buffer, &mut bite) {
+            if let Err(error) = self.write_unit(unit, buffer.bytes(), &mut bite) {
                 let mut state = self.lock();
                 state.failure.get_or_insert(error);
                 self.changed.notify_all();
@@ -210,7 +248,10 @@ impl Work<'_> {
             if self.lock().failure.is_some() {
                 return Ok(());
             }
-            let length = (unit.end() - at).min(buffer.len() as u64) as usize;
+            // Up to the next block first, so that what follows is aligned.
+            let block = ALIGNMENT as u64;
+            let most = if at % block == 0 { buffer.len() as u64 } else { block - at % block };
+            let length = (unit.end() - at).min(most) as usize;
             let piece = &mut buffer[..length];
             let read = self.source.read_at(at, piece)?;
             if read != length {
@@ -223,7 +264,7 @@ impl Work<'_> {
             while offset < length {
                 let size = (length - offset).min(*bite as usize);
                 self.pace(size as u64, bite)?;
-                write_all(self.file, &piece[offset..offset + size], at + offset as u64)
+                self.write(&piece[offset..offset + size], at + offset as u64)
                     .map_err(|e| failed("write", &self.request.staging, e))?;
                 self.call.acked(size as u64);
                 let mut state = self.lock();
@@ -240,6 +281,21 @@ impl Work<'_> {
         Ok(())
     }
 
+    /// Whole blocks directly, the rest (a file's tail, the edges of resumed ranges) through the page cache.
+    fn write(&self, bytes: &[u8], offset: u64) -> Result<(), Errno> {
+        let blocks = bytes.len() - bytes.len() % ALIGNMENT;
+        let Some(direct) = self.direct.as_ref().filter(|_| blocks > 0 && offset % ALIGNMENT as u64 == 0)
+        else {
+            return write_all(self.file, bytes, offset);
+        };
+        match write_all(direct, &bytes[..blocks], offset) {
+            // A disk with larger blocks, or a file system that changed its mind.
+            Err(Errno::INVAL) => write_all(self.file, bytes, offset),
+            Ok(()) if blocks < bytes.len() => write_all(self.file, &bytes[blocks..], offset + blocks as u64),
+            other => other,
+        }
+    }
+
     /// The throttle: bites shrink while it makes us wait long, so that a slow rate is even.
     fn pace(&self, bytes: u64, bite: &mut u64) -> Result<()> {
         let before = Instant::now();
@@ -254,7 +310,7 @@ impl Work<'_> {
     }
 
     /// The calling thread while writers are at work.
-    fn take_checkpoints(&self, token: &Token, session: &dyn Session) {
+    fn take_checkpoints(&self, root: &Root, token: &Token, session: &dyn Session) {
         let mut last = Instant::now();
         loop {
             let mut state = self.lock();
@@ -275,7 +331,7 @@ impl Work<'_> {
                 continue;
             }
             drop(state);
-            if let Err(error) = self.checkpoint(token, session) {
+            if let Err(error) = self.checkpoint(root, token, session) {
                 self.lock().failure.get_or_insert(error);
             }
             self.changed.notify_all();
@@ -284,27 +340,33 @@ impl Work<'_> {
     }
 
     /// What was written before the sync is safe after it.
-    fn checkpoint(&self, token: &Token, session: &dyn Session) -> Result<()> {
-        let (done, written) = {
+    fn checkpoint(&self, root: &Root, token: &Token, session: &dyn Session) -> Result<()> {
+        let (done, written, first) = {
             let state = self.lock();
-            (state.done.clone(), state.written)
+            (state.done.clone(), state.written, state.safe == 0)
         };
         rustix::fs::fdatasync(self.file).map_err(|e| failed("make durable", &self.request.staging, e))?;
+        if first {
+            // The file's own name has to last too.
+            let path = &self.request.staging;
+            let parent = root.parent(path).map_err(|e| failed("make durable", path, e))?;
+            sync(&parent, path)?;
+        }
         session.checkpoint(token, done.as_slice(), true)?;
         self.lock().safe = written;
         Ok(())
     }
 }
 
-fn write_all(file: &OwnedFd, mut bytes: &[u8], mut offset: u64) -> Result<(), rustix::io::Errno> {
+fn write_all(file: &OwnedFd, mut bytes: &[u8], mut offset: u64) -> Result<(), Errno> {
     while !bytes.is_empty() {
         match rustix::io::pwrite(file, bytes, offset) {
-            Ok(0) => return Err(rustix::io::Errno::IO),
+            Ok(0) => return Err(Errno::IO),
             Ok(n) => {
                 bytes = &bytes[n..];
                 offset += n as u64;
             }
-            Err(rustix::io::Errno::INTR) => {}
+            Err(Errno::INTR) => {}
             Err(errno) => return Err(errno),
         }
     }

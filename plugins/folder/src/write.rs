@@ -35,6 +35,12 @@ impl StagingToken {
         Ok(parsed)
     }
 
+    /// Whether `stat` is the file this token was made for. Where inode numbers do not last over a remount the name
+    /// has to do: it is the host's own, made from owner and path.
+    pub fn is(&self, root: &Root, stat: &Stat) -> bool {
+        !root.traits.stable_inodes || stat.st_ino == self.inode
+    }
+
     pub fn token(&self) -> Token {
         Token(serde_json::to_vec(self).expect("a path and a number serialise"))
     }
@@ -62,7 +68,7 @@ pub fn info(path: &TargetPath, stat: &Stat) -> StagedInfo {
 /// The staged file of a token: still there, still the same.
 fn find(root: &Root, token: &StagingToken) -> Result<Option<Stat>> {
     match root.stat(&token.path) {
-        Ok(stat) if stat.st_ino == token.inode => Ok(Some(stat)),
+        Ok(stat) if token.is(root, &stat) => Ok(Some(stat)),
         Ok(_) => Err(stale(&token.path, "was replaced by another staged file")),
         Err(Errno::NOENT) => Ok(None),
         Err(errno) => Err(failed("look at", &token.path, errno)),
@@ -103,7 +109,7 @@ pub fn publish(folder: &Folder, request: &PublishRequest) -> Result<Entry> {
         other => other.map_err(|e| failed("open", &token.path, e))?,
     };
     let stat = rustix::fs::fstat(&fd).map_err(|e| failed("look at", &token.path, e))?;
-    if stat.st_ino != token.inode {
+    if !token.is(&root, &stat) {
         // A replacing publish was cut off after the exchange: the old file has the staging name.
         return published(&root, &token, request, Some(stat));
     }
@@ -119,13 +125,32 @@ pub fn publish(folder: &Folder, request: &PublishRequest) -> Result<Entry> {
     rustix::fs::fsync(&fd).map_err(|e| failed("make durable", &token.path, e))?;
     let source = root.parent(&token.path).map_err(|e| failed("publish", &token.path, e))?;
     let target = root.make_dirs(&request.path.parent().unwrap_or_default())?;
+    if root.stat(&request.path).is_ok_and(|there| (there.st_dev, there.st_ino) == (stat.st_dev, stat.st_ino))
+    {
+        // A publish by hard link was cut off between its two halves: both names are this file.
+        return published(&root, &token, request, Some(stat));
+    }
     move_to(&root, &source, &token.path, &target, &request.path, &request.expect)?;
     sync(&target, &request.path)?;
     if token.path.parent() != request.path.parent() {
         sync(&source, &token.path)?;
     }
     let stat = root.stat(&request.path).map_err(|e| failed("look at", &request.path, e))?;
-    Ok(entry(request.path.clone(), &stat))
+    Ok(entry(&root.traits, request.path.clone(), &stat))
+}
+
+/// The name has the staged inode; where inodes do not last, the staged size and the time it was given.
+fn is_published(root: &Root, token: &StagingToken, request: &PublishRequest, stat: &Stat) -> bool {
+    let same = if root.traits.stable_inodes || stat.st_ino == token.inode {
+        stat.st_ino == token.inode
+    } else {
+        let there = entry(&root.traits, request.path.clone(), stat).mtime.map_or(0, |t| t.ns);
+        let given = request.attributes.mtime;
+        given.is_some_and(|given| {
+            there.abs_diff(given.ns) < root.traits.mtime_precision_ns.max(given.precision_ns)
+        })
+    };
+    same && stat.st_size as u64 == request.size
 }
 
 /// A repeat after success: the name already has the staged inode. `displaced`: what has the staging name now.
@@ -136,8 +161,9 @@ fn published(
     displaced: Option<Stat>,
 ) -> Result<Entry> {
     match root.stat(&request.path) {
-        Ok(stat) if stat.st_ino == token.inode && stat.st_size as u64 == request.size => {
+        Ok(stat) if is_published(root, token, request, &stat) => {
             let parent = root.parent(&request.path).map_err(|e| failed("publish", &request.path, e))?;
+            sync(&parent, &request.path)?;
             if displaced.is_some() {
                 rustix::fs::unlinkat(
                     root.parent(&token.path).map_err(|e| failed("publish", &token.path, e))?,
@@ -146,8 +172,7 @@ fn published(
                 )
                 .map_err(|e| failed("remove the replaced", &request.path, e))?;
             }
-            sync(&parent, &request.path)?;
-            Ok(entry(request.path.clone(), &stat))
+            Ok(entry(&root.traits, request.path.clone(), &stat))
         }
         Ok(_) | Err(Errno::NOENT) => Err(stale(&token.path, "is not staged any more")),
         Err(errno) => Err(failed("look at", &request.path, errno)),

@@ -313,3 +313,55 @@ fn check_passes_and_leaves_nothing() {
     let missing = folder(&dir.path().join("x/y")).check(&Call::unwatched()).unwrap();
     assert!(!missing.passed());
 }
+
+/// Where `request` stages.
+const STAGING: &str = "offsite-0123abcd-0011223344556677.part";
+
+#[test]
+fn a_publish_by_link_cut_off_half_way_is_finished_and_its_file_never_written_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (folder, call) = (folder(dir.path()), Call::unwatched());
+    let (data, other) = (Data::new(5000, u64::MAX), Data::new(6000, u64::MAX));
+    let none = || Arc::new(Checkpoints::default());
+    let stage = |data: &Arc<Data>, resume| {
+        folder.stage(&call, &request("a", data.size(), 1, resume), data.clone(), none())
+    };
+    let token = stage(&data, None).unwrap().token;
+    fs::hard_link(dir.path().join(STAGING), dir.path().join("a")).unwrap();
+    let resume = ResumeFrom { token: token.clone(), ranges: vec![Range { offset: 0, length: 100 }] };
+    assert_eq!(stage(&data, Some(resume)).unwrap_err().kind(), &ErrorKind::StaleToken);
+    let entry = folder.publish(&call, &publish(token, "a", &data, Expect::Absent)).unwrap();
+    assert_eq!((entry.size, dir.path().join(STAGING).exists()), (5000, false));
+
+    fs::hard_link(dir.path().join("a"), dir.path().join(STAGING)).unwrap();
+    stage(&other, None).unwrap();
+    assert_eq!(fs::read(dir.path().join("a")).unwrap(), data.bytes, "a new upload takes a new file");
+}
+
+#[test]
+fn a_replacing_publish_cut_off_after_the_exchange_is_finished() {
+    let dir = tempfile::tempdir().unwrap();
+    let (folder, call) = (folder(dir.path()), Call::unwatched());
+    let (one, two) = (Data::new(5000, u64::MAX), Data::new(6000, u64::MAX));
+    let old = put(&folder, "a", &one, Expect::Absent).unwrap();
+    let none = Arc::new(Checkpoints::default());
+    let token = folder.stage(&call, &request("a", 6000, 1, None), two.clone(), none).unwrap().token;
+    let (staged, final_) = (dir.path().join(STAGING), dir.path().join("a"));
+    let (cwd, exchange) = (rustix::fs::CWD, rustix::fs::RenameFlags::EXCHANGE);
+    rustix::fs::renameat_with(cwd, &staged, cwd, &final_, exchange).unwrap();
+    let again = publish(token, "a", &two, Expect::Version(old.version.unwrap()));
+    assert_eq!(folder.publish(&call, &again).unwrap().size, 6000);
+    assert_eq!(fs::read(&final_).unwrap(), two.bytes);
+    assert!(!staged.exists(), "the old content is gone with its replacement in place");
+}
+
+#[test]
+fn a_fifo_under_an_images_name_holds_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let (folder, call) = (folder(dir.path()), Call::unwatched());
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    rustix::fs::mknodat(rustix::fs::CWD, dir.path().join("a"), rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    let error = folder.get(&call, &path("a"), None, None, Arc::new(Collected::default())).unwrap_err();
+    assert_eq!(error.kind(), &ErrorKind::Unsupported);
+    assert_eq!(folder.stat(&call, &path("a")).unwrap().kind, EntryKind::Other);
+}
