@@ -97,11 +97,15 @@ fn cancel_paced(ctx: &Ctx<'_>) -> std::result::Result<(), Stop> {
     let path = ctx.path("paced.img")?;
     let content = Content::new(111, 64 * MIB);
     let mut request = ctx.request(&path, content.size)?;
-    request.streams = ctx.caps.parallel_ranges.clamp(1, 4);
+    let streams = ctx.caps.parallel_ranges.clamp(1, 4);
+    request.streams = streams;
     let watch = Arc::new(Watch { stuck: true, ..Watch::default() });
     cancelled_in_time(&watch, || {
         ctx.backend.stage(&watch.call(), &request, Arc::new(content), Arc::new(Record::default())).map(drop)
     })?;
+    // What a library had to be offered before it could be paced; the rest waits.
+    let (acked, most) = (watch.acked.load(SeqCst), 8 * MIB * u64::from(streams));
+    ensure!(acked <= most, "{acked} bytes were sent although the pace allowed none");
     ctx.absent(&path)
 }
 
