@@ -9,12 +9,12 @@ use rusqlite::{OptionalExtension, params};
 
 use super::database::{Database, Sync};
 use super::published::path_at;
-use super::{Catalog, catalog_path, job_path};
+use super::{Catalog, SourceFacts, catalog_path, job_path};
 use crate::error::Result;
 use crate::source::{Learned, Observations, Place, Remembered, Seen};
 
 /// What targets hold: source path -> (size, mtime, ctime) of the file when it was published.
-type Known = BTreeMap<TargetPath, (u64, i64, i64)>;
+type Known = BTreeMap<TargetPath, SourceFacts>;
 
 pub struct JobDb {
     pub(super) db: Database,

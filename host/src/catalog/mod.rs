@@ -17,7 +17,7 @@ mod staged;
 pub use intents::{Intent, IntentKind, IntentStep, PublishStep, Was};
 pub use job::JobDb;
 pub use place::{catalog_path, job_path};
-pub use published::{Published, RecognisedBytes};
+pub use published::{Published, RecognisedBytes, SourceFacts};
 pub use runs::RunRecord;
 pub use staged::{Identity, StagedFile};
 

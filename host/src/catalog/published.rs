@@ -31,6 +31,9 @@ impl Published {
     }
 }
 
+/// (size, mtime, ctime) of a source file when it was published: bytes, nanoseconds since the Unix epoch.
+pub type SourceFacts = (u64, i64, i64);
+
 /// How [`Recognised`] is kept: a version byte and postcard. It is compact and quick, and where the layout has changed it
 /// reads as "not known", which costs reading a header again.
 pub struct RecognisedBytes;
@@ -231,7 +234,7 @@ impl Catalog {
 
     /// Source path -> (size, mtime, ctime) of everything that was published from this machine's source. What only a manifest
     /// told of is left out: whether that is missing at the source is not for a manifest to say.
-    pub fn known_sources(&self) -> Result<Vec<(TargetPath, (u64, i64, i64))>> {
+    pub fn known_sources(&self) -> Result<Vec<(TargetPath, SourceFacts)>> {
         self.db.read(|c| {
             c.prepare_cached(
                 "SELECT path, source, size, source_mtime, source_ctime FROM published \

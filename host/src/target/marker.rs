@@ -74,6 +74,7 @@ struct Place {
     #[serde(alias = "filesystem", alias = "fs_type")]
     fs: Option<String>,
     /// Whether it is the file system that holds `/`.
+    #[serde(alias = "root_file_system")]
     on_root: Option<bool>,
 }
 

@@ -14,14 +14,18 @@ use crate::target::{
 };
 
 type Make = fn() -> Mem;
+type Act<'a> = &'a dyn Fn(&Bench, &[Publish]) -> Result<()>;
 const KINDS: [(&str, Make); 3] =
     [("atomic", Mem::atomic), ("swapping", Mem::swapping), ("plain", Mem::plain)];
 
 const OLD: &[u8] = b"the old content";
 const NEW: &[u8] = b"the new content, longer";
 
+/// A name with its old and its new content.
+type Named<'a> = (&'a str, Option<&'a [u8]>, Option<&'a [u8]>);
+
 /// At this instant: every name holds the old or the new content whole, or nothing where that is lawful.
-fn assert_lawful(bench: &Bench, names: &[(&str, Option<&[u8]>, Option<&[u8]>)], settled: bool) {
+fn assert_lawful(bench: &Bench, names: &[Named<'_>], settled: bool) {
     for (name, old, new) in names {
         let content = bench.mem.content(&path(name));
         let content = content.as_deref();
@@ -47,8 +51,8 @@ fn assert_lawful(bench: &Bench, names: &[(&str, Option<&[u8]>, Option<&[u8]>)], 
 fn at_every_point(
     name: &str,
     prepare: &dyn Fn() -> (Bench, Vec<Publish>),
-    act: &dyn Fn(&Bench, &[Publish]) -> Result<()>,
-    names: &[(&str, Option<&[u8]>, Option<&[u8]>)],
+    act: Act<'_>,
+    names: &[Named<'_>],
 ) {
     let mut kills = 0;
     for first in 1.. {
@@ -83,7 +87,7 @@ fn at_every_point(
 }
 
 /// The next run: plans from what is there, stages again what is not staged any more.
-fn again(bench: &Bench, files: &[Publish], act: &dyn Fn(&Bench, &[Publish]) -> Result<()>) {
+fn again(bench: &Bench, files: &[Publish], act: Act<'_>) {
     let found = survey(&bench.site()).unwrap();
     sweep::sides(&bench.site(), &found).unwrap();
     let mut left = Vec::new();

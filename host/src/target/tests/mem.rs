@@ -149,7 +149,7 @@ impl Mem {
         let found = disk.files.get(path);
         match expect {
             Expect::Absent if found.is_some() => Err(Error::new(ErrorKind::Exists, "it exists")),
-            Expect::Version(v) if !found.is_some_and(|f| self.entry(path, f).version.as_ref() == Some(v)) => {
+            Expect::Version(v) if found.is_none_or(|f| self.entry(path, f).version.as_ref() != Some(v)) => {
                 Err(Error::new(ErrorKind::PreconditionFailed, "another version"))
             }
             _ => Ok(()),
