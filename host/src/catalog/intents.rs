@@ -218,10 +218,11 @@ impl Catalog {
         })
     }
 
-    /// A step's file is visible: records it, drops its staging and the step, in one durable transaction.
+    /// A step's file is visible: records it, drops its staging and the step, in one transaction. Not
+    /// waited for: until it is on the disk the open intent, which is, says the same to whoever settles it.
     pub fn publish_done(&self, intent: i64, step: i64, file: &Published) -> Result<()> {
         killpoint::reach("publish.before-record");
-        self.db.write(Sync::Full, |t| {
+        self.db.write(Sync::Lazy, |t| {
             published::put(t, file)?;
             staged::remove(t, &file.path)?;
             finish_step(t, intent, step)?;
@@ -234,7 +235,7 @@ impl Catalog {
     /// A step's file is gone (deleted, or found deleted): forgets it and drops the step.
     pub fn delete_done(&self, intent: i64, step: i64, path: &TargetPath) -> Result<()> {
         killpoint::reach("delete.before-record");
-        self.db.write(Sync::Full, |t| {
+        self.db.write(Sync::Lazy, |t| {
             published::remove(t, path)?;
             finish_step(t, intent, step)?;
             finish_path(t, path)
@@ -255,7 +256,7 @@ impl Catalog {
         digest: [u8; 32],
     ) -> Result<()> {
         killpoint::reach("manifest.before-record");
-        self.db.write(Sync::Full, |t| {
+        self.db.write(Sync::Lazy, |t| {
             super::facts::put_manifest(t, hash, sequence, digest)?;
             if let Some((set, changes)) = set {
                 super::facts::written(t, set, changes)?;
