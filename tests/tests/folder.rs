@@ -100,6 +100,7 @@ fn sync_deletes_what_is_gone_only_after_it_was_absent_in_two_scans() {
     fs::remove_file(box_.source().join("inc4.qcow2")).unwrap();
     // The first scan that misses it only remembers; with a settle time of 0 the second may follow at once.
     box_.run(&["a"]).args(["--sync"]).run();
+    assert!(box_.path("a").join("inc4.qcow2").exists(), "absent in one scan only");
     box_.run(&["a"]).args(["--sync"]).run().expect(0);
     same(&box_, "a");
 }

@@ -47,9 +47,18 @@ fn deletions_come_after_every_copy_of_the_set() {
 #[test]
 fn what_keeps_a_mirror_from_deleting() {
     type Change = fn(&mut World);
-    let cases: [(&str, Change, Code, &str); 13] = [
+    let cases: [(&str, Change, Code, &str); 14] = [
         ("no sync", |w| w.options.sync = false, Code::Kept, "does not mirror deletions"),
         ("absent once", |w| w.inventory.absent_since.clear(), Code::Protected, "second scan"),
+        (
+            "absent in one scan without a settle time",
+            |w| {
+                w.inventory.settle_ns = 0;
+                w.inventory.absent_since.values_mut().for_each(|v| *v = 1_000);
+            },
+            Code::Protected,
+            "second scan",
+        ),
         (
             "absent for less than a settle time",
             |w| w.inventory.absent_since.values_mut().for_each(|v| *v = 1_000 - SETTLE + 1),
