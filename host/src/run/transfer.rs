@@ -140,7 +140,8 @@ fn attempt(
         Some(token) => token,
         None => match send(context, job, streams, &taken, moved) {
             Ok(staged) => staged.token,
-            Err((error, again)) => {
+            Err(failed) => {
+                let (error, again) = *failed;
                 *state.borrow_mut() = again;
                 return Err(error);
             }
@@ -201,7 +202,7 @@ fn send(
     streams: u32,
     taken: &TakenUp,
     moved: &Cell<u64>,
-) -> std::result::Result<Staged, (Error, Option<TakenUp>)> {
+) -> std::result::Result<Staged, Box<(Error, Option<TakenUp>)>> {
     let (reader, from) = (&taken.reader, &taken.from);
     let held = from.as_ref().map_or(0, |f| sum(&f.ranges));
     let session = Arc::new(StageSession::new(
@@ -235,11 +236,11 @@ fn send(
             let why = format!("it says that it staged {} bytes of {}", staged.size, job.source.size);
             let mut error = Error::new(Kind::Verify, "the plugin did not stage the whole file").because(why);
             error.retry = Retry::Now;
-            Err((error, None))
+            Err(Box::new((error, None)))
         }
         Err(error) => {
             if let Err(state) = session.flush() {
-                return Err((state, None));
+                return Err(Box::new((state, None)));
             }
             context.line.meter.correct(-signed(held) - signed(acked));
             let again = match error.kind() {
@@ -252,7 +253,7 @@ fn send(
                     TakenUp { reader: reader.clone(), from: Some(from), complete: None, proved: false }
                 }),
             };
-            Err((error.into(), again))
+            Err(Box::new((error.into(), again)))
         }
     }
 }

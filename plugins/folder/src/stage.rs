@@ -250,7 +250,7 @@ impl Work<'_> {
             }
             // Up to the next block first, so that what follows is aligned.
             let block = ALIGNMENT as u64;
-            let most = if at % block == 0 { buffer.len() as u64 } else { block - at % block };
+            let most = if at.is_multiple_of(block) { buffer.len() as u64 } else { block - at % block };
             let length = (unit.end() - at).min(most) as usize;
             let piece = &mut buffer[..length];
             let read = self.source.read_at(at, piece)?;
@@ -284,7 +284,8 @@ impl Work<'_> {
     /// Whole blocks directly, the rest (a file's tail, the edges of resumed ranges) through the page cache.
     fn write(&self, bytes: &[u8], offset: u64) -> Result<(), Errno> {
         let blocks = bytes.len() - bytes.len() % ALIGNMENT;
-        let Some(direct) = self.direct.as_ref().filter(|_| blocks > 0 && offset % ALIGNMENT as u64 == 0)
+        let Some(direct) =
+            self.direct.as_ref().filter(|_| blocks > 0 && offset.is_multiple_of(ALIGNMENT as u64))
         else {
             return write_all(self.file, bytes, offset);
         };

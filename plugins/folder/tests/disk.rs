@@ -1,5 +1,6 @@
 //! Promises that need a disk of their own: what is read back comes from it, and what it does when it is full. These tests
 //! mount, so they need root.
+#![allow(clippy::unwrap_used)]
 
 use std::fs;
 use std::os::unix::fs::FileExt;
