@@ -1,4 +1,5 @@
 //! What a user types, and what comes back: configuration, exit codes, documents, stops.
+#![allow(clippy::unwrap_used)] // Helpers of tests are tests.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

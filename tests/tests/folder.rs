@@ -1,4 +1,5 @@
 //! The main job on folder targets, end to end: what a user sees and what lies on the targets afterwards.
+#![allow(clippy::unwrap_used)] // Helpers of tests are tests.
 
 use std::fs;
 use std::path::Path;

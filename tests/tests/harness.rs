@@ -1,4 +1,5 @@
 //! The harness itself: an instrument that lies would make every other test worthless.
+#![allow(clippy::unwrap_used)] // Helpers of tests are tests.
 
 use std::fs;
 use std::io::{Read, Seek, SeekFrom, Write};

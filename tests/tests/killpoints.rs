@@ -1,4 +1,5 @@
 //! A kill at every numbered point around intents, checkpoints, publishes, swaps and manifests.
+#![allow(clippy::unwrap_used)] // Helpers of tests are tests.
 
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,6 @@
 //! Plugins keep the contract as libraries too: the conformance kit runs on this side of the boundary, the backend on the
 //! other.
+#![allow(clippy::unwrap_used)] // Helpers of tests are tests.
 
 use std::sync::Arc;
 

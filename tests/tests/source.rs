@@ -1,4 +1,5 @@
 //! Sources that are still being written, hang, go stale, vanish or come back empty.
+#![allow(clippy::unwrap_used)] // Helpers of tests are tests.
 
 use std::fs;
 use std::time::{Duration, Instant};

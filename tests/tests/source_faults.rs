@@ -1,4 +1,5 @@
 //! A source on a share that goes stale, goes away, or comes back empty: told as what it is, and nothing concluded.
+#![allow(clippy::unwrap_used)] // Helpers of tests are tests.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,5 @@
 //! Nothing is published below its target's verify level.
+#![allow(clippy::unwrap_used)] // Helpers of tests are tests.
 
 use offsite_tests::fuse::Mirror;
 use offsite_tests::sandbox::{Sandbox, debris, random_file, tree};

@@ -1,4 +1,5 @@
 //! One process per target: its priority, its title, what `status` shows of it, and how it ends.
+#![allow(clippy::unwrap_used)] // Helpers of tests are tests.
 
 use std::time::Duration;
 
