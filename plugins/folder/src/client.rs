@@ -226,7 +226,7 @@ pub(super) fn version(traits: &Traits, stat: &Stat) -> String {
     format!("{inode:x}-{:x}-{mtime:x}", stat.st_size)
 }
 
-fn mtime_ns(stat: &Stat) -> i64 {
+pub(super) fn mtime_ns(stat: &Stat) -> i64 {
     stat.st_mtime.saturating_mul(1_000_000_000).saturating_add(stat.st_mtime_nsec as i64)
 }
 

@@ -15,7 +15,7 @@ use rustix::fs::{AtFlags, FileType, OFlags};
 use rustix::io::Errno;
 
 use super::change::sync;
-use super::client::{Folder, Root, exists};
+use super::client::{Folder, Root, exists, set_mtime};
 use super::error::{failed, no_space, stale};
 use super::read::{ALIGNMENT, Aligned};
 use super::write::StagingToken;
@@ -31,8 +31,10 @@ const UNSAFE: u64 = 64 * MIB;
 /// Files from this size on are written directly.
 const DIRECT_FROM: u64 = 4 * MIB;
 const INTERVAL: Duration = Duration::from_secs(3);
-/// The throttle's smallest and largest bite (plugin contract: at most 256 KiB).
-const BITE: std::ops::RangeInclusive<u64> = 4096..=256 * 1024;
+/// What is asked of the throttle at once (plugin contract: at most 256 KiB).
+const ASK: u64 = 256 * 1024;
+/// One write: as small as a slow throttle needs to be even, as large as one read where nothing waits.
+const BITE: std::ops::RangeInclusive<u64> = 4096..=PIECE;
 
 pub fn stage(
     folder: &Folder,
@@ -91,7 +93,11 @@ pub fn stage(
         }
         return Err(error);
     }
-    rustix::fs::fdatasync(&file).map_err(|e| failed("make durable", &request.staging, e))?;
+    // The time goes with the bytes: publishing then has nothing left to write to the file.
+    if let Some(mtime) = request.attributes.mtime {
+        set_mtime(&file, mtime).map_err(|e| failed("set the time of", &request.staging, e))?;
+    }
+    rustix::fs::fsync(&file).map_err(|e| failed("make durable", &request.staging, e))?;
     let stat = rustix::fs::fstat(&file).map_err(|e| failed("look at", &request.staging, e))?;
     Ok(Staged { token, size: stat.st_size as u64, digests: Vec::new() })
 }
@@ -209,7 +215,7 @@ impl Work<'_> {
     /// A writer: takes units until none is left or something failed.
     fn write_units(&self) {
         let mut buffer = Aligned::new(PIECE.min(self.request.size.max(1)) as usize);
-        let mut bite = *BITE.end();
+        let mut bite = ASK;
         loop {
             let unit = {
                 let mut state = self.lock();
@@ -300,7 +306,11 @@ impl Work<'_> {
     /// The throttle: bites shrink while it makes us wait long, so that a slow rate is even.
     fn pace(&self, bytes: u64, bite: &mut u64) -> Result<()> {
         let before = Instant::now();
-        self.call.pace(bytes)?;
+        let mut left = bytes;
+        while left > 0 {
+            self.call.pace(left.min(ASK))?;
+            left -= left.min(ASK);
+        }
         let waited = before.elapsed();
         if waited > Duration::from_millis(250) {
             *bite = (*bite / 2).max(*BITE.start());

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::change::{move_to, sync};
-use super::client::{Folder, Root, entry, set_mtime};
+use super::client::{Folder, Root, entry, mtime_ns, set_mtime};
 use super::error::{failed, shown, stale};
 
 /// What a token holds: where the bytes are, and the inode that proves that they are the same file.
@@ -61,7 +61,8 @@ pub fn info(path: &TargetPath, stat: &Stat) -> StagedInfo {
         path: Some(path.clone()),
         owner: owner_of(path.name()).unwrap_or_default(),
         bytes: stat.st_size as u64,
-        age: Some(now.saturating_sub(stat.st_mtime).max(0) as u64),
+        // Not the modification time: that is the source's once all bytes are there.
+        age: Some(now.saturating_sub(stat.st_ctime).max(0) as u64),
     }
 }
 
@@ -119,7 +120,7 @@ pub fn publish(folder: &Folder, request: &PublishRequest) -> Result<Entry> {
             format!("{} holds {} bytes of {}", shown(&token.path), stat.st_size, request.size),
         ));
     }
-    if let Some(mtime) = request.attributes.mtime {
+    if let Some(mtime) = request.attributes.mtime.filter(|wanted| wanted.ns != mtime_ns(&stat)) {
         set_mtime(&fd, mtime).map_err(|e| failed("set the time of", &token.path, e))?;
     }
     rustix::fs::fsync(&fd).map_err(|e| failed("make durable", &token.path, e))?;
