@@ -99,7 +99,7 @@ impl Meter {
                 told = Instant::now();
                 outbox.event(self.progress(rate as u64));
             }
-            if now_sent != sent && done <= highest {
+            if now_sent != sent && done <= highest && !ended {
                 self.alive(&outbox, "sending again what was lost");
             }
             sent = now_sent;
