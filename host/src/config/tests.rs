@@ -119,3 +119,12 @@ fn flags_are_wrong_all_at_once_too() {
     assert!(!text.join("").contains("hunter2"), "a secret is shown: {text:#?}");
     insta::assert_snapshot!(text.join("\n"));
 }
+
+#[test]
+fn the_readmes_configuration_reads() {
+    let readme = include_str!("../../../README.md");
+    let text = readme.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let jobs = read(Path::new("offsite.toml"), text, Path::new("/base")).unwrap();
+    assert_eq!(jobs[0].targets.len(), 2);
+    assert_eq!(jobs[0].targets[0].bandwidth.windows.len(), 1);
+}
