@@ -52,8 +52,7 @@ fn prepared(story: &Story) -> Sandbox {
     (story.change)(&box_.source());
     if story.args.contains(&"--sync") {
         // Absent once: remembered, not yet deleted.
-        let scan = box_.offsite().args(["plan", "--settle", "0", "--source", &box_.text("source")]);
-        scan.args(["--to", &(story.url)(&box_)]).args(story.args).run();
+        command(&box_, story).run().expect(0);
     }
     box_
 }
