@@ -33,6 +33,8 @@ const DIRECT_FROM: u64 = 4 * MIB;
 const INTERVAL: Duration = Duration::from_secs(3);
 /// What is asked of the throttle at once (plugin contract: at most 256 KiB).
 const ASK: u64 = 256 * 1024;
+/// The first write: small, because the rate is not known. It doubles while nothing waits.
+const FIRST_BITE: u64 = 16 * 1024;
 /// One write: as small as a slow throttle needs to be even, as large as one read where nothing waits.
 const BITE: std::ops::RangeInclusive<u64> = 4096..=PIECE;
 
@@ -215,7 +217,7 @@ impl Work<'_> {
     /// A writer: takes units until none is left or something failed.
     fn write_units(&self) {
         let mut buffer = Aligned::new(PIECE.min(self.request.size.max(1)) as usize);
-        let mut bite = ASK;
+        let mut bite = FIRST_BITE;
         loop {
             let unit = {
                 let mut state = self.lock();
