@@ -1,0 +1,1 @@
+//! Amazon S3 and compatible object storage as targets.
