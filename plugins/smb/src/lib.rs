@@ -1,0 +1,1 @@
+//! Network shares (SMB) as targets.
