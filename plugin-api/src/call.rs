@@ -25,6 +25,9 @@ pub trait CallHost: Send + Sync {
     fn acked(&self, bytes: u64);
     fn alive(&self, note: &str);
     fn log(&self, level: Level, message: &str);
+    /// For the host itself: the next operation of a call that serves several begins, and its time with it.
+    #[doc(hidden)]
+    fn begins(&self) {}
 }
 
 /// Passed to every method of a backend; cheap to clone into threads and tasks.

@@ -21,6 +21,9 @@ const LONGEST: usize = 256 * 1024;
 /// A command that asks a locked key ring must not hold a run for ever.
 const COMMAND_TIME: Duration = Duration::from_secs(60);
 
+/// A file on a share that hangs, neither.
+const FILE_TIME: Duration = Duration::from_secs(8);
+
 /// Every secret of a target.
 pub async fn secrets(target: &Target) -> Result<SecretValues> {
     let mut values = SecretValues::default();
@@ -44,7 +47,7 @@ pub async fn secret(target: &str, name: &str, reference: &SecretRef) -> Result<Z
             })?;
             Zeroizing::new(std::os::unix::ffi::OsStringExt::into_vec(value))
         }
-        SecretRef::File(path) => file(path).map_err(|(why, hint)| match hint {
+        SecretRef::File(path) => read_elsewhere(path).await.map_err(|(why, hint)| match hint {
             Some(hint) => fail(why).hint(hint),
             None => fail(why),
         })?,
@@ -82,6 +85,26 @@ fn open(path: &Path) -> std::result::Result<std::fs::File, (String, Option<Strin
         ));
     }
     Ok(file)
+}
+
+/// On a thread of its own: a file on a share that hangs must not hold the supervisor, which serves every target.
+async fn read_elsewhere(path: &Path) -> std::result::Result<Zeroizing<Vec<u8>>, (String, Option<String>)> {
+    let (give, take) = tokio::sync::oneshot::channel();
+    let path = path.to_owned();
+    let shown = path.display().to_string();
+    let reader = std::thread::Builder::new().name("secret".to_owned()).spawn(move || {
+        // Nobody waits any more: the time was up.
+        let _ = give.send(file(&path));
+    });
+    reader.map_err(|e| (e.to_string(), None))?;
+    match tokio::time::timeout(FILE_TIME, take).await {
+        Ok(Ok(read)) => read,
+        Ok(Err(_)) => Err(("the thread that reads it ended".to_owned(), None)),
+        Err(_) => Err((
+            format!("'{shown}' could not be read within {} s", FILE_TIME.as_secs()),
+            Some("check that the disk or share it lies on answers".to_owned()),
+        )),
+    }
 }
 
 fn file(path: &Path) -> std::result::Result<Zeroizing<Vec<u8>>, (String, Option<String>)> {

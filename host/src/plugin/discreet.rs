@@ -1,7 +1,8 @@
 //! An open target that cannot give its secrets away: every error, log record, note and report of the plugin passes a
 //! [`Redactor`] before the rest of the host sees it.
 //!
-//! It stands around the plugin rather than where things are printed, because there are many such places and one here.
+//! It stands around the plugin rather than where things are printed, because there are many such places and one here. For
+//! the same reason it is here that a call learns that an operation begins, and that bytes read back count as life.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -107,6 +108,19 @@ impl CallHost for DiscreetCall {
     }
 }
 
+/// Bytes that arrive are a sign of life, however long the reading takes.
+struct LivelySink {
+    inner: Arc<dyn Sink>,
+    call: Call,
+}
+
+impl Sink for LivelySink {
+    fn write(&self, bytes: &[u8]) -> Result<()> {
+        self.call.alive("");
+        self.inner.write(bytes)
+    }
+}
+
 struct Discreet {
     inner: Box<dyn Backend>,
     redactor: Arc<Redactor>,
@@ -114,7 +128,12 @@ struct Discreet {
 
 impl Discreet {
     fn call(&self, call: &Call) -> Call {
+        call.host().begins();
         Call::new(Arc::new(DiscreetCall { inner: call.host().clone(), redactor: self.redactor.clone() }))
+    }
+
+    fn lively(&self, call: &Call, inner: Arc<dyn Sink>) -> Arc<dyn Sink> {
+        Arc::new(LivelySink { inner, call: call.clone() })
     }
 
     fn clean<T>(&self, result: Result<T>) -> Result<T> {
@@ -162,7 +181,7 @@ impl Backend for Discreet {
     }
 
     fn read_staged(&self, c: &Call, token: &Token, range: Range, sink: Arc<dyn Sink>) -> Result<()> {
-        self.clean(self.inner.read_staged(&self.call(c), token, range, sink))
+        self.clean(self.inner.read_staged(&self.call(c), token, range, self.lively(c, sink)))
     }
 
     fn list_staged(&self, c: &Call, dir: &TargetPath) -> Result<Vec<StagedInfo>> {
@@ -185,7 +204,7 @@ impl Backend for Discreet {
         if_version: Option<&str>,
         sink: Arc<dyn Sink>,
     ) -> Result<()> {
-        self.clean(self.inner.get(&self.call(c), path, range, if_version, sink))
+        self.clean(self.inner.get(&self.call(c), path, range, if_version, self.lively(c, sink)))
     }
 
     fn delete(&self, c: &Call, path: &TargetPath, expect: &Expect) -> Result<()> {

@@ -209,6 +209,7 @@ impl Reporter for Human {
             Event::Skipped { image, reason, .. } if verbose => {
                 Some(format!("skipped {}: {}", clean(image), clean(reason)))
             }
+            Event::Alive { note } if note.is_empty() => None,
             Event::Alive { note } => {
                 if let Some(bar) = &shown.bar {
                     bar.set_message(clean(note));

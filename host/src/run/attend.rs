@@ -13,6 +13,7 @@ use super::process::{Ended, Heard, Worker};
 use super::protocol::{Answer, Ask, Control, Line, SecretText, SecretValues, Stop};
 use super::scrub;
 use crate::config::{Target, resolve};
+use crate::plugin::Redactor;
 use crate::report::Event;
 
 /// Whether the user wants to stop, and how much.
@@ -72,8 +73,7 @@ pub async fn attend(
     patience: Duration,
     mut on_event: impl FnMut(Event),
 ) -> (End, Option<Answer>) {
-    // A secret that was asked for again is one more to hide.
-    let mut secrets = secrets.clone();
+    let redactor = scrub::redactor(secrets);
     let mut answer = None;
     let mut life = Life { done: 0, until: Instant::now() + patience, patience };
     let mut killed_at: Option<Instant> = None;
@@ -108,22 +108,23 @@ pub async fn attend(
             None => return (End::Ended(worker.ended().unwrap_or(Ended::Stuck)), answer),
             Some(Heard::Line(Line::Event(mut event))) => {
                 life.saw(&event);
-                scrub::event(&mut event, &secrets);
+                scrub::event(&mut event, &redactor);
                 on_event(event);
             }
             Some(Heard::Line(Line::Answer(given))) => {
                 life.renew(Duration::ZERO);
-                answer = Some(scrubbed(*given, &secrets));
+                answer = Some(scrubbed(*given, &redactor));
             }
             Some(Heard::Line(Line::Ask(Ask::Secret { name }))) => {
                 let value = secret(target, &name).await;
                 if let Some(SecretText(value)) = &value {
-                    secrets.0.insert(format!("{name}, again"), value.clone());
+                    // One more to hide.
+                    scrub::learn(&redactor, value);
                 }
                 worker.tell(&Control::Secret { name, value }).await;
             }
             Some(Heard::Output(mut message)) => {
-                scrub::text(&mut message, &secrets);
+                scrub::text(&mut message, &redactor);
                 on_event(Event::Log { level: "info".to_owned(), message });
             }
             Some(Heard::Garbled(error)) => {
@@ -134,17 +135,17 @@ pub async fn attend(
 }
 
 /// A failure and a check's report are text of the plugin's, too.
-fn scrubbed(mut answer: Answer, secrets: &SecretValues) -> Answer {
+fn scrubbed(mut answer: Answer, redactor: &Redactor) -> Answer {
     match &mut answer {
         Answer::Failed(failure) => {
-            scrub::text(&mut failure.what, secrets);
+            scrub::text(&mut failure.what, redactor);
             for text in [&mut failure.on, &mut failure.source, &mut failure.hint].into_iter().flatten() {
-                scrub::text(text, secrets);
+                scrub::text(text, redactor);
             }
         }
         Answer::Check { report, .. } => {
             for step in &mut report.steps {
-                scrub::text(&mut step.detail, secrets);
+                scrub::text(&mut step.detail, redactor);
             }
         }
         _ => {}
@@ -166,8 +167,9 @@ struct Life {
 }
 
 impl Life {
+    /// Never back: another stream may still wait as long as it announced.
     fn renew(&mut self, announced: Duration) {
-        self.until = Instant::now() + self.patience + announced;
+        self.until = self.until.max(Instant::now() + self.patience + announced);
     }
 
     fn saw(&mut self, event: &Event) {
@@ -208,6 +210,8 @@ mod tests {
             assert_eq!(life.until, until);
             life.saw(&Event::Retry { image: None, error: "e".into(), attempt: 1, of: 5, wait_ms: 60_000 });
             assert!(life.until >= start + Duration::from_secs(180));
+            life.saw(&progress(6));
+            assert!(life.until >= start + Duration::from_secs(180), "another stream's life ends no wait");
         });
     }
 }

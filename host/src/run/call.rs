@@ -1,7 +1,7 @@
 //! The host's end of one call into a plugin: when it must end, how fast it may send, what it has done.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use offsite_plugin_api::{Call, CallHost, Level};
@@ -26,7 +26,7 @@ pub struct Line {
 }
 
 impl Line {
-    /// A call that ends after `time` (`None`: when stopped). Its bytes do not count as progress.
+    /// A call each of whose operations ends after `time` (`None`: when stopped). Its bytes do not count as progress.
     pub fn call(&self, time: Option<Duration>) -> Call {
         self.transfer(time, false).0
     }
@@ -45,7 +45,8 @@ impl Line {
         let counted = Arc::new(Counted::default());
         let host = WorkerCall {
             line: self.clone(),
-            until: time.map(|t| Instant::now() + t),
+            time,
+            until: Mutex::new(time.map(|t| Instant::now() + t)),
             counts,
             counted: counted.clone(),
         };
@@ -74,7 +75,9 @@ impl Counted {
 
 struct WorkerCall {
     line: Line,
-    until: Option<Instant>,
+    time: Option<Duration>,
+    /// When the operation under way must end.
+    until: Mutex<Option<Instant>>,
     counts: bool,
     counted: Arc<Counted>,
 }
@@ -85,7 +88,8 @@ impl CallHost for WorkerCall {
     }
 
     fn remaining(&self) -> Option<Duration> {
-        self.until.map(|u| u.saturating_duration_since(Instant::now()))
+        let until = *self.until.lock().unwrap_or_else(PoisonError::into_inner);
+        until.map(|u| u.saturating_duration_since(Instant::now()))
     }
 
     fn pace(&self, bytes: u64) -> bool {
@@ -97,11 +101,19 @@ impl CallHost for WorkerCall {
         self.counted.acked.fetch_add(bytes, Ordering::Relaxed);
         if self.counts {
             self.line.meter.acked(bytes);
+        } else {
+            self.alive("");
         }
     }
 
     fn alive(&self, note: &str) {
         self.line.meter.alive(&self.line.outbox, note);
+    }
+
+    /// That an operation begins shows that the one before it ended: thousands of short ones are life, too.
+    fn begins(&self) {
+        *self.until.lock().unwrap_or_else(PoisonError::into_inner) = self.time.map(|t| Instant::now() + t);
+        self.alive("");
     }
 
     fn log(&self, level: Level, message: &str) {
@@ -113,5 +125,26 @@ impl CallHost for WorkerCall {
             Level::Debug => tracing::debug!(target: "plugin", "{message}"),
             Level::Trace => tracing::trace!(target: "plugin", "{message}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_operation_of_a_call_has_the_whole_time() {
+        let stop = Arc::new(Stop::default());
+        let line = Line {
+            stop: stop.clone(),
+            pacer: Arc::new(Pacer::new(crate::config::Bandwidth::default())),
+            meter: Arc::default(),
+            outbox: Arc::new(Outbox::to(std::io::sink(), stop)),
+        };
+        let call = line.call(Some(Duration::from_millis(200)));
+        std::thread::sleep(Duration::from_millis(250));
+        assert!(call.proceed().is_err(), "the first operation took too long");
+        call.host().begins();
+        assert!(call.proceed().is_ok(), "the second has its own time");
     }
 }

@@ -57,7 +57,7 @@ impl Meter {
         self.done_images.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A sign of life, passed on at most every few seconds.
+    /// A sign of life, passed on at most every few seconds; an empty note says nothing to users.
     pub fn alive(&self, outbox: &Outbox, note: &str) {
         let mut said = self.said_alive.lock().unwrap_or_else(PoisonError::into_inner);
         if said.is_none_or(|at| at.elapsed() >= ALIVE_EVERY) {

@@ -146,6 +146,7 @@ impl Live {
             }
             Event::Notice { text, .. } => p.note = Some(text.clone()),
             Event::ImageFailed { image, error, .. } => p.note = Some(format!("{image}: {error}")),
+            Event::Alive { note } if note.is_empty() => {}
             Event::Alive { note } => p.note = Some(note.clone()),
             Event::Log { .. } | Event::Skipped { .. } => return,
             _ => {}

@@ -1,35 +1,42 @@
 //! Takes secret values out of what a worker says: a plugin's library may print what it was given.
 
-use super::protocol::SecretValues;
-use crate::report::Event;
+use std::borrow::Cow;
 
-/// What stands for a secret.
-const HIDDEN: &str = "***";
+use super::protocol::SecretValues;
+use crate::plugin::Redactor;
+use crate::report::Event;
 
 /// Shorter values would take every other word apart, and are no secrets worth the name.
 const SHORTEST: usize = 4;
 
+/// Knows these secrets, in every form in which they may show up.
+pub fn redactor(secrets: &SecretValues) -> Redactor {
+    let redactor = Redactor::default();
+    for value in secrets.0.values() {
+        learn(&redactor, value);
+    }
+    redactor
+}
+
+pub fn learn(redactor: &Redactor, value: &str) {
+    if value.trim().len() >= SHORTEST {
+        redactor.learn(value);
+    }
+}
+
 /// The text without the values.
-pub fn text(text: &mut String, secrets: &SecretValues) {
-    for value in secrets.0.values().filter(|v| v.len() >= SHORTEST) {
-        // A key of many lines shows up line by line.
-        for part in value.lines().map(str::trim).filter(|part| part.len() >= SHORTEST) {
-            if text.contains(part) {
-                *text = text.replace(part, HIDDEN);
-            }
-        }
+pub fn text(text: &mut String, redactor: &Redactor) {
+    if let Cow::Owned(cleaned) = redactor.clean(text) {
+        *text = cleaned;
     }
 }
 
 /// Every free text of an event without the values.
-pub fn event(event: &mut Event, secrets: &SecretValues) {
-    if secrets.0.is_empty() {
-        return;
-    }
-    let clean = |t: &mut String| text(t, secrets);
+pub fn event(event: &mut Event, redactor: &Redactor) {
+    let clean = |t: &mut String| text(t, redactor);
     let clean_all = |texts: &mut [&mut Option<String>]| {
         for t in texts.iter_mut().filter_map(|t| t.as_mut()) {
-            text(t, secrets);
+            text(t, redactor);
         }
     };
     match event {
@@ -63,11 +70,16 @@ mod tests {
     fn what_a_library_prints_of_a_secret_is_hidden() {
         let mut secrets = SecretValues::default();
         secrets.0.insert("password".into(), Zeroizing::new("hunter2".into()));
-        secrets.0.insert("key".into(), Zeroizing::new("-----BEGIN\nabcdef\n-----END".into()));
+        secrets.0.insert("key".into(), Zeroizing::new("-----BEGIN\nabcdefabcdefabcdef\n-----END".into()));
         secrets.0.insert("pin".into(), Zeroizing::new("1".into()));
-        let mut said = Event::Log { level: "info".into(), message: "login me:hunter2 abcdef 11".into() };
+        secrets.0.insert("longer".into(), Zeroizing::new("hunter22".into()));
+        let secrets = redactor(&secrets);
+        let message = "login me:hunter2 hunter22 Basic bWU6aHVudGVyMg== 11".to_owned();
+        let mut said = Event::Log { level: "info".into(), message };
         event(&mut said, &secrets);
-        assert_eq!(said, Event::Log { level: "info".into(), message: "login me:*** *** 11".into() });
+        let Event::Log { message, .. } = said else { panic!("still a log record") };
+        assert!(message.starts_with("login me:*** *** Basic ") && message.ends_with(" 11"), "{message}");
+        assert!(!message.contains("aHVudGVyMg"), "{message}");
         let mut failed =
             Event::ImageFailed { image: "a".into(), error: "hunter2".into(), hint: Some("hunter2".into()) };
         event(&mut failed, &secrets);

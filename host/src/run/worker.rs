@@ -113,6 +113,15 @@ fn request() -> Result<Request> {
     })
 }
 
+/// Ends at once. Not by `exit`, whose handlers may wait for ever for a library that a plugin's thread is inside of: the
+/// worker, and its lock on the target, would stay.
+fn leave() -> ! {
+    let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+    loop {
+        std::thread::park();
+    }
+}
+
 fn listen(stop: Arc<Stop>, answers: Arc<Answers>) {
     std::thread::spawn(move || {
         let mut input = std::io::stdin().lock();
@@ -123,13 +132,13 @@ fn listen(stop: Arc<Stop>, answers: Arc<Answers>) {
             }
             match serde_json::from_str(&line) {
                 Ok(Control::Stop(Wish::Checkpoint)) => stop.set(),
-                Ok(Control::Stop(Wish::Now)) => std::process::exit(1),
+                Ok(Control::Stop(Wish::Now)) => leave(),
                 Ok(Control::Secret { name, value }) => answers.give(name, value),
                 Err(_) => tracing::warn!("the supervisor sent a line that is no control line"),
             }
         }
         stop.set();
         std::thread::sleep(GRACE);
-        std::process::exit(1);
+        leave();
     });
 }
