@@ -7,3 +7,4 @@ pub mod library;
 pub mod program;
 pub mod qemu;
 pub mod sandbox;
+pub mod servers;
