@@ -5,6 +5,7 @@ pub mod fuse;
 pub mod law;
 pub mod library;
 pub mod program;
+pub mod proxy;
 pub mod qemu;
 pub mod sandbox;
 pub mod servers;
