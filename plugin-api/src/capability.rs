@@ -105,6 +105,8 @@ pub struct Capabilities {
     pub parallel_ranges: u32,
     /// Largest file, bytes; `None` for no known limit.
     pub largest_file: Option<u64>,
+    /// Files up to this many bytes are sent only by `publish`: staging them leaves nothing on the server.
+    pub small_at_publish: u64,
 }
 
 impl Default for Capabilities {
@@ -125,6 +127,7 @@ impl Default for Capabilities {
             retention: false,
             parallel_ranges: 1,
             largest_file: None,
+            small_at_publish: 0,
         }
     }
 }

@@ -1,0 +1,271 @@
+//! `check`: every act a run needs, on objects of our own, taken away again.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use offsite_plugin_api::{
+    Attributes, Backend, Call, CheckReport, Entry, Error, ErrorKind, Expect, PublishRequest, Range, Result, Session,
+    Sink, Source, StageRequest, StepResult, TargetPath, Token,
+};
+
+use super::client::{S3, SHORT};
+use super::connect::no_bucket;
+use super::digest::Algorithm;
+use super::{list, stage, token};
+
+/// Characters beyond ASCII, composed and decomposed, and those that mean something in a URL.
+const NAME: &str = "offsite-check é e\u{301} 日本 %41+&?#";
+const FIRST: &[u8] = b"offsite check, first content";
+const SECOND: &[u8] = b"offsite check, second content, longer";
+
+pub fn check(s3: &S3, call: &Call) -> Result<CheckReport> {
+    let mut report = CheckReport::default();
+    let rest = ["list", "write", "read", "names", "replace", "upload", "delete"];
+    let connection = match s3.wait(call, SHORT, s3.connection()) {
+        Ok(connection) => connection,
+        Err(error) => {
+            report.add("reach", StepResult::Failed, error.to_string());
+            skip(&mut report, &["authenticate"], "the server was not reached");
+            skip(&mut report, &rest, "the server was not reached");
+            return Ok(report);
+        }
+    };
+    match list::try_list(s3, call) {
+        Ok(_) => {
+            report.add("reach", StepResult::Passed, format!("{} answers", s3.config.place()));
+            report.add("authenticate", StepResult::Passed, "the key is accepted");
+            report.add("list", StepResult::Passed, "may list");
+        }
+        Err(error) => {
+            let step = match error.kind() {
+                ErrorKind::Unauthenticated => "authenticate",
+                ErrorKind::Denied => "list",
+                _ => "reach",
+            };
+            if step != "reach" {
+                report.add("reach", StepResult::Passed, format!("{} answers", s3.config.place()));
+            }
+            if step == "list" {
+                report.add("authenticate", StepResult::Passed, "the key is accepted");
+            }
+            let error = if error.kind() == &ErrorKind::NotFound { no_bucket(&s3.config) } else { error };
+            report.add(step, StepResult::Failed, error.to_string());
+            let told: Vec<&str> = rest.iter().copied().filter(|s| *s != step).collect();
+            skip(&mut report, &told, "an earlier step failed");
+            return Ok(report);
+        }
+    }
+    // Made anew if the bucket turned out to be elsewhere.
+    let connection = s3.wait(call, SHORT, s3.connection()).unwrap_or(connection);
+    let server = connection.server.clone().map(|s| format!(" ({s})")).unwrap_or_default();
+    let secure = if s3.config.endpoint.as_ref().is_some_and(|e| !e.tls) { ", unencrypted" } else { "" };
+    report.server =
+        Some(format!("S3, {}{server}, region {}{secure}", connection.service.name, connection.region));
+    warn(s3, &mut report);
+
+    let path = TargetPath::new(format!("{NAME} {}", token::nonce()?))?;
+    act(s3, call, &mut report, &path);
+    Ok(report)
+}
+
+/// What works, but a user should know.
+fn warn(s3: &S3, report: &mut CheckReport) {
+    if s3.config.endpoint.as_ref().is_some_and(|e| !e.tls) {
+        report.add("encryption", StepResult::Warned, "the connection is not encrypted (http://)");
+    }
+    let class = s3.config.storage_class.as_deref().unwrap_or_default();
+    if matches!(class, "GLACIER" | "DEEP_ARCHIVE") {
+        report.add(
+            "storage class",
+            StepResult::Failed,
+            format!("objects in {class} must be restored for hours before they can be read; take GLACIER_IR or STANDARD_IA, and move images by a lifecycle rule if you must"),
+        );
+    }
+}
+
+fn act(s3: &S3, call: &Call, report: &mut CheckReport, path: &TargetPath) {
+    let written = small(s3, call, path, FIRST, &Expect::Absent);
+    let locked = s3.config.retention.is_some();
+    let works = written.is_ok();
+    step(report, "write", written.map(|_| "one object, with a digest that the server checked".to_owned()));
+    if !works {
+        skip(report, &["read", "names", "replace", "upload", "delete"], "nothing could be written");
+        return;
+    }
+    step(report, "read", read(s3, call, path, FIRST).map(|()| "read back the same".to_owned()));
+    match listed(s3, call, path) {
+        Ok(true) => {
+            report.add("names", StepResult::Passed, "a name beyond ASCII comes back byte for byte");
+        }
+        Ok(false) => report.add("names", StepResult::Failed, "a name beyond ASCII comes back changed"),
+        Err(error) => report.add("names", StepResult::Failed, error.to_string()),
+    }
+    if locked {
+        // In a locked bucket each test object stays for the lock's days: one is enough.
+        skip(report, &["replace", "upload", "delete"], "objects are locked (retention_mode)");
+        return;
+    }
+    let replaced =
+        small(s3, call, path, SECOND, &Expect::Any).and_then(|_| read(s3, call, path, SECOND));
+    step(report, "replace", replaced.map(|()| "replaced in one act".to_owned()));
+    digest(s3, call, report, path);
+    let uploaded = large(s3, call, path, FIRST).and_then(|_| read(s3, call, path, FIRST));
+    step(report, "upload", uploaded.map(|()| "in parts, listed and completed".to_owned()));
+    let deleted = s3.delete(call, path, &Expect::Any);
+    step(report, "delete", deleted.map(|()| "deleted".to_owned()));
+    // Whatever a failed step left.
+    let _ = s3.delete(call, path, &Expect::Any);
+}
+
+/// A server that takes a wrong digest checks none: nothing may then be called verified.
+fn digest(s3: &S3, call: &Call, report: &mut CheckReport, path: &TargetPath) {
+    let tried = s3.wait(call, SHORT, async {
+        let connection = s3.connection().await?;
+        let algorithm = connection.algorithm(&s3.config);
+        let mut other = algorithm.start();
+        other.update(b"something else");
+        let value = other.finish().base64();
+        let put = connection
+            .client
+            .put_object()
+            .bucket(&s3.config.bucket)
+            .key(s3.key(path)?)
+            .body(aws_sdk_s3::primitives::ByteStream::from_static(SECOND));
+        let put = match algorithm {
+            Algorithm::Crc64Nvme => put.checksum_crc64_nvme(value),
+            Algorithm::Crc32c => put.checksum_crc32_c(value),
+            Algorithm::Md5 => put.content_md5(value),
+        };
+        Ok((algorithm, put.send().await.map_err(|e| super::error::failed("write", path, &e))))
+    });
+    match tried {
+        Ok((algorithm, Err(e))) if matches!(e.kind(), ErrorKind::Corrupt | ErrorKind::Other | ErrorKind::InvalidConfig) => {
+            report.add("digest", StepResult::Passed, format!("the server refuses a wrong {}", algorithm.name()));
+        }
+        Ok((algorithm, Ok(_))) => report.add(
+            "digest",
+            StepResult::Failed,
+            format!(
+                "the server takes a wrong {} for right, so nothing it stores could be called verified; give the option checksum = \"md5\"",
+                algorithm.name()
+            ),
+        ),
+        Ok((_, Err(error))) | Err(error) => report.add("digest", StepResult::Failed, error.to_string()),
+    }
+}
+
+fn skip(report: &mut CheckReport, steps: &[&str], why: &str) {
+    steps.iter().for_each(|name| report.add(name, StepResult::Skipped, why));
+}
+
+fn step(report: &mut CheckReport, name: &str, result: Result<String>) {
+    match result {
+        Ok(detail) => report.add(name, StepResult::Passed, detail),
+        Err(error) => report.add(name, StepResult::Failed, error.to_string()),
+    }
+}
+
+fn listed(s3: &S3, call: &Call, path: &TargetPath) -> Result<bool> {
+    let mut page = None;
+    loop {
+        let answer = s3.list(call, &TargetPath::root(), false, page.as_deref())?;
+        if answer.entries.iter().any(|e| e.path == *path) {
+            return Ok(true);
+        }
+        page = answer.next;
+        if page.is_none() {
+            return Ok(false);
+        }
+    }
+}
+
+fn request(path: &TargetPath, size: usize) -> Result<StageRequest> {
+    Ok(StageRequest {
+        path: path.clone(),
+        staging: TargetPath::new("offsite-check.part")?,
+        attributes: Attributes::default(),
+        size: size as u64,
+        streams: 1,
+        owner: "check".to_owned(),
+        resume: None,
+    })
+}
+
+fn small(s3: &S3, call: &Call, path: &TargetPath, bytes: &'static [u8], expect: &Expect) -> Result<Entry> {
+    let staged = s3.stage(call, &request(path, bytes.len())?, Arc::new(Bytes(bytes)), Arc::new(Nobody))?;
+    publish(s3, call, path, bytes, staged.token, expect.clone())
+}
+
+fn large(s3: &S3, call: &Call, path: &TargetPath, bytes: &'static [u8]) -> Result<Entry> {
+    let connection = s3.wait(call, SHORT, s3.connection())?;
+    let request = request(path, bytes.len())?;
+    let staged = stage::in_parts(s3, call, connection, &request, &Bytes(bytes), &Nobody, None)?;
+    let published = publish(s3, call, path, bytes, staged.token.clone(), Expect::Any);
+    if published.is_err() {
+        let _ = s3.discard(call, &staged.token);
+    }
+    published
+}
+
+fn publish(
+    s3: &S3,
+    call: &Call,
+    path: &TargetPath,
+    bytes: &'static [u8],
+    token: Token,
+    expect: Expect,
+) -> Result<Entry> {
+    s3.publish(
+        call,
+        &PublishRequest {
+            token,
+            path: path.clone(),
+            expect,
+            attributes: Attributes::default(),
+            digests: Vec::new(),
+            size: bytes.len() as u64,
+            source: Arc::new(Bytes(bytes)),
+        },
+    )
+}
+
+fn read(s3: &S3, call: &Call, path: &TargetPath, wanted: &[u8]) -> Result<()> {
+    let sink = Arc::new(Collected(Mutex::default()));
+    s3.get(call, path, None, None, sink.clone())?;
+    let got = sink.0.lock().unwrap_or_else(PoisonError::into_inner);
+    if *got == wanted {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Corrupt, "what was written came back different"))
+}
+
+struct Bytes(&'static [u8]);
+
+impl Source for Bytes {
+    fn size(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<usize> {
+        let rest = self.0.get(offset as usize..).unwrap_or_default();
+        let n = rest.len().min(buf.len());
+        buf[..n].copy_from_slice(&rest[..n]);
+        Ok(n)
+    }
+}
+
+struct Collected(Mutex<Vec<u8>>);
+
+impl Sink for Collected {
+    fn write(&self, bytes: &[u8]) -> Result<()> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+        Ok(())
+    }
+}
+
+struct Nobody;
+
+impl Session for Nobody {
+    fn checkpoint(&self, _: &Token, _: &[Range], _: bool) -> Result<()> {
+        Ok(())
+    }
+}
