@@ -133,7 +133,9 @@ fn feed<T: Send + 'static>(
                 Err(mpsc::error::TrySendError::Full(now)) => {
                     runtime.block_on(offer(call, stop, answer, &to, now))?
                 }
-                Err(mpsc::error::TrySendError::Closed(_)) => Some(runtime.block_on(wait(call, stop, answer))?),
+                Err(mpsc::error::TrySendError::Closed(_)) => {
+                    Some(runtime.block_on(wait(call, stop, answer))?)
+                }
             };
             // The server answered before it had everything: it does not want the rest.
             if let Some(early) = refused {

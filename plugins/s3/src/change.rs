@@ -41,7 +41,12 @@ fn not_locked(path: &TargetPath, head: &Head) -> Result<()> {
     match head.retention() {
         Some(lock) if lock.until > now() => Err(Error::new(
             ErrorKind::Retained,
-            format!("{} is locked ({}) for another {} h", error::shown(path), lock.mode, (lock.until - now()) / 3600),
+            format!(
+                "{} is locked ({}) for another {} h",
+                error::shown(path),
+                lock.mode,
+                (lock.until - now()) / 3600
+            ),
         )),
         _ => Ok(()),
     }
@@ -56,17 +61,24 @@ fn empty_dir(s3: &S3, call: &Call, path: &TargetPath) -> Result<Option<String>> 
     if list::is_marker(s3, path, &below)? {
         return s3.prefix_of(path).map(Some);
     }
-    Err(Error::new(ErrorKind::PreconditionFailed, format!("the directory {} is not empty", error::shown(path))))
+    Err(Error::new(
+        ErrorKind::PreconditionFailed,
+        format!("the directory {} is not empty", error::shown(path)),
+    ))
 }
 
 fn delete_key(s3: &S3, call: &Call, path: &TargetPath, key: &str, expect: &Expect) -> Result<()> {
-    let deleted = s3.wait(call, SHORT, s3.request("delete", path, |c| {
-        let matches = match expect {
-            Expect::Version(version) if c.service.conditional_delete => Some(read::quoted(version)),
-            _ => None,
-        };
-        c.client.delete_object().bucket(&s3.config.bucket).key(key).set_if_match(matches).send()
-    }));
+    let deleted = s3.wait(
+        call,
+        SHORT,
+        s3.request("delete", path, |c| {
+            let matches = match expect {
+                Expect::Version(version) if c.service.conditional_delete => Some(read::quoted(version)),
+                _ => None,
+            };
+            c.client.delete_object().bucket(&s3.config.bucket).key(key).set_if_match(matches).send()
+        }),
+    );
     match deleted {
         Ok(_) => Ok(()),
         Err(e) if *e.kind() == ErrorKind::PreconditionFailed => Err(error::changed(path, false)),
@@ -98,12 +110,14 @@ pub fn delete_batch(s3: &S3, call: &Call, items: &[(TargetPath, Expect)]) -> Res
         }
     }
     delete_together(s3, call, items, &batch, &mut results);
-    let lost = || Err(Error::new(ErrorKind::Interrupted, "the server did not say what became of the deletion"));
+    let lost =
+        || Err(Error::new(ErrorKind::Interrupted, "the server did not say what became of the deletion"));
     Ok(results.into_iter().map(|r| r.unwrap_or_else(lost)).collect())
 }
 
 fn plain(path: &TargetPath) -> bool {
-    std::str::from_utf8(path.as_bytes()).is_ok_and(|t| !t.chars().any(|c| c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}')))
+    std::str::from_utf8(path.as_bytes())
+        .is_ok_and(|t| !t.chars().any(|c| c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}')))
 }
 
 fn delete_together(
@@ -120,10 +134,15 @@ fn delete_together(
         .iter()
         .map(|(_, key)| ObjectIdentifier::builder().key(key).build().expect("a key was given"))
         .collect();
-    let answer = s3.wait(call, SHORT, s3.request("delete below", &TargetPath::root(), |c| {
-        let delete = Delete::builder().set_objects(Some(objects.clone())).build().expect("objects were given");
-        c.client.delete_objects().bucket(&s3.config.bucket).delete(delete).send()
-    }));
+    let answer = s3.wait(
+        call,
+        SHORT,
+        s3.request("delete below", &TargetPath::root(), |c| {
+            let delete =
+                Delete::builder().set_objects(Some(objects.clone())).build().expect("objects were given");
+            c.client.delete_objects().bucket(&s3.config.bucket).delete(delete).send()
+        }),
+    );
     for (index, key) in batch {
         results[*index] = Some(match &answer {
             Err(error) => Err(error.clone()),
@@ -160,15 +179,19 @@ pub fn copy(s3: &S3, call: &Call, from: &TargetPath, to: &TargetPath, expect: &E
     let there = read::head(s3, call, to)?;
     read::expect(to, there.as_ref(), expect)?;
     let (key, from_key) = (s3.key(to)?, s3.key(from)?);
-    s3.wait(call, LONG, s3.request("copy", from, |c| {
-        c.client
-            .copy_object()
-            .bucket(&s3.config.bucket)
-            .key(&key)
-            .copy_source(copy_source(s3, &from_key))
-            .set_copy_source_if_match(source.version().as_deref().map(read::quoted))
-            .send()
-    }))?;
+    s3.wait(
+        call,
+        LONG,
+        s3.request("copy", from, |c| {
+            c.client
+                .copy_object()
+                .bucket(&s3.config.bucket)
+                .key(&key)
+                .copy_source(copy_source(s3, &from_key))
+                .set_copy_source_if_match(source.version().as_deref().map(read::quoted))
+                .send()
+        }),
+    )?;
     read::head(s3, call, to)?.map(|h| h.entry(to)).ok_or_else(|| not_found(to))
 }
 
@@ -191,18 +214,22 @@ fn set_mtime(s3: &S3, call: &Call, path: &TargetPath, head: &Head, ns: i64) -> R
     let key = s3.key(path)?;
     let mut metadata = head.metadata().cloned().unwrap_or_default();
     metadata.insert(MTIME.to_owned(), read::mtime_text(ns));
-    s3.wait(call, LONG, s3.request("set the time of", path, |c| {
-        c.client
-            .copy_object()
-            .bucket(&s3.config.bucket)
-            .key(&key)
-            .copy_source(copy_source(s3, &key))
-            .set_copy_source_if_match(head.version().as_deref().map(read::quoted))
-            .metadata_directive(MetadataDirective::Replace)
-            .set_metadata(Some(metadata.clone()))
-            .set_storage_class(head.0.storage_class().cloned())
-            .set_content_type(head.0.content_type().map(str::to_owned))
-            .send()
-    }))
+    s3.wait(
+        call,
+        LONG,
+        s3.request("set the time of", path, |c| {
+            c.client
+                .copy_object()
+                .bucket(&s3.config.bucket)
+                .key(&key)
+                .copy_source(copy_source(s3, &key))
+                .set_copy_source_if_match(head.version().as_deref().map(read::quoted))
+                .metadata_directive(MetadataDirective::Replace)
+                .set_metadata(Some(metadata.clone()))
+                .set_storage_class(head.0.storage_class().cloned())
+                .set_content_type(head.0.content_type().map(str::to_owned))
+                .send()
+        }),
+    )
     .map(drop)
 }

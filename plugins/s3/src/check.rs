@@ -3,8 +3,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use offsite_plugin_api::{
-    Attributes, Backend, Call, CheckReport, Entry, Error, ErrorKind, Expect, PublishRequest, Range, Result, Session,
-    Sink, Source, StageRequest, StepResult, TargetPath, Token,
+    Attributes, Backend, Call, CheckReport, Entry, Error, ErrorKind, Expect, PublishRequest, Range, Result,
+    Session, Sink, Source, StageRequest, StepResult, TargetPath, Token,
 };
 
 use super::client::{S3, SHORT};
@@ -104,8 +104,7 @@ fn act(s3: &S3, call: &Call, report: &mut CheckReport, path: &TargetPath) {
         skip(report, &["replace", "upload", "delete"], "objects are locked (retention_mode)");
         return;
     }
-    let replaced =
-        small(s3, call, path, SECOND, &Expect::Any).and_then(|_| read(s3, call, path, SECOND));
+    let replaced = small(s3, call, path, SECOND, &Expect::Any).and_then(|_| read(s3, call, path, SECOND));
     step(report, "replace", replaced.map(|()| "replaced in one act".to_owned()));
     digest(s3, call, report, path);
     let uploaded = large(s3, call, path, FIRST).and_then(|_| read(s3, call, path, FIRST));
@@ -138,15 +137,22 @@ fn digest(s3: &S3, call: &Call, report: &mut CheckReport, path: &TargetPath) {
         Ok((algorithm, put.send().await.map_err(|e| super::error::failed("write", path, &e))))
     });
     match tried {
-        Ok((algorithm, Err(e))) if matches!(e.kind(), ErrorKind::Corrupt | ErrorKind::Other | ErrorKind::InvalidConfig) => {
-            report.add("digest", StepResult::Passed, format!("the server refuses a wrong {}", algorithm.name()));
+        Ok((algorithm, Err(e)))
+            if matches!(e.kind(), ErrorKind::Corrupt | ErrorKind::Other | ErrorKind::InvalidConfig) =>
+        {
+            report.add(
+                "digest",
+                StepResult::Passed,
+                format!("the server refuses a wrong {}", algorithm.name()),
+            );
         }
         Ok((algorithm, Ok(_))) => report.add(
             "digest",
             StepResult::Failed,
             format!(
-                "the server takes a wrong {} for right, so nothing it stores could be called verified; give the option checksum = \"md5\"",
-                algorithm.name()
+                "the server takes a wrong {} for right, so nothing it stores could be called verified{}",
+                algorithm.name(),
+                if algorithm == Algorithm::Md5 { "" } else { "; give the option checksum = \"md5\"" }
             ),
         ),
         Ok((_, Err(error))) | Err(error) => report.add("digest", StepResult::Failed, error.to_string()),

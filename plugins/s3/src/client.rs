@@ -135,7 +135,8 @@ impl S3 {
         }
         let changed = {
             let mut secrets = lock(&self.secrets);
-            let changed = secrets.0.iter().zip(&fresh).any(|((_, old), (_, new))| old.as_str() != new.as_str());
+            let changed =
+                secrets.0.iter().zip(&fresh).any(|((_, old), (_, new))| old.as_str() != new.as_str());
             *secrets = Secrets(fresh);
             changed
         };
@@ -176,9 +177,8 @@ impl S3 {
 
     /// The key of a path; of the target's folder: the prefix without its slash.
     pub fn key(&self, path: &TargetPath) -> Result<String> {
-        let refuse = |why: String| {
-            Error::new(ErrorKind::NameRefused, format!("{} {why}", error::shown(path)))
-        };
+        let refuse =
+            |why: String| Error::new(ErrorKind::NameRefused, format!("{} {why}", error::shown(path)));
         let text = std::str::from_utf8(path.as_bytes())
             .map_err(|_| refuse("is not UTF-8, and S3 has only names that are".into()))?;
         let key = format!("{}{text}", self.config.prefix);
@@ -217,7 +217,11 @@ impl S3 {
         if longest > 0
             && let Some(long) = path.components().find(|c| c.len() > longest)
         {
-            let message = format!("{} has a part of {} bytes; the server takes {longest}", error::shown(path), long.len());
+            let message = format!(
+                "{} has a part of {} bytes; the server takes {longest}",
+                error::shown(path),
+                long.len()
+            );
             return Err(Error::new(ErrorKind::NameRefused, message));
         }
         self.key(path)

@@ -109,7 +109,9 @@ impl Config {
         };
         if let Some(given) = &options.endpoint {
             if place.endpoint.is_some() {
-                return Err(invalid("the server is named twice: in the URL and by the option 'endpoint'".into()));
+                return Err(invalid(
+                    "the server is named twice: in the URL and by the option 'endpoint'".into(),
+                ));
             }
             place.endpoint = Some(Endpoint::parse(given)?);
         }
@@ -118,14 +120,15 @@ impl Config {
             None => Some(endpoint::aws()),
             Some(endpoint) => endpoint::of_host(&endpoint.host),
         };
-        let service = match options.service.as_deref() {
-            None | Some("auto") => told,
-            Some(name) => Some(
-                endpoint::named(name)
-                    .ok_or_else(|| invalid(format!("the option 'service' is '{name}', which is not known")))?,
-            ),
-        };
-        let path_style = choice("path_style", options.path_style.as_deref(), &[("on", true), ("off", false)])?;
+        let service =
+            match options.service.as_deref() {
+                None | Some("auto") => told,
+                Some(name) => Some(endpoint::named(name).ok_or_else(|| {
+                    invalid(format!("the option 'service' is '{name}', which is not known"))
+                })?),
+            };
+        let path_style =
+            choice("path_style", options.path_style.as_deref(), &[("on", true), ("off", false)])?;
         let checksum = choice(
             "checksum",
             options.checksum.as_deref(),
@@ -144,7 +147,9 @@ impl Config {
                 return Err(invalid("the option 'retention_days' is needed with 'retention_mode'".into()));
             }
             (None, Some(_)) => {
-                return Err(invalid("the option 'retention_days' has no effect without 'retention_mode'".into()));
+                return Err(invalid(
+                    "the option 'retention_days' has no effect without 'retention_mode'".into(),
+                ));
             }
         };
         Ok(Self {
@@ -237,7 +242,9 @@ fn with_host(text: &str) -> Result<Place> {
 fn user_of(url: &str, user: &str) -> Result<String> {
     let user = decode(url, user)?;
     if user.is_empty() || user.contains(':') {
-        return Err(invalid("the URL's user is not an access key's id; give the secret as a credential".into()));
+        return Err(invalid(
+            "the URL's user is not an access key's id; give the secret as a credential".into(),
+        ));
     }
     Ok(user)
 }
@@ -265,7 +272,9 @@ fn join(url: &str, place: &Place, bucket: Option<&str>, folder: Option<&str>) ->
     }
     if let Some(given) = folder {
         if !inside.trim_matches('/').is_empty() {
-            return Err(invalid("the folder is named twice: beside the bucket and by the option 'folder'".into()));
+            return Err(invalid(
+                "the folder is named twice: beside the bucket and by the option 'folder'".into(),
+            ));
         }
         inside = given.to_owned();
     }
@@ -280,10 +289,13 @@ fn join(url: &str, place: &Place, bucket: Option<&str>, folder: Option<&str>) ->
         )));
     }
     let folder = inside.trim_matches('/').to_owned();
-    TargetPath::new(folder.as_bytes())
-        .map_err(|_| invalid(format!("the folder '{}' has an empty, '.' or '..' part", folder.escape_debug())))?;
+    TargetPath::new(folder.as_bytes()).map_err(|_| {
+        invalid(format!("the folder '{}' has an empty, '.' or '..' part", folder.escape_debug()))
+    })?;
     if folder.len() > 500 {
-        return Err(invalid("the folder's name is longer than 500 bytes: no room is left for names in it".into()));
+        return Err(invalid(
+            "the folder's name is longer than 500 bytes: no room is left for names in it".into(),
+        ));
     }
     Ok((name, folder))
 }

@@ -12,8 +12,8 @@ use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{
-    Builder, Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation, SharedCredentialsProvider,
-    SharedHttpClient, StalledStreamProtectionConfig,
+    Builder, Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation,
+    SharedCredentialsProvider, SharedHttpClient, StalledStreamProtectionConfig,
 };
 use aws_sdk_s3::error::ProvideErrorMetadata;
 use aws_smithy_http_client::{Builder as HttpBuilder, Connector, proxy::ProxyConfig, tls};
@@ -164,9 +164,8 @@ fn http_client(config: &Config) -> Result<SharedHttpClient> {
 
 /// A PEM file, looked at before the library does: it takes a bad one for a defect.
 fn certificates(path: &str) -> Result<Vec<u8>> {
-    let wrong = |why: String| {
-        Error::new(ErrorKind::InvalidConfig, format!("the file of ca_file, '{path}', {why}"))
-    };
+    let wrong =
+        |why: String| Error::new(ErrorKind::InvalidConfig, format!("the file of ca_file, '{path}', {why}"));
     let bytes = std::fs::read(path).map_err(|e| wrong(format!("cannot be read: {e}")))?;
     let text = String::from_utf8(bytes).map_err(|_| wrong("is not a PEM file".into()))?;
     const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
@@ -178,7 +177,10 @@ fn certificates(path: &str) -> Result<Vec<u8>> {
         let body: String = body.split_whitespace().collect();
         let der = aws_smithy_types::base64::decode(&body).map_err(|_| wrong("is damaged".into()))?;
         // A certificate is a DER sequence as long as it says.
-        if der.len() < 64 || der[..2] != [0x30, 0x82] || der.len() != 4 + usize::from(der[2]) * 256 + usize::from(der[3]) {
+        if der.len() < 64
+            || der[..2] != [0x30, 0x82]
+            || der.len() != 4 + usize::from(der[2]) * 256 + usize::from(der[3])
+        {
             return Err(wrong("holds something that is no certificate".into()));
         }
         found += 1;
@@ -209,9 +211,9 @@ async fn credentials(
                 loader = loader.profile_name(profile);
             }
             let loaded = loader.load().await;
-            let provider = loaded.credentials_provider().ok_or_else(|| {
-                Error::new(ErrorKind::Unauthenticated, "no credentials were found")
-            })?;
+            let provider = loaded
+                .credentials_provider()
+                .ok_or_else(|| Error::new(ErrorKind::Unauthenticated, "no credentials were found"))?;
             Ok((provider, loaded.region().map(|r| r.as_ref().to_owned())))
         }
         (Some(_), None) => Err(half("secret_access_key")),
@@ -236,7 +238,9 @@ async fn locate(config: &Config, client: &Client) -> Result<Option<String>> {
                 (None, Some(404)) => Err(no_bucket(config)),
                 // Whatever is wrong, the next request says it better than one without a body.
                 (None, Some(_)) => Ok(None),
-                (None, None) => Err(error::failed("reach", &offsite_plugin_api::TargetPath::root(), &failure)),
+                (None, None) => {
+                    Err(error::failed("reach", &offsite_plugin_api::TargetPath::root(), &failure))
+                }
             }
         }
     }
@@ -266,7 +270,8 @@ async fn ask(config: &Config, http: &SharedHttpClient, found: &mut Found) -> Res
     let service = service.unwrap_or_else(|| endpoint::of_server(&server));
     found.service = Some(service.name.to_owned());
     found.region = found.region.take().or_else(|| error::named_region(response));
-    found.server = (!server.is_empty()).then(|| server.chars().filter(|c| !c.is_control()).take(80).collect());
+    found.server =
+        (!server.is_empty()).then(|| server.chars().filter(|c| !c.is_control()).take(80).collect());
     Ok(())
 }
 
@@ -279,9 +284,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("ca.pem");
         let path = path.to_str().unwrap();
-        for content in
-            ["", "hello", "-----BEGIN CERTIFICATE-----\nabc", "-----BEGIN CERTIFICATE-----\nYWJj\n-----END CERTIFICATE-----"]
-        {
+        for content in [
+            "",
+            "hello",
+            "-----BEGIN CERTIFICATE-----\nabc",
+            "-----BEGIN CERTIFICATE-----\nYWJj\n-----END CERTIFICATE-----",
+        ] {
             std::fs::write(path, content).unwrap();
             assert_eq!(certificates(path).unwrap_err().kind(), &ErrorKind::InvalidConfig, "{content}");
         }

@@ -137,7 +137,10 @@ mod tests {
         }
         let md5 = of(Algorithm::Md5, b"1");
         assert_eq!(Algorithm::Md5.combine(&md5, &md5, 1), None);
-        assert_eq!(Value::from_hex("25f9e794323b453885f5181f1b624d0b"), Some(of(Algorithm::Md5, b"123456789")));
+        assert_eq!(
+            Value::from_hex("25f9e794323b453885f5181f1b624d0b"),
+            Some(of(Algorithm::Md5, b"123456789"))
+        );
         assert_eq!((Value::from_hex("xx"), Value::from_hex("abc")), (None, None));
     }
 

@@ -136,9 +136,13 @@ mod tests {
         ] {
             assert_eq!(of_host(host).map(|s| s.name), name, "{host}");
         }
-        for (server, name) in
-            [("MinIO", "minio"), ("AmazonS3", "aws"), ("WasabiS3/7.1", "wasabi"), ("", "other"), ("nginx", "other")]
-        {
+        for (server, name) in [
+            ("MinIO", "minio"),
+            ("AmazonS3", "aws"),
+            ("WasabiS3/7.1", "wasabi"),
+            ("", "other"),
+            ("nginx", "other"),
+        ] {
             assert_eq!(of_server(server).name, name, "{server}");
         }
     }
@@ -153,8 +157,12 @@ mod tests {
     #[test]
     fn the_schema_offers_every_service() {
         let schema: serde_json::Value = serde_json::from_str(include_str!("../options.schema.json")).unwrap();
-        let offered: Vec<_> =
-            schema["properties"]["service"]["enum"].as_array().unwrap().iter().filter_map(|v| v.as_str()).collect();
+        let offered: Vec<_> = schema["properties"]["service"]["enum"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter_map(|v| v.as_str())
+            .collect();
         let mut rows = vec!["auto"];
         rows.extend(SERVICES.iter().map(|s| s.name));
         assert_eq!(offered, rows);

@@ -16,8 +16,10 @@ use ErrorKind::*;
 type Meaning = (ErrorKind, &'static str);
 
 const KEYS: &str = "check access_key_id and secret_access_key, and that the key is active";
-const CLOCK: &str = "the clocks of this machine and the server differ by more than 15 minutes: set this one's";
-const POLICY: &str = "the key is right, but a policy does not allow this: see the plugin's README for the permissions needed";
+const CLOCK: &str =
+    "the clocks of this machine and the server differ by more than 15 minutes: set this one's";
+const POLICY: &str =
+    "the key is right, but a policy does not allow this: see the plugin's README for the permissions needed";
 const BUCKET: &str = "create the bucket, or correct its name or the endpoint";
 
 /// Codes of error answers, first match.
@@ -31,7 +33,10 @@ const CODES: &[(&str, Meaning)] = &[
     ("NoSuchBucket", (InvalidConfig, BUCKET)),
     ("InvalidBucketName", (InvalidConfig, BUCKET)),
     ("InvalidStorageClass", (InvalidConfig, "correct the option storage_class")),
-    ("ObjectLockConfigurationNotFoundError", (InvalidConfig, "the bucket has no Object Lock: drop retention_mode")),
+    (
+        "ObjectLockConfigurationNotFoundError",
+        (InvalidConfig, "the bucket has no Object Lock: drop retention_mode"),
+    ),
     ("AccessDenied", (Denied, POLICY)),
     ("AllAccessDisabled", (Denied, POLICY)),
     ("AccountProblem", (Denied, "the account has a problem: ask its owner")),
@@ -61,7 +66,10 @@ const CODES: &[(&str, Meaning)] = &[
     ("ConditionalRequestConflict", (Busy, "")),
     ("RequestTimeout", (TimedOut, "")),
     ("PreconditionFailed", (PreconditionFailed, "")),
-    ("InvalidObjectState", (Unsupported, "the object is archived: restore it first, or use another storage_class")),
+    (
+        "InvalidObjectState",
+        (Unsupported, "the object is archived: restore it first, or use another storage_class"),
+    ),
     ("EntityTooLarge", (TooLarge, "the server takes no object or part of that size")),
     ("EntityTooSmall", (Corrupt, "")),
     ("BadDigest", (Corrupt, "")),
@@ -103,17 +111,57 @@ fn of_status(status: u16) -> Meaning {
 
 /// What kept a request from being answered, by words of the library's errors, innermost or not.
 const WORDS: &[(&str, ErrorKind, &str, &str)] = &[
-    ("invalid peer certificate", UntrustedPeer, "the server's certificate is not trusted", "give the option ca_file if the server has a certificate authority of its own; check the host's name"),
-    ("received corrupt message", Unreachable, "the server does not speak TLS there", "write http:// in the endpoint if it really is unencrypted, or correct the port"),
+    (
+        "invalid peer certificate",
+        UntrustedPeer,
+        "the server's certificate is not trusted",
+        "give the option ca_file if the server has a certificate authority of its own; check the host's name",
+    ),
+    (
+        "received corrupt message",
+        Unreachable,
+        "the server does not speak TLS there",
+        "write http:// in the endpoint if it really is unencrypted, or correct the port",
+    ),
     ("peer is incompatible", UntrustedPeer, "the server offers no TLS 1.2 or 1.3", ""),
-    ("dns error", Unreachable, "the server's name is unknown", "check the endpoint's host, the region, and this machine's DNS"),
-    ("failed to lookup", Unreachable, "the server's name is unknown", "check the endpoint's host, the region, and this machine's DNS"),
-    ("connection refused", Unreachable, "the server refused the connection", "check the endpoint's host and port, and that the server runs"),
+    (
+        "dns error",
+        Unreachable,
+        "the server's name is unknown",
+        "check the endpoint's host, the region, and this machine's DNS",
+    ),
+    (
+        "failed to lookup",
+        Unreachable,
+        "the server's name is unknown",
+        "check the endpoint's host, the region, and this machine's DNS",
+    ),
+    (
+        "connection refused",
+        Unreachable,
+        "the server refused the connection",
+        "check the endpoint's host and port, and that the server runs",
+    ),
     ("network is unreachable", Unreachable, "the network is unreachable", ""),
     ("no route to host", Unreachable, "there is no way to the server", ""),
-    ("no providers in chain", Unauthenticated, "no credentials were found", "give access_key_id and secret_access_key as credentials, or set up an AWS profile"),
-    ("credentials", Unauthenticated, "no usable credentials were found", "give access_key_id and secret_access_key as credentials, or check the AWS profile"),
-    ("identity", Unauthenticated, "no usable credentials were found", "give access_key_id and secret_access_key as credentials, or check the AWS profile"),
+    (
+        "no providers in chain",
+        Unauthenticated,
+        "no credentials were found",
+        "give access_key_id and secret_access_key as credentials, or set up an AWS profile",
+    ),
+    (
+        "credentials",
+        Unauthenticated,
+        "no usable credentials were found",
+        "give access_key_id and secret_access_key as credentials, or check the AWS profile",
+    ),
+    (
+        "identity",
+        Unauthenticated,
+        "no usable credentials were found",
+        "give access_key_id and secret_access_key as credentials, or check the AWS profile",
+    ),
     ("timed out", TimedOut, "the server did not answer in time", ""),
     ("timeout", TimedOut, "the server did not answer in time", ""),
 ];
@@ -242,8 +290,10 @@ where
             | "IncorrectEndpoint"
     );
     // Answers to HEAD have no code.
-    (said || matches!(status, 301 | 307) || (status == 400 && code.is_empty() && named_region(response).is_some()))
-        .then(|| named_region(response))
+    (said
+        || matches!(status, 301 | 307)
+        || (status == 400 && code.is_empty() && named_region(response).is_some()))
+    .then(|| named_region(response))
 }
 
 /// The region that an answer names, in its header or its XML.

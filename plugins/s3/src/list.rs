@@ -10,9 +10,9 @@ use aws_sdk_s3::types::EncodingType;
 use offsite_plugin_api::{Call, Entry, Error, ErrorKind, Level, Page, Result, StagedInfo, TargetPath};
 
 use super::client::{S3, SHORT};
+use super::read;
 use super::stage;
 use super::uploads::now;
-use super::read;
 
 /// Uploads at most: a server that lists for ever is stopped here.
 const MOST_UPLOADS: usize = 1_000_000;
@@ -20,21 +20,27 @@ const MOST_UPLOADS: usize = 1_000_000;
 pub fn list(s3: &S3, call: &Call, dir: &TargetPath, recursive: bool, page: Option<&[u8]>) -> Result<Page> {
     let prefix = s3.prefix_of(dir)?;
     let after = match page {
-        Some(token) => Some(std::str::from_utf8(token).map(str::to_owned).map_err(|_| {
-            Error::new(ErrorKind::Other, "the page token is of another listing")
-        })?),
+        Some(token) => Some(
+            std::str::from_utf8(token)
+                .map(str::to_owned)
+                .map_err(|_| Error::new(ErrorKind::Other, "the page token is of another listing"))?,
+        ),
         None => None,
     };
-    let answer = s3.wait(call, SHORT, s3.request("list", dir, |c| {
-        c.client
-            .list_objects_v2()
-            .bucket(&s3.config.bucket)
-            .prefix(&prefix)
-            .encoding_type(EncodingType::Url)
-            .set_delimiter((!recursive).then(|| "/".to_owned()))
-            .set_continuation_token(after.clone())
-            .send()
-    }))?;
+    let answer = s3.wait(
+        call,
+        SHORT,
+        s3.request("list", dir, |c| {
+            c.client
+                .list_objects_v2()
+                .bucket(&s3.config.bucket)
+                .prefix(&prefix)
+                .encoding_type(EncodingType::Url)
+                .set_delimiter((!recursive).then(|| "/".to_owned()))
+                .set_continuation_token(after.clone())
+                .send()
+        }),
+    )?;
     let encoded = answer.encoding_type().is_some();
     let mut entries = Vec::with_capacity(answer.contents().len());
     let mut found = page.is_some();
@@ -73,7 +79,10 @@ fn entry(s3: &S3, call: &Call, key: &[u8]) -> Option<Entry> {
         Ok(path) if !path.is_root() => Some(if dir { Entry::dir(path) } else { Entry::file(path, 0) }),
         _ => {
             let name = String::from_utf8_lossy(key);
-            call.log(Level::Warn, &format!("the key '{}' is no path and is passed over", name.escape_debug()));
+            call.log(
+                Level::Warn,
+                &format!("the key '{}' is no path and is passed over", name.escape_debug()),
+            );
             None
         }
     }
@@ -95,15 +104,19 @@ pub fn any_below(s3: &S3, call: &Call, dir: &TargetPath) -> Result<bool> {
 /// The first keys below a directory, its own marker included.
 pub fn first_below(s3: &S3, call: &Call, dir: &TargetPath, most: i32) -> Result<Vec<Vec<u8>>> {
     let prefix = s3.prefix_of(dir)?;
-    let answer = s3.wait(call, SHORT, s3.request("look at", dir, |c| {
-        c.client
-            .list_objects_v2()
-            .bucket(&s3.config.bucket)
-            .prefix(&prefix)
-            .encoding_type(EncodingType::Url)
-            .max_keys(most)
-            .send()
-    }))?;
+    let answer = s3.wait(
+        call,
+        SHORT,
+        s3.request("look at", dir, |c| {
+            c.client
+                .list_objects_v2()
+                .bucket(&s3.config.bucket)
+                .prefix(&prefix)
+                .encoding_type(EncodingType::Url)
+                .max_keys(most)
+                .send()
+        }),
+    )?;
     let encoded = answer.encoding_type().is_some();
     Ok(answer.contents().iter().map(|o| decoded(o.key().unwrap_or_default(), encoded)).collect())
 }
@@ -115,16 +128,20 @@ pub fn staged(s3: &S3, call: &Call, dir: &TargetPath) -> Result<Vec<StagedInfo>>
     let mut seen = BTreeSet::new();
     let (mut key_marker, mut id_marker): (Option<String>, Option<String>) = (None, None);
     loop {
-        let page = s3.wait(call, SHORT, s3.request("list what is staged below", dir, |c| {
-            c.client
-                .list_multipart_uploads()
-                .bucket(&s3.config.bucket)
-                .prefix(&prefix)
-                .encoding_type(EncodingType::Url)
-                .set_key_marker(key_marker.clone())
-                .set_upload_id_marker(id_marker.clone())
-                .send()
-        }))?;
+        let page = s3.wait(
+            call,
+            SHORT,
+            s3.request("list what is staged below", dir, |c| {
+                c.client
+                    .list_multipart_uploads()
+                    .bucket(&s3.config.bucket)
+                    .prefix(&prefix)
+                    .encoding_type(EncodingType::Url)
+                    .set_key_marker(key_marker.clone())
+                    .set_upload_id_marker(id_marker.clone())
+                    .send()
+            }),
+        )?;
         let encoded = page.encoding_type().is_some();
         for upload in page.uploads() {
             let key = decoded(upload.key().unwrap_or_default(), encoded);

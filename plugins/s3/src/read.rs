@@ -92,9 +92,11 @@ pub fn head(s3: &S3, call: &Call, path: &TargetPath) -> Result<Option<Head>> {
 }
 
 pub fn head_of_key(s3: &S3, call: &Call, path: &TargetPath, key: &str) -> Result<Option<Head>> {
-    let answer = s3.wait(call, SHORT, s3.request("look at", path, |c| {
-        c.client.head_object().bucket(&s3.config.bucket).key(key).send()
-    }));
+    let answer = s3.wait(
+        call,
+        SHORT,
+        s3.request("look at", path, |c| c.client.head_object().bucket(&s3.config.bucket).key(key).send()),
+    );
     match answer {
         Ok(answer) => Ok(Some(Head(answer))),
         Err(error) if *error.kind() == ErrorKind::NotFound => Ok(None),
@@ -142,15 +144,19 @@ pub fn get(
     }
     let key = s3.key(path)?;
     let wanted = range.map(|r| format!("bytes={}-{}", r.offset, r.end() - 1));
-    let answer = s3.wait(call, SHORT, s3.request("read", path, |c| {
-        c.client
-            .get_object()
-            .bucket(&s3.config.bucket)
-            .key(&key)
-            .set_range(wanted.clone())
-            .set_if_match(if_version.map(quoted))
-            .send()
-    }))?;
+    let answer = s3.wait(
+        call,
+        SHORT,
+        s3.request("read", path, |c| {
+            c.client
+                .get_object()
+                .bucket(&s3.config.bucket)
+                .key(&key)
+                .set_range(wanted.clone())
+                .set_if_match(if_version.map(quoted))
+                .send()
+        }),
+    )?;
     if let Some(version) = if_version
         && answer.e_tag().map(unquoted).as_deref() != Some(version)
     {

@@ -14,8 +14,8 @@ use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumType, ObjectLockMode, Part, S
 use aws_smithy_types::DateTime;
 use bytes::Bytes;
 use offsite_plugin_api::{
-    Attributes, Call, Error, ErrorKind, Range, Ranges, Result, ResumeFrom, Retention, Session, Source, StageRequest,
-    Staged, TargetPath, Token,
+    Attributes, Call, Error, ErrorKind, Range, Ranges, Result, ResumeFrom, Retention, Session, Source,
+    StageRequest, Staged, TargetPath, Token,
 };
 
 use super::body;
@@ -107,24 +107,28 @@ fn create(s3: &S3, call: &Call, connection: &Connection, request: &StageRequest)
     let key = s3.key(&request.path)?;
     let retention = lock_for(s3, &request.attributes);
     s3.uploads.asking(&request.path, &request.owner)?;
-    let answer = s3.wait(call, SHORT, s3.request("begin the upload of", &request.path, |c| {
-        let (checksum, kind) = match algorithm {
-            Algorithm::Crc64Nvme => (Some(ChecksumAlgorithm::Crc64Nvme), Some(ChecksumType::FullObject)),
-            Algorithm::Crc32c => (Some(ChecksumAlgorithm::Crc32C), None),
-            Algorithm::Md5 => (None, None),
-        };
-        c.client
-            .create_multipart_upload()
-            .bucket(&s3.config.bucket)
-            .key(&key)
-            .set_checksum_algorithm(checksum)
-            .set_checksum_type(kind)
-            .set_metadata(Some(write::metadata(&nonce, &request.attributes)))
-            .set_storage_class(class_for(s3, &request.attributes))
-            .set_object_lock_mode(retention.as_ref().map(lock_mode))
-            .set_object_lock_retain_until_date(retention.as_ref().map(|r| DateTime::from_secs(r.until)))
-            .send()
-    }))?;
+    let answer = s3.wait(
+        call,
+        SHORT,
+        s3.request("begin the upload of", &request.path, |c| {
+            let (checksum, kind) = match algorithm {
+                Algorithm::Crc64Nvme => (Some(ChecksumAlgorithm::Crc64Nvme), Some(ChecksumType::FullObject)),
+                Algorithm::Crc32c => (Some(ChecksumAlgorithm::Crc32C), None),
+                Algorithm::Md5 => (None, None),
+            };
+            c.client
+                .create_multipart_upload()
+                .bucket(&s3.config.bucket)
+                .key(&key)
+                .set_checksum_algorithm(checksum)
+                .set_checksum_type(kind)
+                .set_metadata(Some(write::metadata(&nonce, &request.attributes)))
+                .set_storage_class(class_for(s3, &request.attributes))
+                .set_object_lock_mode(retention.as_ref().map(lock_mode))
+                .set_object_lock_retain_until_date(retention.as_ref().map(|r| DateTime::from_secs(r.until)))
+                .send()
+        }),
+    )?;
     let upload = answer.upload_id().unwrap_or_default().to_owned();
     if upload.is_empty() {
         return Err(Error::new(ErrorKind::Other, "the server began an upload and gave it no id"));
@@ -171,7 +175,8 @@ fn take_up(
         let value = listed_value(&part, parts.algorithm);
         let marked = marks.get(number as usize - 1).copied().unwrap_or(0);
         // After a complete staging only the whole's digest is known; it is compared when all parts are.
-        let proved = value.as_ref().is_some_and(|v| v.mark() == marked || (marks.is_empty() && parts.whole.is_some()));
+        let proved =
+            value.as_ref().is_some_and(|v| v.mark() == marked || (marks.is_empty() && parts.whole.is_some()));
         if let Some(value) = value
             && asked
             && proved
@@ -204,15 +209,19 @@ pub fn list_parts(s3: &S3, call: &Call, path: &TargetPath, upload: &str) -> Resu
     let mut parts = Vec::new();
     let mut marker: Option<String> = None;
     loop {
-        let page = s3.wait(call, SHORT, s3.request("look at what is staged of", path, |c| {
-            c.client
-                .list_parts()
-                .bucket(&s3.config.bucket)
-                .key(&key)
-                .upload_id(upload)
-                .set_part_number_marker(marker.clone())
-                .send()
-        }))?;
+        let page = s3.wait(
+            call,
+            SHORT,
+            s3.request("look at what is staged of", path, |c| {
+                c.client
+                    .list_parts()
+                    .bucket(&s3.config.bucket)
+                    .key(&key)
+                    .upload_id(upload)
+                    .set_part_number_marker(marker.clone())
+                    .send()
+            }),
+        )?;
         parts.extend_from_slice(page.parts());
         let next = page.next_part_number_marker().map(str::to_owned);
         let more = page.is_truncated() == Some(true) && next.is_some() && next != marker;
@@ -332,7 +341,8 @@ impl<'a> Work<'a> {
     }
 
     fn send_one(&self, number: u64) -> Result<()> {
-        let range = range_of(number, self.parts.part, self.request.size).expect("only parts of the file are sent");
+        let range =
+            range_of(number, self.parts.part, self.request.size).expect("only parts of the file are sent");
         let value = self.send_part(number, range)?;
         self.call.acked(range.length);
         {
@@ -382,8 +392,11 @@ impl<'a> Work<'a> {
         let read = running.finish();
         if sent != read {
             // Read twice and not the same, or the server computed another digest than we did.
-            return Err(Error::new(ErrorKind::Corrupt, format!("part {number} did not arrive as it was read"))
-                .with_retry(offsite_plugin_api::Retry::Now));
+            return Err(Error::new(
+                ErrorKind::Corrupt,
+                format!("part {number} did not arrive as it was read"),
+            )
+            .with_retry(offsite_plugin_api::Retry::Now));
         }
         Ok(read)
     }
@@ -451,7 +464,8 @@ impl<'a> Work<'a> {
         let answer = match sent {
             Ok(answer) => answer,
             Err(failure) => {
-                let healed = s3.wait(self.call, Duration::from_secs(15), async { Ok(s3.heal(&failure).await) })?;
+                let healed =
+                    s3.wait(self.call, Duration::from_secs(15), async { Ok(s3.heal(&failure).await) })?;
                 let error = error::failed("send", path, &failure);
                 return Err(if healed { error.with_retry(offsite_plugin_api::Retry::Now) } else { error });
             }

@@ -48,13 +48,8 @@ impl Staging {
 
     /// An upload that the server lists and nothing else is known of.
     pub fn found(path: &TargetPath, upload: &str) -> Self {
-        let parts = Parts {
-            upload: upload.to_owned(),
-            part: 0,
-            algorithm: Algorithm::Md5,
-            until: None,
-            whole: None,
-        };
+        let parts =
+            Parts { upload: upload.to_owned(), part: 0, algorithm: Algorithm::Md5, until: None, whole: None };
         Self::large(path, String::new(), 0, parts)
     }
 
@@ -135,7 +130,9 @@ mod tests {
     #[test]
     fn what_is_no_token_of_ours_is_stale() {
         let root = Staging::small(&TargetPath::root(), String::new(), 1).token();
-        let odd = Token([Staging::found(&TargetPath::new("a").unwrap(), "u").token().0, b"\n123".to_vec()].concat());
+        let odd = Token(
+            [Staging::found(&TargetPath::new("a").unwrap(), "u").token().0, b"\n123".to_vec()].concat(),
+        );
         for token in [Token(vec![]), Token(b"{}".to_vec()), Token(vec![b'x'; Token::MAX + 1]), root, odd] {
             assert_eq!(Staging::parse(&token).unwrap_err().kind(), &ErrorKind::StaleToken);
         }

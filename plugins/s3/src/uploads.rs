@@ -62,7 +62,8 @@ impl Uploads {
 
     /// An upload for `path` is about to be asked for.
     pub fn asking(&self, path: &TargetPath, owner: &str) -> Result<()> {
-        let row = Row { path: path.clone(), owner: owner.to_owned(), asked: now(), upload: None, token: None };
+        let row =
+            Row { path: path.clone(), owner: owner.to_owned(), asked: now(), upload: None, token: None };
         self.change(|rows| {
             // One that was never answered may exist on the server: its row, with the earlier time, covers this one too.
             if !rows.iter().any(|r| r.path == row.path && r.owner == row.owner && r.upload.is_none()) {
@@ -172,7 +173,11 @@ mod tests {
         uploads.keep(&[(path.clone(), "u1".into()), (path.clone(), "u2".into())]).unwrap();
         assert_eq!(owner(&other, &path, "u1", Some(now())), Some("me".into()), "until it is discarded");
         uploads.keep(&[(elsewhere, "u2".into())]).unwrap();
-        assert_eq!(owner(&other, &path, "u1", Some(now())), None, "a sweep has seen that nothing is left of it");
+        assert_eq!(
+            owner(&other, &path, "u1", Some(now())),
+            None,
+            "a sweep has seen that nothing is left of it"
+        );
         uploads.ended("u2").unwrap();
         assert_eq!(owner(&other, &path, "u2", None), None);
     }

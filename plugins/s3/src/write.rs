@@ -9,10 +9,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use aws_sdk_s3::operation::put_object::builders::PutObjectFluentBuilder;
-use aws_sdk_s3::types::{ChecksumType, CompletedMultipartUpload, CompletedPart, ObjectLockRetention, ObjectLockRetentionMode};
+use aws_sdk_s3::types::{
+    ChecksumType, CompletedMultipartUpload, CompletedPart, ObjectLockRetention, ObjectLockRetentionMode,
+};
 use aws_smithy_types::DateTime;
 use offsite_plugin_api::{
-    Attributes, Call, Entry, Error, ErrorKind, Expect, PublishRequest, Result, Retention, Retry, StagedInfo, Token,
+    Attributes, Call, Entry, Error, ErrorKind, Expect, PublishRequest, Result, Retention, Retry, StagedInfo,
+    Token,
 };
 
 use super::client::{LONG, S3, SHORT};
@@ -66,9 +69,18 @@ pub fn discard(s3: &S3, call: &Call, token: &Token) -> Result<()> {
         return Ok(());
     };
     let key = s3.key(&staging.path)?;
-    let dropped = s3.wait(call, SHORT, s3.request("discard what is staged of", &staging.path, |c| {
-        c.client.abort_multipart_upload().bucket(&s3.config.bucket).key(&key).upload_id(&parts.upload).send()
-    }));
+    let dropped = s3.wait(
+        call,
+        SHORT,
+        s3.request("discard what is staged of", &staging.path, |c| {
+            c.client
+                .abort_multipart_upload()
+                .bucket(&s3.config.bucket)
+                .key(&key)
+                .upload_id(&parts.upload)
+                .send()
+        }),
+    );
     match dropped {
         Err(e) if !matches!(e.kind(), ErrorKind::NotFound | ErrorKind::StaleToken) => return Err(e),
         _ => {}
@@ -82,7 +94,12 @@ pub fn publish(s3: &S3, call: &Call, request: &PublishRequest) -> Result<Entry> 
         return Err(stale(&request.path, "was staged for another name"));
     }
     if staging.size != request.size {
-        let message = format!("{} was staged with {} bytes of {}", error::shown(&request.path), staging.size, request.size);
+        let message = format!(
+            "{} was staged with {} bytes of {}",
+            error::shown(&request.path),
+            staging.size,
+            request.size
+        );
         return Err(Error::new(ErrorKind::Corrupt, message));
     }
     let connection = s3.wait(call, SHORT, s3.connection())?;
@@ -140,7 +157,9 @@ fn refused(request: &PublishRequest, error: Error) -> Error {
 
 /// Whether a failed publish may have succeeded all the same.
 fn doubtful(error: &Error) -> bool {
-    use ErrorKind::{Busy, Exists, Interrupted, NotFound, PreconditionFailed, SourceChanged, StaleToken, TimedOut};
+    use ErrorKind::{
+        Busy, Exists, Interrupted, NotFound, PreconditionFailed, SourceChanged, StaleToken, TimedOut,
+    };
     matches!(
         error.kind(),
         Busy | Exists | Interrupted | NotFound | PreconditionFailed | SourceChanged | StaleToken | TimedOut
@@ -157,7 +176,13 @@ fn settle(s3: &S3, call: &Call, staging: &Staging, error: Error) -> Result<Entry
     Err(error)
 }
 
-fn put(s3: &S3, call: &Call, request: &PublishRequest, staging: &Staging, connection: &Connection) -> Result<Entry> {
+fn put(
+    s3: &S3,
+    call: &Call,
+    request: &PublishRequest,
+    staging: &Staging,
+    connection: &Connection,
+) -> Result<Entry> {
     if s3.is_discarded(&staging.nonce) {
         return Err(stale(&staging.path, "was discarded"));
     }
@@ -167,7 +192,13 @@ fn put(s3: &S3, call: &Call, request: &PublishRequest, staging: &Staging, connec
     }
 }
 
-fn send(s3: &S3, call: &Call, request: &PublishRequest, staging: &Staging, connection: &Connection) -> Result<Entry> {
+fn send(
+    s3: &S3,
+    call: &Call,
+    request: &PublishRequest,
+    staging: &Staging,
+    connection: &Connection,
+) -> Result<Entry> {
     let algorithm = connection.algorithm(&s3.config);
     let (held, value) = stage::read_small(&*request.source, request.size, algorithm.start())?;
     same_content(request, &held)?;
@@ -261,24 +292,31 @@ fn complete_now(
     let key = s3.key(&staging.path)?;
     let conditional = |c: &Connection| (if_none_match(c, &request.expect), if_match(c, &request.expect));
     let (none_match, matches) = conditional(connection);
-    s3.wait(call, LONG, s3.request("publish", &staging.path, |c| {
-        let whole = sum.as_ref().filter(|_| parts.algorithm == Algorithm::Crc64Nvme);
-        let aws = c.service.name == "aws";
-        c.client
-            .complete_multipart_upload()
-            .bucket(&s3.config.bucket)
-            .key(&key)
-            .upload_id(&parts.upload)
-            .multipart_upload(CompletedMultipartUpload::builder().set_parts(Some(list.clone())).build())
-            .set_checksum_crc64_nvme(whole.map(Value::base64))
-            .set_checksum_type(whole.map(|_| ChecksumType::FullObject))
-            .set_mpu_object_size(aws.then_some(staging.size as i64))
-            .set_if_none_match(none_match.clone())
-            .set_if_match(matches.clone())
-            .send()
-    }))?;
+    s3.wait(
+        call,
+        LONG,
+        s3.request("publish", &staging.path, |c| {
+            let whole = sum.as_ref().filter(|_| parts.algorithm == Algorithm::Crc64Nvme);
+            let aws = c.service.name == "aws";
+            c.client
+                .complete_multipart_upload()
+                .bucket(&s3.config.bucket)
+                .key(&key)
+                .upload_id(&parts.upload)
+                .multipart_upload(CompletedMultipartUpload::builder().set_parts(Some(list.clone())).build())
+                .set_checksum_crc64_nvme(whole.map(Value::base64))
+                .set_checksum_type(whole.map(|_| ChecksumType::FullObject))
+                .set_mpu_object_size(aws.then_some(staging.size as i64))
+                .set_if_none_match(none_match.clone())
+                .set_if_match(matches.clone())
+                .send()
+        }),
+    )?;
     let head = read::head(s3, call, &staging.path)?.ok_or_else(|| {
-        Error::new(ErrorKind::Corrupt, format!("{} was published and is not there", error::shown(&staging.path)))
+        Error::new(
+            ErrorKind::Corrupt,
+            format!("{} was published and is not there", error::shown(&staging.path)),
+        )
     })?;
     let mut entry = head.entry(&staging.path);
     if let Some(retention) = late_lock(s3, request, parts, &head) {
@@ -322,7 +360,8 @@ fn proved_parts(
             return incomplete(format!("part {number} is not what was sent"));
         }
         let text = value.as_ref().map(Value::base64);
-        let done = CompletedPart::builder().part_number(number as i32).set_e_tag(part.e_tag().map(str::to_owned));
+        let done =
+            CompletedPart::builder().part_number(number as i32).set_e_tag(part.e_tag().map(str::to_owned));
         list.push(match parts.algorithm {
             Algorithm::Crc64Nvme => done.set_checksum_crc64_nvme(text).build(),
             Algorithm::Crc32c => done.set_checksum_crc32_c(text).build(),
@@ -354,14 +393,23 @@ pub fn lock(s3: &S3, call: &Call, staging: &Staging, retention: &Retention) -> R
     set_lock(s3, call, &staging.path, retention)
 }
 
-pub fn set_lock(s3: &S3, call: &Call, path: &offsite_plugin_api::TargetPath, retention: &Retention) -> Result<()> {
+pub fn set_lock(
+    s3: &S3,
+    call: &Call,
+    path: &offsite_plugin_api::TargetPath,
+    retention: &Retention,
+) -> Result<()> {
     let key = s3.key(path)?;
-    s3.wait(call, SHORT, s3.request("lock", path, |c| {
-        let lock = ObjectLockRetention::builder()
-            .mode(ObjectLockRetentionMode::from(retention.mode.as_str()))
-            .retain_until_date(DateTime::from_secs(retention.until))
-            .build();
-        c.client.put_object_retention().bucket(&s3.config.bucket).key(&key).retention(lock).send()
-    }))
+    s3.wait(
+        call,
+        SHORT,
+        s3.request("lock", path, |c| {
+            let lock = ObjectLockRetention::builder()
+                .mode(ObjectLockRetentionMode::from(retention.mode.as_str()))
+                .retain_until_date(DateTime::from_secs(retention.until))
+                .build();
+            c.client.put_object_retention().bucket(&s3.config.bucket).key(&key).retention(lock).send()
+        }),
+    )
     .map(drop)
 }

@@ -12,6 +12,19 @@ use super::s3::Client;
 /// What `tests/run` installs from PyPI.
 pub const VERSION: &str = "5.2.5";
 
+/// It names the answer to ListParts wrongly ("ListPartsResponse"); clients that check the name refuse that.
+const START: &str = "\
+import sys
+import moto.s3.responses as responses
+given = responses.S3Response.list_parts
+def list_parts(self):
+    *head, body = given(self)
+    return (*head, body.replace('ListPartsResponse', 'ListPartsResult'))
+responses.S3Response.list_parts = list_parts
+from moto.server import main
+sys.exit(main())
+";
+
 pub struct Moto {
     process: Process,
     service: Service,
@@ -36,8 +49,11 @@ impl Moto {
     /// `locked`: the bucket is made with Object Lock, so versioned.
     #[track_caller]
     pub fn with(region: &str, locked: bool) -> Self {
-        let python = super::cache().join(format!("moto-{VERSION}/bin/moto_server"));
-        let program = super::installed(python, "moto's server");
+        let installed = |name: &str| {
+            super::installed(super::cache().join(format!("moto-{VERSION}/bin/{name}")), "moto's server")
+        };
+        installed("moto_server");
+        let program = installed("python3");
         let port = Port::take();
         let dir = super::folder("moto");
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port.number()));
@@ -49,6 +65,7 @@ impl Moto {
             secret_key: super::random_hex(20),
         };
         let recipe = Recipe::new("moto", &program, dir.path().join("log"))
+            .args(["-c", START])
             .args(["-H", &address.ip().to_string(), "-p", &address.port().to_string()])
             .env("TMPDIR", &dir.path().to_string_lossy());
         let mut server = Self { process: Process::new(recipe), service, locked, _port: port, _dir: dir };

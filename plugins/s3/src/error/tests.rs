@@ -3,7 +3,12 @@ use aws_sdk_s3::error::ErrorMetadata;
 use aws_sdk_s3::operation::put_object::PutObjectError;
 use aws_sdk_s3::primitives::SdkBody;
 
-fn answer(status: u16, code: &str, message: &str, headers: &[(&'static str, &'static str)]) -> SdkError<PutObjectError, HttpResponse> {
+fn answer(
+    status: u16,
+    code: &str,
+    message: &str,
+    headers: &[(&'static str, &'static str)],
+) -> SdkError<PutObjectError, HttpResponse> {
     let body = format!("<Error><Code>{code}</Code><Region>eu-north-1</Region></Error>");
     let mut response = HttpResponse::new(status.try_into().unwrap(), SdkBody::from(body));
     for (name, value) in headers {
@@ -61,7 +66,10 @@ fn a_server_given_wait_is_honoured_within_reason() {
 fn a_bucket_elsewhere_is_recognised_and_its_region_read() {
     let header = answer(301, "PermanentRedirect", "", &[("x-amz-bucket-region", "eu-west-3")]);
     assert_eq!(elsewhere(&header), Some(Some("eu-west-3".into())));
-    assert_eq!(elsewhere(&answer(400, "AuthorizationHeaderMalformed", "", &[])), Some(Some("eu-north-1".into())));
+    assert_eq!(
+        elsewhere(&answer(400, "AuthorizationHeaderMalformed", "", &[])),
+        Some(Some("eu-north-1".into()))
+    );
     assert_eq!(elsewhere(&answer(403, "AccessDenied", "", &[])), None);
     let odd = answer(301, "", "", &[("x-amz-bucket-region", "a b\"")]);
     assert_eq!(elsewhere(&odd), Some(None), "a region is no place for other characters");

@@ -1,0 +1,54 @@
+//! The conformance kit against real servers: Garage, which compares nothing on writing, and moto's, which does.
+
+use std::sync::Arc;
+
+use offsite_plugin_api::conformance::{TestHost, Verdict, assert_conforms, run};
+use offsite_plugin_api::{Backend, Host, Opened, Plugin, Secrets, Zeroizing};
+use offsite_plugin_s3::S3Plugin;
+use offsite_tests::servers::garage::{Garage, Service};
+use offsite_tests::servers::moto::Moto;
+use serde_json::json;
+
+/// One machine: what the plugin remembers outlasts each opened target.
+fn machine(service: &Service) -> Arc<dyn Host> {
+    Arc::new(TestHost::new(secrets(service)))
+}
+
+fn secrets(service: &Service) -> Secrets {
+    let secret = |name: &str, value: &str| (name.to_owned(), Zeroizing::new(value.to_owned()));
+    Secrets(vec![
+        secret("access_key_id", &service.access_key),
+        secret("secret_access_key", &service.secret_key),
+    ])
+}
+
+fn open(service: &Service, options: &serde_json::Value, host: &Arc<dyn Host>) -> Box<dyn Backend> {
+    let url = format!("s3+{}/{}/a%20folder/deep", service.endpoint(), service.bucket);
+    let opened = Opened { url: &url, options, secrets: secrets(service), host: host.clone() };
+    S3Plugin.open(opened).unwrap()
+}
+
+#[test]
+fn garage() {
+    let server = Garage::start();
+    let host = machine(server.service());
+    assert_conforms(&|| open(server.service(), &json!({}), &host));
+}
+
+#[test]
+fn a_server_that_compares_by_itself() {
+    let server = Moto::start();
+    let host = machine(server.service());
+    // Its list of parts has no CRCs.
+    let options = json!({"service": "minio", "checksum": "md5"});
+    let report = run(&|| open(server.service(), &options, &host));
+    // It gives every upload the same date in 2010, and checks no digest, which is what the check is there to find.
+    let own = ["list_staged shows token, owner and bytes", "the check passes and leaves nothing behind"];
+    let failed: Vec<_> = report.failures().map(|c| c.name).collect();
+    assert_eq!(failed, own, "{report}");
+    let told = |name: &str, words: &str| matches!(report.verdict(name), Some(Verdict::Failed(why)) if why.contains(words));
+    assert!(
+        told(own[0], "the age came back") && told(own[1], "the server takes a wrong md5 for right"),
+        "{report}"
+    );
+}
