@@ -54,6 +54,7 @@ fn full_capabilities() -> Capabilities {
         retention: true,
         parallel_ranges: u32::MAX,
         largest_file: Some(u64::MAX),
+        small_at_publish: u64::MAX,
     }
 }
 
