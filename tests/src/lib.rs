@@ -1,5 +1,6 @@
 //! The harness: real chains, a folder that fails on demand, the law checker, and the program under test.
 
+pub mod backends;
 pub mod build;
 pub mod fuse;
 pub mod law;

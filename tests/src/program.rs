@@ -171,6 +171,17 @@ impl Drop for Running {
     }
 }
 
+/// SIGKILL to the supervisor and its workers at once, as a power cut would end them.
+pub fn kill_all(run: &Running) {
+    let workers = run.workers();
+    run.signal(rustix::process::Signal::KILL);
+    for (pid, _) in workers {
+        if let Some(pid) = rustix::process::Pid::from_raw(pid as i32) {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+    }
+}
+
 /// Child processes of `pid` with their command lines.
 pub fn children(pid: u32) -> Vec<(u32, String)> {
     let mut found = Vec::new();

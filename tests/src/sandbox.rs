@@ -80,6 +80,13 @@ pub fn debris(dir: &Path) -> Vec<PathBuf> {
     own_files(dir).into_iter().filter(staged).collect()
 }
 
+/// Relative paths of all regular files below `dir`.
+pub fn files(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    visit(dir, dir, &mut |_, relative| found.push(relative.to_owned()));
+    found
+}
+
 pub fn hash(path: &Path) -> String {
     let mut hasher = blake3::Hasher::new();
     let mut file = std::fs::File::open(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
@@ -100,6 +107,27 @@ fn visit(root: &Path, dir: &Path, found: &mut dyn FnMut(&Path, &Path)) {
         } else if kind.is_file() {
             found(&path, path.strip_prefix(root).expect("below the root"));
         }
+    }
+}
+
+/// A file of any size, made quickly: every 64 KiB differ from every other, and from those of another seed.
+pub fn large_file(path: &Path, size: u64, seed: u64) {
+    use std::io::Write;
+    const BLOCK: usize = 64 << 10;
+    let mut block = vec![0; BLOCK];
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    for eight in block.chunks_exact_mut(8) {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        eight.copy_from_slice(&state.to_le_bytes());
+    }
+    let mut file = std::fs::File::create(path).expect("a new file");
+    let mut at = 0;
+    while at < size {
+        block[..8].copy_from_slice(&at.to_le_bytes());
+        file.write_all(&block[..BLOCK.min((size - at) as usize)]).expect("room for the file");
+        at += BLOCK as u64;
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use offsite_tests::fuse::Mirror;
 use offsite_tests::law::Laws;
-use offsite_tests::program::{Running, children, wait_until};
+use offsite_tests::program::{children, kill_all, wait_until};
 use offsite_tests::qemu;
 use offsite_tests::sandbox::{Sandbox, debris, random_file, tree};
 use rustix::process::Signal;
@@ -16,16 +16,6 @@ fn big_source(box_: &Sandbox, mib: u64) -> Laws {
     random_file(&box_.source().join("disk-b000.spf"), mib * MIB, 5);
     random_file(&box_.source().join("disk-b000-i001.spi"), 3 * MIB + 17, 6);
     Laws::new().allow(&box_.source()).parent("disk-b000-i001.spi", "disk-b000.spf")
-}
-
-fn kill_all(run: &Running) {
-    let workers = run.workers();
-    run.signal(Signal::KILL);
-    for (pid, _) in workers {
-        if let Some(pid) = rustix::process::Pid::from_raw(pid as i32) {
-            let _ = rustix::process::kill_process(pid, Signal::KILL);
-        }
-    }
 }
 
 #[test]

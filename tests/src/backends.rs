@@ -1,0 +1,226 @@
+//! Every backend on a real server of its own, for scenarios that are the same for all: how the program reaches it, and
+//! how a test looks at what lies there (or changes it, as another machine would) without the plugin under test.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use crate::program::Offsite;
+use crate::sandbox::{Sandbox, files, hash};
+use crate::servers::garage::{Garage, Service};
+use crate::servers::sshd::Sshd;
+
+/// What a user writes to reach a target.
+#[derive(Clone, Debug, Default)]
+pub struct Reach {
+    pub url: String,
+    /// The plugin's options.
+    pub options: Vec<(String, String)>,
+    /// Its secrets, by option name.
+    pub secrets: Vec<(String, String)>,
+}
+
+impl Reach {
+    pub fn new(url: String) -> Self {
+        Self { url, ..Self::default() }
+    }
+
+    pub fn option(mut self, key: &str, value: impl ToString) -> Self {
+        self.options.push((key.into(), value.to_string()));
+        self
+    }
+
+    pub fn secret(mut self, name: &str, value: &str) -> Self {
+        self.secrets.push((name.into(), value.into()));
+        self
+    }
+
+    /// Adds `--to`, `--option` and `--credential`; secrets go through the environment.
+    pub fn apply(&self, mut command: Offsite) -> Offsite {
+        command = command.args(["--to", &self.url]);
+        for (key, value) in &self.options {
+            command = command.args(["--option", &format!("{key}={value}")]);
+        }
+        for (name, value) in &self.secrets {
+            let variable = format!("OFFSITE_TEST_{}", name.to_uppercase());
+            command = command.args(["--credential", &format!("{name}=env:{variable}")]).env(&variable, value);
+        }
+        command
+    }
+
+    /// `offsite run --source … --settle 0 --json` to this one target.
+    pub fn run(&self, box_: &Sandbox) -> Offsite {
+        self.apply(box_.run(&[]))
+    }
+
+    /// `offsite check --json` of this one target.
+    pub fn check(&self, box_: &Sandbox) -> Offsite {
+        self.apply(box_.offsite().args(["check", "--json", "--source", &box_.text("source")]))
+    }
+}
+
+/// A server with one empty target on it.
+pub trait Backend: Sized {
+    fn start() -> Self;
+
+    fn reach(&self) -> Reach;
+
+    /// Shows the target as a folder, as it is now. Changes to the folder may be lost.
+    fn look<T>(&self, what: impl FnOnce(&Path) -> T) -> T;
+
+    /// Lets another machine change the target's files.
+    fn change(&self, what: impl FnOnce(&Path));
+
+    /// Uploads that the server keeps where no listing of files shows them.
+    fn unfinished(&self) -> usize {
+        0
+    }
+}
+
+/// A backend behind an address, so that a proxy can stand before it.
+pub trait Network: Backend {
+    fn address(&self) -> SocketAddr;
+
+    /// How to reach it through a proxy that listens there.
+    fn through(&self, proxy: SocketAddr) -> Reach;
+
+    /// Bytes that a kill may cost at most, with `streams` transfers at once.
+    fn at_stake(streams: u64) -> u64;
+}
+
+pub struct Folder(tempfile::TempDir);
+
+impl Backend for Folder {
+    fn start() -> Self {
+        Self(tempfile::Builder::new().prefix("offsite-folder-").tempdir().expect("a temporary folder"))
+    }
+
+    fn reach(&self) -> Reach {
+        Reach::new(self.0.path().to_string_lossy().into_owned())
+    }
+
+    fn look<T>(&self, what: impl FnOnce(&Path) -> T) -> T {
+        what(self.0.path())
+    }
+
+    fn change(&self, what: impl FnOnce(&Path)) {
+        what(self.0.path());
+    }
+}
+
+/// OpenSSH's sshd, by key.
+pub struct Sftp(pub Sshd);
+
+impl Backend for Sftp {
+    fn start() -> Self {
+        Self(Sshd::start())
+    }
+
+    fn reach(&self) -> Reach {
+        self.through(self.0.address())
+    }
+
+    fn look<T>(&self, what: impl FnOnce(&Path) -> T) -> T {
+        what(&self.0.data())
+    }
+
+    fn change(&self, what: impl FnOnce(&Path)) {
+        what(&self.0.data());
+    }
+}
+
+impl Network for Sftp {
+    fn address(&self) -> SocketAddr {
+        self.0.address()
+    }
+
+    fn through(&self, proxy: SocketAddr) -> Reach {
+        self.0.know(&proxy.ip().to_string(), proxy.port());
+        Reach::new(self.0.url_at(proxy))
+            .option("key_file", self.0.key().display())
+            .option("known_hosts", self.0.known_hosts().display())
+    }
+
+    fn at_stake(_: u64) -> u64 {
+        64 << 20
+    }
+}
+
+/// Garage, in a folder of its bucket.
+pub struct S3(pub Garage);
+
+const FOLDER: &str = "nightly/copies/";
+
+impl Backend for S3 {
+    fn start() -> Self {
+        Self(Garage::start())
+    }
+
+    fn reach(&self) -> Reach {
+        self.through(self.0.service().address)
+    }
+
+    fn look<T>(&self, what: impl FnOnce(&Path) -> T) -> T {
+        let copy = tempfile::tempdir().expect("a temporary folder");
+        self.0.client().download(FOLDER, copy.path());
+        what(copy.path())
+    }
+
+    fn change(&self, what: impl FnOnce(&Path)) {
+        let client = self.0.client();
+        let copy = tempfile::tempdir().expect("a temporary folder");
+        client.download(FOLDER, copy.path());
+        let before = all(copy.path());
+        what(copy.path());
+        let after = all(copy.path());
+        let key = |path: &Path| [FOLDER.as_bytes(), path.as_os_str().as_bytes()].concat();
+        for path in before.keys().filter(|path| !after.contains_key(*path)) {
+            client.delete(&key(path));
+        }
+        for (path, content) in &after {
+            if before.get(path) != Some(content) {
+                client.put(&key(path), &std::fs::read(copy.path().join(path)).expect("the file is there"));
+            }
+        }
+    }
+
+    fn unfinished(&self) -> usize {
+        self.0.client().uploads().len()
+    }
+}
+
+impl Network for S3 {
+    fn address(&self) -> SocketAddr {
+        self.0.service().address
+    }
+
+    fn through(&self, proxy: SocketAddr) -> Reach {
+        reach_s3(&self.0.service().at(proxy), FOLDER)
+    }
+
+    fn at_stake(streams: u64) -> u64 {
+        streams * (16 << 20)
+    }
+}
+
+/// How an S3 service is reached, with its own keys.
+pub fn reach_s3(service: &Service, folder: &str) -> Reach {
+    Reach::new(format!("s3+http://{}/{}/{folder}", service.address, service.bucket))
+        .option("region", &service.region)
+        .secret("access_key_id", &service.access_key)
+        .secret("secret_access_key", &service.secret_key)
+}
+
+/// Every file below `dir` with its hash, `offsite`'s own included.
+fn all(dir: &Path) -> BTreeMap<PathBuf, String> {
+    files(dir).into_iter().map(|path| (path.clone(), hash(&dir.join(&path)))).collect()
+}
+
+/// A name of exactly `length` bytes around `text`: `prefix`, filler, `suffix`.
+pub fn long_name(prefix: &str, suffix: &str, length: usize) -> String {
+    let filler = length.checked_sub(prefix.len() + suffix.len()).expect("the length holds prefix and suffix");
+    let name = format!("{prefix}{}{suffix}", "ü".repeat(filler / 2) + &"x".repeat(filler % 2));
+    assert_eq!(name.len(), length);
+    name
+}
