@@ -92,13 +92,13 @@ pub(super) fn hash_at(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<[
 const COLUMNS: &str = "path, size, blake3, source_mtime, source_ctime, source_inode, version, mtime, \
                        mtime_precision, level, recognised, set_id, image";
 
-fn record_at(row: &Row<'_>) -> rusqlite::Result<(TargetPath, Recorded)> {
+fn record_at(row: &Row<'_>) -> rusqlite::Result<(TargetPath, Box<Recorded>)> {
     let path = path_at(row, 0)?;
     let mtime: Option<i64> = row.get(7)?;
     let precision: Option<i64> = row.get(8)?;
     let recognised = row.get_ref(10)?.as_blob_or_null().map_err(|e| damaged(10, e))?;
     let image = row.get_ref(12)?.as_blob().map_err(|e| damaged(12, e))?;
-    let record = Recorded {
+    let record = Box::new(Recorded {
         size: row.get::<_, i64>(1)? as u64,
         blake3: hash_at(row, 2)?,
         source_mtime_ns: row.get(3)?,
@@ -110,7 +110,7 @@ fn record_at(row: &Row<'_>) -> rusqlite::Result<(TargetPath, Recorded)> {
         recognised: recognised.and_then(RecognisedBytes::decode),
         set: row.get(11)?,
         image: or_own(image, &path, 12)?,
-    };
+    });
     Ok((path, record))
 }
 
@@ -190,7 +190,7 @@ pub(super) fn remove(t: &Connection, path: &TargetPath) -> rusqlite::Result<()> 
 
 impl Catalog {
     /// Every published file.
-    pub fn published(&self) -> Result<BTreeMap<TargetPath, Recorded>> {
+    pub fn published(&self) -> Result<BTreeMap<TargetPath, Box<Recorded>>> {
         self.db.read(|c| {
             let sql = format!("SELECT {COLUMNS} FROM published ORDER BY path");
             c.prepare_cached(&sql)?.query_map([], record_at)?.collect()
@@ -203,7 +203,7 @@ impl Catalog {
             let sql = format!("SELECT {COLUMNS} FROM published WHERE path = ?1");
             let mut statement = c.prepare_cached(&sql)?;
             let mut rows = statement.query_map([path.as_bytes()], record_at)?;
-            Ok(rows.next().transpose()?.map(|(_, record)| record))
+            Ok(rows.next().transpose()?.map(|(_, record)| *record))
         })
     }
 
@@ -226,7 +226,7 @@ impl Catalog {
                         (Some(first), Some(last)) => Some(Span { first: first as u64, last: last as u64 }),
                         _ => None,
                     };
-                    Ok(Published { path, source, record, span })
+                    Ok(Published { path, source, record: *record, span })
                 })?
                 .collect()
         })

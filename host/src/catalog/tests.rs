@@ -90,7 +90,7 @@ fn everything_survives_the_process() {
     assert_eq!(catalog.known_sources().unwrap().len(), 2);
     assert_eq!(catalog.known_sources().unwrap()[1].0, path("other"));
     let both = [(file.path, file.record), (part.path, part.record)];
-    assert_eq!(catalog.published().unwrap().into_iter().collect::<Vec<_>>(), both);
+    assert_eq!(catalog.published().unwrap(), both.into_iter().map(|(p, r)| (p, Box::new(r))).collect());
     let back = catalog.staged_at(&path("s")).unwrap().unwrap();
     assert_eq!(
         back,

@@ -78,7 +78,7 @@ pub(crate) fn covered_by_others(
     sets.dedup();
     let mut found = Vec::new();
     for s in sets {
-        for (i, image) in index.input.target.chains.sets[s as usize].images.iter().enumerate() {
+        for (i, image) in index.input.target.chains().sets[s as usize].images.iter().enumerate() {
             let at = (s, i as u32);
             let (Some(span), Parent::Image(parent)) =
                 (image.span.filter(|s| s.first < s.last), &image.parent)
@@ -147,7 +147,7 @@ pub(crate) fn absorbed(
         if let Some(&onto) = source_of.get(&at) {
             return (!images.is_empty()).then_some(Absorbed { images, onto });
         }
-        if images.len() >= index.input.target.chains.sets[at.0 as usize].images.len()
+        if images.len() >= index.input.target.chains().sets[at.0 as usize].images.len()
             || index.at(at).files.iter().any(|f| index.unsettled.contains_key(&f.path))
         {
             return None;

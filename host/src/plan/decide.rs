@@ -81,7 +81,7 @@ pub(crate) fn decide<'a>(index: &Index<'a>, set: &'a ImageSet, near: &mut usize)
     if decided.images.iter().all(|d| d.fate == Fate::Keep) && set.images.iter().all(|i| i.restorable) {
         return decided;
     }
-    if !index.input.target.chains.sets.is_empty() {
+    if !index.input.target.files.is_empty() {
         locate(index, set, &mut decided);
         cover(index, set, &mut decided);
         absorb(index, set, &mut decided);
@@ -116,6 +116,9 @@ pub(crate) fn look<'a>(
         }
         if worst.is_none_or(|(w, ..)| weight > w) {
             worst = Some((weight, action, found));
+        }
+        if steps.is_empty() {
+            steps.reserve_exact(files.len());
         }
         steps.push(FileStep {
             action,

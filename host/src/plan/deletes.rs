@@ -143,7 +143,7 @@ impl<'a> Deletes<'a> {
         sets.sort_unstable();
         sets.dedup();
         for s in sets {
-            for (g, gone) in index.input.target.chains.sets[s as usize].images.iter().enumerate() {
+            for (g, gone) in index.input.target.chains().sets[s as usize].images.iter().enumerate() {
                 let file = index.input.target.files.get(&gone.id);
                 if Some((s, g as u32)) != own
                     && gone.kind == image.kind
@@ -166,7 +166,7 @@ impl<'a> Deletes<'a> {
 
     fn remains(&mut self, index: &Index<'a>, set: u32) -> &mut Remains<'a> {
         self.sets.entry(set).or_insert_with(|| {
-            let images = index.input.target.chains.sets[set as usize].images.len();
+            let images = index.input.target.chains().sets[set as usize].images.len();
             Remains {
                 needed: vec![false; images],
                 matched: vec![false; images],
@@ -236,7 +236,7 @@ impl<'a> Deletes<'a> {
     fn owners(&self, index: &Index<'a>) -> HashMap<&'a TargetPath, At> {
         let unmatched: std::collections::HashSet<_> = self.unmatched.iter().copied().collect();
         let mut owners = HashMap::new();
-        for (s, set) in index.input.target.chains.sets.iter().enumerate() {
+        for (s, set) in index.input.target.chains().sets.iter().enumerate() {
             for (i, image) in set.images.iter().enumerate() {
                 for file in &image.files {
                     if let Some(path) = unmatched.get(&file.path) {
@@ -252,7 +252,7 @@ impl<'a> Deletes<'a> {
     fn set(&mut self, index: &Index<'a>, s: u32, steps: &mut Steps, doomed: &mut Vec<Doomed<'a>>) {
         self.remains(index, s);
         let Some(mut remains) = self.sets.remove(&s) else { return };
-        let set = &index.input.target.chains.sets[s as usize];
+        let set = &index.input.target.chains().sets[s as usize];
         let name: Arc<str> = set.id.as_str().into();
         let unmatched = |path: &TargetPath| self.is_unmatched(path);
         // Images that the source has under no image's name (a filter of formats, another assembly) stay as they are.

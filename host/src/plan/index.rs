@@ -198,7 +198,7 @@ impl<'a> Index<'a> {
     pub fn target_image(&self, anchor: &TargetPath) -> Option<At> {
         self.target_images
             .get_or_init(|| {
-                let sets = self.input.target.chains.sets.iter().enumerate();
+                let sets = self.input.target.chains().sets.iter().enumerate();
                 sets.flat_map(|(s, set)| {
                     set.images.iter().enumerate().map(move |(i, image)| (&image.id, (s as u32, i as u32)))
                 })
@@ -209,7 +209,7 @@ impl<'a> Index<'a> {
     }
 
     pub fn at(&self, at: At) -> &'a Image {
-        &self.input.target.chains.sets[at.0 as usize].images[at.1 as usize]
+        &self.input.target.chains().sets[at.0 as usize].images[at.1 as usize]
     }
 
     /// A file of this image that is still being written: by what its name says, or because the header names it.

@@ -49,7 +49,7 @@ impl Steps {
             nearest[i] = if acts { self.steps.len() as u32 } else { below };
             let mut step = step(image.id.clone(), name.clone(), Some(image.format), own);
             if acts && below != FREE {
-                step.after.push(below as usize);
+                step.after = vec![below as usize];
                 awaited.push(below as usize);
             }
             if acts {

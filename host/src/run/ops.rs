@@ -26,7 +26,7 @@ pub fn answer(request: &Request, line: &Line, answers: &Arc<Answers>) -> Result<
         Op::Check => check(request, target, &open),
         Op::Chains => {
             let (survey, _) = surveyed(request, target, &open)?;
-            Ok(Answer::Chains { open: survey.view.open, chains: survey.view.chains })
+            Ok(Answer::Chains { open: survey.view.open.clone(), chains: survey.view.into_chains() })
         }
         Op::TakeOver => take_over(request, target, &open),
         Op::Accept { images } => accept(request, target, &open, images),

@@ -7,19 +7,19 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use offsite_plugin_api::{Entry, EntryKind, TargetPath};
+use offsite_plugin_api::{Entry, TargetPath};
 
-use super::{Recorded, TargetFile, TargetView};
-use crate::chain::{Evidence, Knowledge, Member, ProvenSpan, Span, assemble};
+use super::{Files, Recorded, TargetFile, TargetView};
+use crate::chain::{Chains, Evidence, ImageFile, Knowledge, Member, ProvenSpan, Span, assemble};
 use crate::format::{self, ImageKind, Link, Recognised, Role};
 
 /// What a worker gathers before it plans.
 #[derive(Clone, Debug, Default)]
 pub struct Gathered {
-    /// The listing, in any order, the host's own names left out; what is no regular file is passed over.
-    pub entries: Vec<Entry>,
+    /// The listing, the host's own names left out.
+    pub files: Files,
     /// The catalog's records, and the manifests' for paths that the catalog does not know.
-    pub records: BTreeMap<TargetPath, Recorded>,
+    pub records: BTreeMap<TargetPath, Box<Recorded>>,
     /// Headers read back of the files that [`headers_to_read`] named, recognised under their path on the target.
     pub headers: BTreeMap<TargetPath, Recognised>,
     /// Spans that manifests record, by the anchor's path on the target.
@@ -31,43 +31,44 @@ pub struct Gathered {
 }
 
 /// The files whose header must be read back: it may say what neither name nor an untouched record does.
-pub fn headers_to_read(entries: &[Entry], records: &BTreeMap<TargetPath, Recorded>) -> Vec<TargetPath> {
-    let changed = |entry: &&Entry| records.get(&entry.path).is_none_or(|recorded| recorded.touched(entry));
-    entries
-        .iter()
-        .filter(|entry| entry.kind == EntryKind::File && format::wants_header(&entry.path))
-        .filter(changed)
-        .map(|entry| entry.path.clone())
-        .collect()
+pub fn headers_to_read(files: &Files, records: &BTreeMap<TargetPath, Box<Recorded>>) -> Vec<TargetPath> {
+    let mut records = records.iter().peekable();
+    let changed = |file: &&TargetFile| {
+        let path = &file.entry.path;
+        while records.next_if(|(recorded, _)| *recorded < path).is_some() {}
+        records.next_if(|(recorded, _)| *recorded == path).is_none_or(|(_, r)| r.touched(&file.entry))
+    };
+    // Names are looked at last: nearly every file is as it is recorded.
+    let paths = files.values().filter(changed).map(|file| &file.entry.path);
+    paths.filter(|path| format::wants_header(path)).cloned().collect()
 }
 
-/// Pairs listing and records, and assembles what is there.
+/// Pairs listing and records. Both are sorted by path, so that it is one walk along the two.
 pub fn view(gathered: Gathered) -> TargetView {
-    let Gathered { mut entries, mut records, mut headers, spans, accepted, open } = gathered;
-    entries.retain(|e| e.kind == EntryKind::File);
-    entries.sort_by(|a, b| a.path.cmp(&b.path));
-    entries.dedup_by(|a, b| a.path == b.path);
+    let Gathered { mut files, records, mut headers, spans, accepted, open } = gathered;
     let places = places(&records);
-    let files: Vec<(TargetPath, TargetFile)> = entries
-        .into_iter()
-        .map(|entry| {
-            let recorded = records.remove(&entry.path);
-            let place = recorded.as_ref().and_then(|r| places.get(&r.image));
-            let recognised = recognised(&entry, recorded.as_ref(), place, headers.remove(&entry.path));
-            (entry.path.clone(), TargetFile { entry, recorded, recognised: recognised.map(Box::new) })
-        })
-        .collect();
-    let mut view = TargetView {
-        files: files.into_iter().collect(),
-        gone: records,
-        accepted,
-        spans,
-        open,
-        ..TargetView::default()
-    };
-    let catalog = from_catalog(&view);
-    let knowledge = knowledge(&view, &catalog);
-    let members: Vec<Member<'_>> = view.files.iter().map(|(path, file)| member(path, file)).collect();
+    let mut gone = BTreeMap::new();
+    let mut records = records.into_iter().peekable();
+    for file in files.values_mut() {
+        let path = &file.entry.path;
+        while let Some((lost, recorded)) = records.next_if(|(recorded, _)| recorded < path) {
+            gone.insert(lost, recorded);
+        }
+        file.recorded = records.next_if(|(recorded, _)| recorded == path).map(|(_, recorded)| recorded);
+        let header = if headers.is_empty() { None } else { headers.remove(path) };
+        let recorded = file.recorded.as_deref();
+        let place = recorded.filter(|_| !places.is_empty()).and_then(|r| places.get(&r.image));
+        file.recognised = recognised(&file.entry, recorded, place, header).map(Box::new);
+    }
+    gone.extend(records);
+    TargetView { files, gone, accepted, spans, open, ..TargetView::default() }
+}
+
+/// Assembles what is there.
+pub(super) fn chains(view: &TargetView) -> Chains {
+    let catalog = from_catalog(view);
+    let knowledge = knowledge(view, &catalog);
+    let members: Vec<Member<'_>> = view.files.values().map(member).collect();
     let mut chains = assemble(&members, &knowledge);
     for image in chains.sets.iter_mut().flat_map(|s| &mut s.images) {
         // Sets that only time orders have no numbers that a span could be told in.
@@ -79,14 +80,28 @@ pub fn view(gathered: Gathered) -> TargetView {
             image.unproven = !accepted;
         }
     }
-    view.chains = chains;
-    view
+    in_transition(view, &mut chains);
+    chains
 }
 
-fn member<'a>(path: &'a TargetPath, file: &'a TargetFile) -> Member<'a> {
+/// Images of sets that an interrupted replacement left between old and new are not restorable.
+fn in_transition(view: &TargetView, chains: &mut Chains) {
+    if view.in_transition.is_empty() {
+        return;
+    }
+    for image in chains.sets.iter_mut().flat_map(|set| &mut set.images) {
+        let recorded = |f: &ImageFile| view.files.recorded(&f.path);
+        if image.files.iter().filter_map(recorded).any(|r| view.in_transition.contains(&*r.set)) {
+            image.restorable = false;
+            image.missing = Some("its set is being replaced; the next run finishes that".to_owned());
+        }
+    }
+}
+
+fn member(file: &TargetFile) -> Member<'_> {
     let listed = file.entry.mtime.map(|t| t.ns);
     Member {
-        path,
+        path: &file.entry.path,
         size: file.entry.size,
         mtime_ns: file.recorded.as_ref().map(|r| r.source_mtime_ns).or(listed),
         recognised: file.recognised(),
@@ -94,7 +109,7 @@ fn member<'a>(path: &'a TargetPath, file: &'a TargetFile) -> Member<'a> {
 }
 
 /// By image (at the source): the sub-folder of the target it was published into, where there is one.
-fn places(records: &BTreeMap<TargetPath, Recorded>) -> HashMap<TargetPath, TargetPath> {
+fn places(records: &BTreeMap<TargetPath, Box<Recorded>>) -> HashMap<TargetPath, TargetPath> {
     records
         .iter()
         .filter(|(path, r)| path.as_bytes().len() > r.image.as_bytes().len())
@@ -187,7 +202,7 @@ fn from_catalog(view: &TargetView) -> HashMap<TargetPath, Option<Span>> {
     for recorded in view.gone.values() {
         sets.entry(&recorded.set).or_default();
     }
-    for (path, file) in &view.files {
+    for (path, file) in view.files.iter() {
         if let Some(recorded) = &file.recorded
             && let Some(set) = sets.get_mut(recorded.set.as_str())
         {

@@ -6,11 +6,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use offsite_plugin_api::{Entry, TargetPath};
+use offsite_plugin_api::TargetPath;
 
 use super::manifest::{self, FromManifests};
 use super::site::Site;
-use super::{Gathered, Listing, TargetView, evidence, intent, listing, small};
+use super::{Files, Gathered, Listing, Recorded, TargetView, evidence, intent, listing, small};
 use crate::catalog::{Catalog, Published};
 use crate::chain::Span;
 use crate::error::{BackendKind, Error, Kind, Result};
@@ -54,7 +54,7 @@ pub fn survey(site: &Site<'_>) -> Result<Survey> {
     let mut learned = Learned::default();
     let mut spans = site.catalog.spans()?;
     for (path, file) in &from.files {
-        let entry = listing.files.get(path);
+        let entry = listing.files.get(path).map(|listed| &listed.entry);
         let agreed = entry.filter(|entry| manifest::agrees(file, entry));
         // A manifest that another machine wrote (it consolidated on the target) knows spans that this catalog does not.
         if let Some(span) = file.span
@@ -72,15 +72,15 @@ pub fn survey(site: &Site<'_>) -> Result<Survey> {
             file.record.target_version.clone_from(&entry.version);
             file.record.target_mtime = entry.mtime;
         }
-        records.insert(path.clone(), file.record.clone());
+        records.insert(path.clone(), Box::new(file.record.clone()));
         learned.files.push(file);
     }
     let (open, sets) = intent::open_intents(site.catalog)?;
-    let entries: Vec<Entry> = std::mem::take(&mut listing.files).into_values().collect();
-    let headers = headers(site, &entries, &records)?;
+    let files = std::mem::take(&mut listing.files);
+    let headers = headers(site, &files, &records)?;
     let accepted = site.catalog.accepted()?;
-    let mut view = evidence::view(Gathered { entries, records, headers, spans, accepted, open });
-    in_transition(&mut view, &sets.into_iter().collect());
+    let mut view = evidence::view(Gathered { files, records, headers, spans, accepted, open });
+    view.in_transition.extend(sets);
     from.damaged.extend(manifest::missing(&listing.manifests, &known));
     learn(&mut learned, from, &known, site.catalog)?;
     Ok(Survey { view, listing, learned, notices })
@@ -89,12 +89,12 @@ pub fn survey(site: &Site<'_>) -> Result<Survey> {
 /// Reads back the headers that say what names and records do not.
 fn headers(
     site: &Site<'_>,
-    entries: &[Entry],
-    records: &BTreeMap<TargetPath, super::Recorded>,
+    files: &Files,
+    records: &BTreeMap<TargetPath, Box<Recorded>>,
 ) -> Result<BTreeMap<TargetPath, Recognised>> {
-    let wanted: BTreeSet<TargetPath> = evidence::headers_to_read(entries, records).into_iter().collect();
     let mut found = BTreeMap::new();
-    for entry in entries.iter().filter(|e| wanted.contains(&e.path)) {
+    for path in evidence::headers_to_read(files, records) {
+        let entry = &files[&path].entry;
         let recognised = format::recognise(&entry.path, entry.size, |most| {
             match small::read_head(site.backend, site.call, entry, most as u64) {
                 // Gone since the listing, or not to be read: nothing is known of it.
@@ -111,24 +111,6 @@ fn headers(
     Ok(found)
 }
 
-/// Images of sets (as recorded) that an interrupted replacement left between old and new are not restorable.
-fn in_transition(view: &mut TargetView, sets: &BTreeSet<String>) {
-    if sets.is_empty() {
-        return;
-    }
-    let files = &view.files;
-    for image in view.chains.sets.iter_mut().flat_map(|set| &mut set.images) {
-        let open = image.files.iter().any(|f| {
-            let recorded = files.get(&f.path).and_then(|t| t.recorded.as_ref());
-            recorded.is_some_and(|r| sets.contains(&*r.set))
-        });
-        if open {
-            image.restorable = false;
-            image.missing = Some("its set is being replaced; the next run finishes that".to_owned());
-        }
-    }
-}
-
 /// Accepts the unproven spans of these images (of all that have one when `images` is empty). Gives those accepted.
 ///
 /// Errors: `Usage` for an image that has no unproven span.
@@ -136,7 +118,7 @@ pub fn accept(site: &Site<'_>, images: &[TargetPath]) -> Result<Vec<TargetPath>>
     let survey = survey(site)?;
     let unproven: BTreeSet<TargetPath> = survey
         .view
-        .chains
+        .chains()
         .sets
         .iter()
         .flat_map(|set| &set.images)

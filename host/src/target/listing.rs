@@ -3,11 +3,12 @@
 //! What a server lists is not trusted: kinds other than files are reported and left alone, and a directory that carries a
 //! claim marker of its own is another target's, whatever is in it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use offsite_plugin_api::{Backend, Call, Entry, EntryKind, ErrorKind, TargetPath};
 
 use super::names::{self, Own};
+use super::{Files, TargetFile};
 use crate::error::{Error, Kind, Result};
 
 /// Entries at most: a server that lists for ever is stopped here.
@@ -15,8 +16,8 @@ const MOST: usize = 50_000_000;
 
 #[derive(Clone, Debug, Default)]
 pub struct Listing {
-    /// By path; none of the host's own.
-    pub files: BTreeMap<TargetPath, Entry>,
+    /// None of the host's own.
+    pub files: Files,
     /// Visible staging names.
     pub staging: Vec<Entry>,
     /// Side names of swaps.
@@ -41,6 +42,7 @@ impl Listing {
 /// Errors: the backend's; `Backend(Corrupt)` for a server whose pages never end.
 pub fn list(backend: &dyn Backend, call: &Call) -> Result<Listing> {
     let mut listing = Listing::default();
+    let mut files = Vec::new();
     let mut page: Option<Vec<u8>> = None;
     let mut pages = BTreeSet::new();
     let mut count = 0;
@@ -52,7 +54,7 @@ pub fn list(backend: &dyn Backend, call: &Call) -> Result<Listing> {
         };
         count += answer.entries.len();
         for entry in answer.entries {
-            sort_in(&mut listing, entry);
+            files.extend(sort_in(&mut listing, entry).map(TargetFile::from));
         }
         match answer.next {
             None => break,
@@ -69,20 +71,25 @@ pub fn list(backend: &dyn Backend, call: &Call) -> Result<Listing> {
     if !listing.nested.is_empty() {
         let nested = std::mem::take(&mut listing.nested);
         let foreign = |path: &TargetPath| nested.iter().any(|dir| path.starts_with(dir));
-        listing.files.retain(|path, _| !foreign(path));
+        files.retain(|f: &TargetFile| !foreign(&f.entry.path));
         for list in [&mut listing.staging, &mut listing.sides, &mut listing.manifests] {
             list.retain(|e| !foreign(&e.path));
         }
         listing.strange.retain(|path| !foreign(path));
         listing.nested = nested;
     }
+    listing.files = Files::listed(files);
     Ok(listing)
 }
 
-fn sort_in(listing: &mut Listing, entry: Entry) {
+/// Gives a file that is not the host's own back.
+fn sort_in(listing: &mut Listing, entry: Entry) -> Option<Entry> {
     match entry.kind {
-        EntryKind::Dir => return,
-        EntryKind::Other => return listing.strange.push(entry.path),
+        EntryKind::Dir => return None,
+        EntryKind::Other => {
+            listing.strange.push(entry.path);
+            return None;
+        }
         EntryKind::File => {}
     }
     match names::parse(&entry.path) {
@@ -93,8 +100,7 @@ fn sort_in(listing: &mut Listing, entry: Entry) {
         None if entry.path.name() == names::MARKER.as_bytes() => {
             listing.nested.push(entry.path.parent().unwrap_or_default());
         }
-        None => {
-            listing.files.insert(entry.path.clone(), entry);
-        }
+        None => return Some(entry),
     }
+    None
 }

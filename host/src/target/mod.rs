@@ -4,6 +4,7 @@
 //! [`publish_file`] and its like, and [`manifest::write_behind`].
 
 mod evidence;
+mod files;
 mod gather;
 mod intent;
 mod listing;
@@ -20,6 +21,7 @@ mod view;
 pub(crate) mod tests;
 
 pub use evidence::{Gathered, headers_to_read, view};
+pub use files::Files;
 pub use gather::{Learned, Survey, accept, baseline, remember, survey};
 pub use intent::{
     Delete, Publish, delete_file, delete_files, open_intents, publish_file, publish_group, replace_file,

@@ -1,10 +1,12 @@
 //! A target as the planner sees it: plain values, gathered by the worker from listing, manifest and catalog.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::OnceLock;
 
 use offsite_plugin_api::{Entry, TargetPath, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use super::{Files, evidence};
 use crate::chain::Chains;
 use crate::format::Recognised;
 
@@ -65,9 +67,16 @@ impl Recorded {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TargetFile {
     pub entry: Entry,
-    pub recorded: Option<Recorded>,
+    pub recorded: Option<Box<Recorded>>,
     /// From the listing name or the header read back; `None` where the record's holds.
     pub recognised: Option<Box<Recognised>>,
+}
+
+impl From<Entry> for TargetFile {
+    /// As it is listed, before anything else is known of it.
+    fn from(entry: Entry) -> Self {
+        Self { entry, recorded: None, recognised: None }
+    }
 }
 
 impl TargetFile {
@@ -78,18 +87,32 @@ impl TargetFile {
 }
 
 /// Everything the planner knows of a target.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub struct TargetView {
     /// By path; the host's own names (staging, marker, manifests) left out.
-    pub files: BTreeMap<TargetPath, TargetFile>,
+    pub files: Files,
     /// Recorded as published, but not in the listing any more.
-    pub gone: BTreeMap<TargetPath, Recorded>,
-    /// Assembled from `files`, spans and evidence included.
-    pub chains: Chains,
+    pub gone: BTreeMap<TargetPath, Box<Recorded>>,
     /// Images whose span the user accepted (`offsite target accept`).
     pub accepted: Vec<TargetPath>,
     /// Spans that manifests record: image -> (first, last).
     pub spans: BTreeMap<TargetPath, crate::chain::Span>,
     /// What a run would settle first (open intents, swaps), in words.
     pub open: Vec<String>,
+    /// Sets (as recorded) that an interrupted replacement left between old and new.
+    pub in_transition: BTreeSet<String>,
+    pub(super) chains: OnceLock<Chains>,
+}
+
+impl TargetView {
+    /// Assembled from `files`, spans and evidence included, when first asked for: a run in which nothing changed never
+    /// asks.
+    pub fn chains(&self) -> &Chains {
+        self.chains.get_or_init(|| evidence::chains(self))
+    }
+
+    pub fn into_chains(self) -> Chains {
+        self.chains();
+        self.chains.into_inner().unwrap_or_default()
+    }
 }

@@ -14,7 +14,7 @@ use offsite::chain::{Knowledge, assemble};
 use offsite::format::recognise_name;
 use offsite::plan::{Action, Input, Names, Options, Plan, plan};
 use offsite::source::{Inventory, SourceFile};
-use offsite::target::{Gathered, Recorded, VerifyLevel, view};
+use offsite::target::{Files, Gathered, Recorded, TargetFile, VerifyLevel, view};
 use offsite_plugin_api::{Capabilities, Entry, TargetPath, Timestamp};
 
 fn main() {
@@ -112,15 +112,15 @@ fn inventory(images: usize, sets: usize) -> Inventory {
 /// A target that holds all of it, untouched.
 fn gathered(inventory: &Inventory) -> Gathered {
     let mut gathered = Gathered::default();
-    gathered.entries.reserve_exact(inventory.files.len());
+    let mut listed = Vec::with_capacity(inventory.files.len());
     for file in &inventory.files {
         let mtime = Some(Timestamp { ns: file.mtime_ns, precision_ns: 1 });
         let version = Some(format!("{:x}-{:x}", file.inode, file.mtime_ns));
-        gathered.entries.push(Entry {
+        listed.push(TargetFile::from(Entry {
             mtime,
             version: version.clone(),
             ..Entry::file(file.path.clone(), file.size)
-        });
+        }));
         let recognised = file.recognised.clone();
         let set = recognised.as_ref().map(|r| r.set.clone()).unwrap_or_default();
         let recorded = Recorded {
@@ -136,8 +136,9 @@ fn gathered(inventory: &Inventory) -> Gathered {
             set,
             image: file.path.clone(),
         };
-        gathered.records.insert(file.path.clone(), recorded);
+        gathered.records.insert(file.path.clone(), Box::new(recorded));
     }
+    gathered.files = Files::listed(listed);
     gathered
 }
 

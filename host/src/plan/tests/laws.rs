@@ -318,7 +318,7 @@ struct Seen {
 
 fn see(world: &World) -> Seen {
     let view = world.view();
-    let images = || view.chains.sets.iter().flat_map(|s| &s.images);
+    let images = || view.chains().sets.iter().flat_map(|s| &s.images);
     Seen {
         whole: images().filter(|i| i.restorable).map(|i| i.id.clone()).collect(),
         broken: images().filter(|i| !i.restorable).map(|i| i.id.clone()).collect(),

@@ -153,7 +153,7 @@ fn a_sub_folder_holds_the_whole_set_and_is_found_again() {
     assert_eq!(step(&plan, &aip(3)).files[0].target.parent(), Some(path("nightly/srv-1970-01-01")));
     assert_eq!(plan.totals.skip, 3);
     let view = world.view();
-    assert!(view.chains.sets[0].images.iter().all(|i| i.restorable), "{:?}", view.chains.problems);
+    assert!(view.chains().sets[0].images.iter().all(|i| i.restorable), "{:?}", view.chains().problems);
 }
 
 #[test]
@@ -164,8 +164,8 @@ fn qcow2_in_a_sub_folder_is_one_chain_there() {
     // No header is read back of what nobody touched.
     world.held.values_mut().for_each(|h| h.header = None);
     let view = world.view();
-    assert_eq!(view.chains.sets.len(), 1);
-    assert!(view.chains.sets[0].images.iter().all(|i| i.restorable));
+    assert_eq!(view.chains().sets.len(), 1);
+    assert!(view.chains().sets[0].images.iter().all(|i| i.restorable));
     assert!(world.plan().steps.iter().all(|s| s.code == Code::UpToDate));
 }
 

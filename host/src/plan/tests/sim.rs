@@ -9,7 +9,7 @@ use crate::chain::{Chains, Knowledge, Span, assemble};
 use crate::format::{Format, ImageKind, Link, Recognised, Role, recognise_name};
 use crate::plan::{Action, Baseline, FileAction, FileStep, Input, Names, Options, Plan, Step, plan};
 use crate::source::{Inventory, SourceFile, Unsettled};
-use crate::target::{Gathered, Recorded, TargetView, VerifyLevel, view};
+use crate::target::{Files, Gathered, Recorded, TargetFile, TargetView, VerifyLevel, view};
 
 pub fn path(text: &str) -> TargetPath {
     TargetPath::new(text).unwrap()
@@ -34,7 +34,7 @@ pub struct Held {
 pub struct World {
     pub inventory: Inventory,
     pub held: BTreeMap<TargetPath, Held>,
-    pub records: BTreeMap<TargetPath, Recorded>,
+    pub records: BTreeMap<TargetPath, Box<Recorded>>,
     pub spans: BTreeMap<TargetPath, Span>,
     pub accepted: Vec<TargetPath>,
     pub options: Options,
@@ -167,7 +167,7 @@ impl World {
     }
 
     pub fn view(&self) -> TargetView {
-        let entries = self.held.iter().map(|(path, held)| Entry {
+        let files = self.held.iter().map(|(path, held)| Entry {
             mtime: Some(Timestamp { ns: held.version as i64, precision_ns: 1 }),
             version: Some(held.version.to_string()),
             retention: held
@@ -177,7 +177,7 @@ impl World {
         });
         let headers = self.held.iter().filter_map(|(path, held)| Some((path.clone(), held.header.clone()?)));
         view(Gathered {
-            entries: entries.collect(),
+            files: Files::listed(files.map(TargetFile::from).collect()),
             records: self.records.clone(),
             headers: headers.collect(),
             spans: self.spans.clone(),
@@ -267,7 +267,7 @@ impl World {
             set: step.set.to_string(),
             image: step.image.clone(),
         };
-        self.records.insert(file.target.clone(), recorded);
+        self.records.insert(file.target.clone(), Box::new(recorded));
     }
 }
 
@@ -298,6 +298,6 @@ pub fn work(plan: &Plan) -> Vec<String> {
 #[track_caller]
 pub fn assert_restorable(world: &World, image: &str, expected: bool) {
     let view = world.view();
-    let image = view.chains.sets.iter().flat_map(|s| &s.images).find(|i| i.id == path(image));
+    let image = view.chains().sets.iter().flat_map(|s| &s.images).find(|i| i.id == path(image));
     assert_eq!(image.map(|i| i.restorable), Some(expected), "{image:?}");
 }

@@ -19,7 +19,7 @@ fn own_staging_that_nobody_resumes_goes_and_foreign_staging_is_reported() {
     bench.stage("d/resumed.aiv", b"staged", 3, None);
     bench.stage("d/dropped.aiv", b"staged", 3, None);
     let found = survey(&bench.site()).unwrap();
-    assert!(found.view.files.is_empty(), "{:?}", found.view.files.keys());
+    assert!(found.view.files.is_empty(), "{:?}", found.view.files);
     let resumed = path("d/resumed.aiv");
     let swept = sweep::sweep(&bench.site(), &found, &|p| *p == resumed).unwrap();
     assert_eq!((swept.discarded, swept.foreign.len()), (2, 1));
@@ -94,7 +94,7 @@ fn what_is_open_is_told_and_its_set_is_not_restorable_until_it_is_settled() {
     bench.publish(name, b"old", 3);
     let restorable = |bench: &Bench| {
         let found = survey(&bench.site()).unwrap();
-        (found.view.open.len(), found.view.chains.sets.iter().flat_map(|s| &s.images).all(|i| i.restorable))
+        (found.view.open.len(), found.view.chains().sets.iter().flat_map(|s| &s.images).all(|i| i.restorable))
     };
     assert_eq!(restorable(&bench), (0, true));
     let file = bench.stage(name, b"newer", 5, bench.was(name));
