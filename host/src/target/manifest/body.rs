@@ -63,6 +63,9 @@ struct File {
     source_mtime_ns: i64,
     #[serde(default)]
     target_mtime: Option<Timestamp>,
+    /// Where listings tell no time, this says whether the file is the one that was published.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    target_version: Option<String>,
     level: VerifyLevel,
     #[serde(default)]
     recognised: Option<Recognised>,
@@ -181,7 +184,7 @@ pub(super) fn published(set: &str, image: &Image) -> Result<Vec<Published>, Stri
                     source_mtime_ns: file.source_mtime_ns,
                     source_ctime_ns: 0,
                     source_inode: 0,
-                    target_version: None,
+                    target_version: file.target_version.clone(),
                     target_mtime: file.target_mtime,
                     level: file.level,
                     recognised: file.recognised.clone(),
@@ -217,6 +220,7 @@ pub(super) fn body_of(set: &str, files: Vec<Published>) -> Body {
             blake3: r.blake3.map(hex::encode),
             source_mtime_ns: r.source_mtime_ns,
             target_mtime: r.target_mtime,
+            target_version: r.target_version,
             level: r.level,
             recognised: r.recognised,
         });

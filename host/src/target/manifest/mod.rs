@@ -49,14 +49,17 @@ impl FromManifests {
     }
 }
 
-/// Whether a manifest's file is the one that is listed: same size, and the same modification time where both are known.
+/// Whether a manifest's file is the one that is listed: same size, and the same modification time where both are known, else
+/// the same version. Not the version first: a target that was moved to another disk has new ones.
 pub fn agrees(file: &Published, entry: &Entry) -> bool {
-    let same_time = match (file.record.target_mtime, entry.mtime) {
+    let same = match (file.record.target_mtime, entry.mtime) {
         (Some(a), Some(b)) => a.ns.abs_diff(b.ns) < a.precision_ns.max(b.precision_ns).max(1),
-        (None, None) => true,
-        _ => false,
+        (then, now) => match (&file.record.target_version, &entry.version) {
+            (Some(a), Some(b)) => a == b,
+            _ => then.is_none() && now.is_none(),
+        },
     };
-    file.record.size == entry.size && same_time
+    file.record.size == entry.size && same
 }
 
 /// Manifests that the catalog remembers and that are not listed any more.

@@ -233,3 +233,32 @@ fn a_change_made_while_a_manifest_is_written_is_not_taken_for_written() {
     bench.catalog.set_written(&behind[0].0, behind[0].1).unwrap();
     assert_eq!(bench.catalog.unwritten_sets().unwrap().len(), 1);
 }
+
+#[test]
+fn a_manifest_agrees_by_time_and_where_a_listing_has_none_by_version() {
+    use offsite_plugin_api::{Entry, Timestamp};
+    let bench = Bench::new(Mem::atomic());
+    let record = bench.publish(NAME, b"base", 3);
+    let at = |ns| Some(Timestamp { ns, precision_ns: 1 });
+    let tag = |v: &str| Some(v.to_owned());
+    for (then, now, agree) in [
+        ((at(3), None), (at(3), None), true),
+        ((at(3), None), (at(4), None), false),
+        // Moved to another disk: new versions, the same times.
+        ((at(3), tag("a")), (at(3), tag("b")), true),
+        // Servers that keep the time where only a look at the single object shows it.
+        ((at(3), tag("a")), (None, tag("a")), true),
+        ((at(3), tag("a")), (None, tag("b")), false),
+        ((at(3), None), (None, tag("b")), false),
+        ((None, None), (None, tag("b")), true),
+    ] {
+        let mut record = record.clone();
+        (record.target_mtime, record.target_version) = then.clone();
+        let file = crate::catalog::Published { path: path(NAME), source: None, record, span: None };
+        let mut entry = Entry::file(path(NAME), 4);
+        (entry.mtime, entry.version) = now.clone();
+        assert_eq!(manifest::agrees(&file, &entry), agree, "{then:?} {now:?}");
+        entry.size = 5;
+        assert!(!manifest::agrees(&file, &entry), "another size");
+    }
+}
