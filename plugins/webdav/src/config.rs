@@ -143,8 +143,8 @@ fn parse(url: &str) -> Result<Url> {
         "https" | "webdavs" => "https",
         other => return Err(wrong(format!("the scheme is '{}'", other.escape_debug()))),
     };
-    if !rest.starts_with("//") {
-        return Err(wrong("'//' is missing after the scheme".into()));
+    if !rest.starts_with("//") || rest.starts_with("///") {
+        return Err(wrong("'//' and the host must follow the scheme".into()));
     }
     let mut parsed = Url::parse(&format!("{scheme}:{rest}")).map_err(|e| wrong(e.to_string()))?;
     if parsed.query().is_some() || parsed.fragment().is_some() {

@@ -4,6 +4,7 @@
 //! A server that is not installed fails the test and says what installs it; nothing is skipped.
 
 pub mod account;
+pub mod apache;
 pub mod garage;
 pub mod http;
 pub mod moto;
