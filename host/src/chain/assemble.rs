@@ -142,12 +142,10 @@ fn finish(id: String, drafts: Vec<Draft<'_>>, set_files: Vec<ImageFile>, chains:
     let Some(first) = drafts.first() else { return };
     let format = first.format;
     problems(&id, &drafts, &mut chains.problems);
-    chains.sets.push(ImageSet {
-        id,
-        format,
-        images: drafts.into_iter().map(Draft::finish).collect(),
-        set_files,
-    });
+    // Not `collect`: that would keep the drafts' allocation, which is nearly twice as large.
+    let mut images = Vec::with_capacity(drafts.len());
+    images.extend(drafts.into_iter().map(Draft::finish));
+    chains.sets.push(ImageSet { id, format, images, set_files });
 }
 
 /// Two formats could name their sets alike: the later one says its format then.
