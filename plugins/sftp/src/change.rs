@@ -44,7 +44,12 @@ pub fn delete_batch(sftp: &Sftp, call: &Call, items: &[(TargetPath, Expect)]) ->
 }
 
 /// Looks at all, then removes what is as expected.
-fn remove(sftp: &Sftp, link: &mut Link, call: &Call, items: &[&(TargetPath, Expect)]) -> Result<Vec<Result<()>>> {
+fn remove(
+    sftp: &Sftp,
+    link: &mut Link,
+    call: &Call,
+    items: &[&(TargetPath, Expect)],
+) -> Result<Vec<Result<()>>> {
     let mut looks = Vec::with_capacity(items.len());
     for (path, _) in items {
         looks.push(link.request(call, wire::LSTAT, Out::default().bytes(&sftp.at(path)))?);
@@ -70,7 +75,9 @@ fn remove(sftp: &Sftp, link: &mut Link, call: &Call, items: &[&(TargetPath, Expe
     for ((path, _), sent) in items.iter().zip(sent) {
         results.push(match sent {
             Err(error) => Err(error),
-            Ok((id, attrs)) => lasting(link.done(call, id, "delete", path))?.map_err(|e| not_empty(e, path, &attrs)),
+            Ok((id, attrs)) => {
+                lasting(link.done(call, id, "delete", path))?.map_err(|e| not_empty(e, path, &attrs))
+            }
         });
     }
     Ok(results)
@@ -88,13 +95,22 @@ fn lasting<T>(result: Result<T>) -> Result<Result<T>> {
 /// OpenSSH has only `failure` for it.
 fn not_empty(error: Error, path: &TargetPath, attrs: &Attrs) -> Error {
     if attrs.is_dir() && *error.kind() == ErrorKind::Other {
-        return Error::new(ErrorKind::PreconditionFailed, format!("the directory {} is not empty", shown(path)))
-            .with_source(error.source_text().unwrap_or_default().to_owned());
+        return Error::new(
+            ErrorKind::PreconditionFailed,
+            format!("the directory {} is not empty", shown(path)),
+        )
+        .with_source(error.source_text().unwrap_or_default().to_owned());
     }
     error
 }
 
-pub fn rename(sftp: &Sftp, call: &Call, from: &TargetPath, to: &TargetPath, expect: &Expect) -> Result<Entry> {
+pub fn rename(
+    sftp: &Sftp,
+    call: &Call,
+    from: &TargetPath,
+    to: &TargetPath,
+    expect: &Expect,
+) -> Result<Entry> {
     let mut link = sftp.lease(call)?;
     let link = &mut *link;
     let asked = [

@@ -3,8 +3,8 @@
 use std::sync::{Arc, Mutex};
 
 use offsite_plugin_api::{
-    Attributes, Backend, Call, CheckReport, Error, ErrorKind, Expect, Object, PublishRequest, Range, Result, Session,
-    Sink, Source, StageRequest, StepResult, TargetPath, Token,
+    Attributes, Backend, Call, CheckReport, Error, ErrorKind, Expect, Object, PublishRequest, Range, Result,
+    Session, Sink, Source, StageRequest, StepResult, TargetPath, Token,
 };
 
 use super::client::Sftp;
@@ -13,7 +13,8 @@ use super::client::Sftp;
 const NAME: &str = "offsite-check-é-e\u{301}-日本";
 const FIRST: &[u8] = b"offsite check, first content";
 const SECOND: &[u8] = b"offsite check, second content, longer";
-const STEPS: &[&str] = &["reach", "trust", "authenticate", "list", "write", "read", "names", "replace", "delete"];
+const STEPS: &[&str] =
+    &["reach", "trust", "authenticate", "list", "write", "read", "names", "replace", "delete"];
 
 pub fn check(sftp: &Sftp, call: &Call) -> Result<CheckReport> {
     let mut report = CheckReport::default();
@@ -23,7 +24,8 @@ pub fn check(sftp: &Sftp, call: &Call) -> Result<CheckReport> {
             report.server = Some(link.banner.clone());
             report.add("reach", StepResult::Passed, format!("{server} answers: {}", link.banner));
             report.add("trust", StepResult::Passed, "the host key is the expected one");
-            let logged_in = format!("'{}' is logged in, by one of: {:?}", sftp.config.user, sftp.config.logins);
+            let logged_in =
+                format!("'{}' is logged in, by one of: {:?}", sftp.config.user, sftp.config.logins);
             report.add("authenticate", StepResult::Passed, logged_in);
         }
         Err(error) if matches!(error.kind(), ErrorKind::Cancelled) => return Err(error),
@@ -58,12 +60,17 @@ pub fn check(sftp: &Sftp, call: &Call) -> Result<CheckReport> {
     let (features, _) = sftp.features(call)?;
     let written = put(sftp, call, &path, &staging, FIRST, Expect::Absent);
     let works = written.is_ok();
-    let how = if features.fsync { "written, synced and renamed into place" } else { "written and renamed into place" };
+    let how = if features.fsync {
+        "written, synced and renamed into place"
+    } else {
+        "written and renamed into place"
+    };
     step(&mut report, "write", written.map(|_| how.to_owned()));
     if works {
         let read = read(sftp, call, &path, FIRST);
         step(&mut report, "read", read.map(|()| "read back the same".to_owned()));
-        let found = sftp.list(call, &root, false, None).is_ok_and(|p| p.entries.iter().any(|e| e.path == path));
+        let found =
+            sftp.list(call, &root, false, None).is_ok_and(|p| p.entries.iter().any(|e| e.path == path));
         match found {
             true => report.add("names", StepResult::Passed, "a name beyond ASCII comes back byte for byte"),
             false => report.add("names", StepResult::Warned, "a name beyond ASCII comes back changed"),
@@ -164,10 +171,7 @@ fn read(sftp: &Sftp, call: &Call, path: &TargetPath, wanted: &[u8]) -> Result<()
     if *got == wanted {
         return Ok(());
     }
-    Err(Error::new(
-        ErrorKind::Corrupt,
-        "what was written came back different; check the server's disk",
-    ))
+    Err(Error::new(ErrorKind::Corrupt, "what was written came back different; check the server's disk"))
 }
 
 struct Bytes(&'static [u8]);

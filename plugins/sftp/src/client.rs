@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use offsite_plugin_api::{
     Attributes, Backend, Call, Capabilities, CheckReport, Digest, Entry, EntryKind, Error, ErrorKind, Expect,
-    NameRules, Object, Opened, Page, Plugin, PublishRequest, Range, Replace, Result, Resume, Session, Sink, Source,
-    Space, StageRequest, Staged, StagedInfo, TargetPath, Timestamp, Token,
+    NameRules, Object, Opened, Page, Plugin, PublishRequest, Range, Replace, Result, Resume, Session, Sink,
+    Source, Space, StageRequest, Staged, StagedInfo, TargetPath, Timestamp, Token,
 };
 
 use super::config::Config;
@@ -64,7 +64,12 @@ impl Sftp {
     }
 
     /// The same, `None` where nothing is.
-    pub(super) fn look(&self, link: &mut Link, watch: &dyn Watch, path: &TargetPath) -> Result<Option<Attrs>> {
+    pub(super) fn look(
+        &self,
+        link: &mut Link,
+        watch: &dyn Watch,
+        path: &TargetPath,
+    ) -> Result<Option<Attrs>> {
         missing(self.lstat(link, watch, path))
     }
 
@@ -81,7 +86,10 @@ impl Sftp {
                     ErrorKind::NotFound,
                     format!("neither the folder '{}' nor its parent exists on the server", self.shown_root()),
                 )
-                .with_context("hint", "check the path and that its disk is mounted there, or make the folder")),
+                .with_context(
+                    "hint",
+                    "check the path and that its disk is mounted there, or make the folder",
+                )),
             },
             other => other,
         }
@@ -97,8 +105,11 @@ impl Sftp {
             return there(attrs);
         }
         if dir.is_root() && !self.config.create {
-            return Err(Error::new(ErrorKind::NotFound, format!("the folder '{}' does not exist", self.shown_root()))
-                .with_context("hint", "make it on the server, or set create = true"));
+            return Err(Error::new(
+                ErrorKind::NotFound,
+                format!("the folder '{}' does not exist", self.shown_root()),
+            )
+            .with_context("hint", "make it on the server, or set create = true"));
         }
         let body = Out::default().bytes(&self.at(dir)).attrs(&SetAttrs::default());
         let id = link.request(watch, wire::MKDIR, body)?;
@@ -121,7 +132,12 @@ impl Sftp {
     }
 
     /// Asks for a directory's handle, to make its names durable. Servers that cannot open one say so; then nothing can.
-    pub(super) fn ask_dir(&self, link: &mut Link, watch: &dyn Watch, dir: &TargetPath) -> Result<Option<u32>> {
+    pub(super) fn ask_dir(
+        &self,
+        link: &mut Link,
+        watch: &dyn Watch,
+        dir: &TargetPath,
+    ) -> Result<Option<u32>> {
         if !link.features.fsync {
             return Ok(None);
         }
@@ -178,7 +194,12 @@ impl Sftp {
 pub(super) fn got_dir<T>(result: Result<T>) -> Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
-        Err(e) if matches!(e.kind(), ErrorKind::Other | ErrorKind::Denied | ErrorKind::NotFound | ErrorKind::Unsupported) => {
+        Err(e)
+            if matches!(
+                e.kind(),
+                ErrorKind::Other | ErrorKind::Denied | ErrorKind::NotFound | ErrorKind::Unsupported
+            ) =>
+        {
             Ok(None)
         }
         Err(e) => Err(e),
@@ -254,7 +275,8 @@ impl Backend for Sftp {
     fn space(&self, call: &Call) -> Result<Space> {
         let mut link = self.lease(call)?;
         let space = link.space(call, &self.config.root)?;
-        Ok(space.map_or_else(Space::default, |s| Space { total: Some(s.total), free: Some(s.free.min(s.total)) }))
+        Ok(space
+            .map_or_else(Space::default, |s| Space { total: Some(s.total), free: Some(s.free.min(s.total)) }))
     }
 
     fn check(&self, call: &Call) -> Result<CheckReport> {

@@ -115,12 +115,16 @@ impl Config {
     pub fn new(url: &str, options: &serde_json::Value, secrets: &Secrets) -> Result<Self> {
         let options = match options {
             serde_json::Value::Null => Options::default(),
-            given => Options::deserialize(given).map_err(|e| invalid(format!("the options are wrong: {e}")))?,
+            given => {
+                Options::deserialize(given).map_err(|e| invalid(format!("the options are wrong: {e}")))?
+            }
         };
         let place = Place::parse(url)?;
         let user = match (place.user, &options.user) {
             (Some(a), Some(b)) if a != *b => {
-                return Err(invalid(format!("the URL names the user '{a}' and the option user '{b}'; give one of them")));
+                return Err(invalid(format!(
+                    "the URL names the user '{a}' and the option user '{b}'; give one of them"
+                )));
             }
             (Some(user), _) => user,
             (None, Some(user)) => user.clone(),
@@ -169,18 +173,25 @@ impl Config {
 const GLOBAL: &str = "/etc/ssh/ssh_known_hosts";
 
 fn logins(options: &Options, secrets: &Secrets) -> Result<Vec<Login>> {
-    let given = |name: &str| secrets.get(name).filter(|v| !v.is_empty()).map(|v| Zeroizing::new(v.to_owned()));
+    let given =
+        |name: &str| secrets.get(name).filter(|v| !v.is_empty()).map(|v| Zeroizing::new(v.to_owned()));
     let passphrase = given("passphrase");
     let password = given("password").map(Login::Password);
     let key = match (&options.key_file, given("key")) {
-        (Some(_), Some(_)) => return Err(invalid("both key_file and the credential key are given; give one of them")),
+        (Some(_), Some(_)) => {
+            return Err(invalid("both key_file and the credential key are given; give one of them"));
+        }
         (Some(file), None) => Some(Login::KeyFile(expand(file), passphrase)),
         (None, Some(text)) => Some(Login::KeyText(text, passphrase)),
         (None, None) => None,
     };
     match options.auth {
-        Auth::Password => Ok(vec![password.ok_or_else(|| invalid("auth = \"password\" needs the credential password"))?]),
-        Auth::Key => Ok(vec![key.ok_or_else(|| invalid("auth = \"key\" needs the option key_file or the credential key"))?]),
+        Auth::Password => {
+            Ok(vec![password.ok_or_else(|| invalid("auth = \"password\" needs the credential password"))?])
+        }
+        Auth::Key => Ok(vec![
+            key.ok_or_else(|| invalid("auth = \"key\" needs the option key_file or the credential key"))?,
+        ]),
         Auth::Agent => Ok(vec![Login::Agent]),
         Auth::Auto => {
             let all: Vec<_> = key.into_iter().chain(password).collect();
@@ -194,7 +205,10 @@ fn host_key(text: &str) -> Result<HostKey> {
         "strict" => Ok(HostKey::Strict),
         "accept-new" => Ok(HostKey::AcceptNew),
         _ => match text.strip_prefix("SHA256:").map(|t| t.trim_end_matches('=')) {
-            Some(print) if print.len() == 43 && print.bytes().all(|b| b.is_ascii_alphanumeric() || b"+/".contains(&b)) => {
+            Some(print)
+                if print.len() == 43
+                    && print.bytes().all(|b| b.is_ascii_alphanumeric() || b"+/".contains(&b)) =>
+            {
                 Ok(HostKey::Pinned(print.to_owned()))
             }
             _ => Err(invalid(
@@ -258,7 +272,8 @@ struct Place {
 impl Place {
     fn parse(url: &str) -> Result<Self> {
         let scheme = url.get(..7).filter(|s| s.eq_ignore_ascii_case("sftp://"));
-        let rest = scheme.and_then(|_| url.get(7..)).ok_or_else(|| invalid("the URL must begin with sftp://"))?;
+        let rest =
+            scheme.and_then(|_| url.get(7..)).ok_or_else(|| invalid("the URL must begin with sftp://"))?;
         let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         let (user, address) = match authority.rsplit_once('@') {
             Some((user, address)) => (Some(user), address),
@@ -267,7 +282,9 @@ impl Place {
         let user = match user {
             // Never repeated: it may hold a password.
             Some(user) if user.contains(':') => {
-                return Err(invalid("the URL holds a password; remove it and give it as the credential password"));
+                return Err(invalid(
+                    "the URL holds a password; remove it and give it as the credential password",
+                ));
             }
             Some(user) => Some(text(user)?),
             None => None,
@@ -296,7 +313,8 @@ fn split_port(address: &str) -> Result<(String, Option<&str>)> {
     if let Some(inner) = address.strip_prefix('[') {
         let (ip, after) = inner.split_once(']').ok_or_else(|| invalid("the URL's '[' has no ']'"))?;
         let bare = ip.split('%').next().unwrap_or(ip);
-        let parsed: Ipv6Addr = bare.parse().map_err(|_| invalid(format!("'{ip}' in the URL is no IPv6 address")))?;
+        let parsed: Ipv6Addr =
+            bare.parse().map_err(|_| invalid(format!("'{ip}' in the URL is no IPv6 address")))?;
         // A zone (fe80::1%eth0, written %25) stays.
         let zone = ip.split_once('%').map(|(_, z)| format!("%{}", z.strip_prefix("25").unwrap_or(z)));
         let port = match after.strip_prefix(':') {
@@ -314,7 +332,9 @@ fn split_port(address: &str) -> Result<(String, Option<&str>)> {
         None => (address, None),
     };
     let host = text(host)?.to_lowercase();
-    if host.is_empty() || host.contains(|c: char| c.is_control() || c.is_whitespace() || "/@[]:\\".contains(c)) {
+    if host.is_empty()
+        || host.contains(|c: char| c.is_control() || c.is_whitespace() || "/@[]:\\".contains(c))
+    {
         return Err(invalid("the URL names no usable host"));
     }
     Ok((host, port))
@@ -325,7 +345,8 @@ fn root(path: &str) -> Result<Vec<u8>> {
     if decoded.iter().any(|b| matches!(b, 0 | b'\r' | b'\n')) {
         return Err(invalid("the URL's path holds a NUL, CR or LF"));
     }
-    let mut parts: Vec<&[u8]> = decoded.split(|&b| b == b'/').filter(|p| !p.is_empty() && *p != b".").collect();
+    let mut parts: Vec<&[u8]> =
+        decoded.split(|&b| b == b'/').filter(|p| !p.is_empty() && *p != b".").collect();
     if parts.contains(&&b".."[..]) {
         return Err(invalid("the URL's path holds '..'; write the path without it"));
     }
@@ -350,7 +371,9 @@ fn text(part: &str) -> Result<String> {
 fn decode(part: &str) -> Result<Vec<u8>> {
     let mut after = part.split('%').skip(1);
     if !after.all(|t| t.len() >= 2 && t.bytes().take(2).all(|b| b.is_ascii_hexdigit())) {
-        return Err(invalid("a '%' in the URL has no two hexadecimal digits after it; write '%' itself as %25"));
+        return Err(invalid(
+            "a '%' in the URL has no two hexadecimal digits after it; write '%' itself as %25",
+        ));
     }
     Ok(percent_encoding::percent_decode_str(part).collect())
 }
@@ -379,7 +402,11 @@ mod tests {
             ("sftp://ann@192.0.2.1/x", "sftp://ann@192.0.2.1:22/x", "/x"),
         ] {
             let config = config(url).unwrap();
-            assert_eq!((config.identity().as_str(), config.root.as_slice()), (identity, root.as_bytes()), "{url}");
+            assert_eq!(
+                (config.identity().as_str(), config.root.as_slice()),
+                (identity, root.as_bytes()),
+                "{url}"
+            );
         }
     }
 
@@ -436,7 +463,8 @@ mod tests {
     fn the_schema_names_exactly_the_options_that_are_read() {
         let schema: serde_json::Value = serde_json::from_str(include_str!("../options.schema.json")).unwrap();
         let properties = schema["properties"].as_object().unwrap();
-        let (secrets, options): (Vec<_>, Vec<_>) = properties.iter().partition(|(_, p)| p["x-secret"] == json!(true));
+        let (secrets, options): (Vec<_>, Vec<_>) =
+            properties.iter().partition(|(_, p)| p["x-secret"] == json!(true));
         assert_eq!(secrets.len(), 3);
         assert_eq!(options.len(), 8);
         for (name, property) in options {

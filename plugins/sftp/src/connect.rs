@@ -58,8 +58,11 @@ pub fn connect(config: &Arc<Config>, remembered: Option<String>, call: &Call) ->
                 // The thread gives up by itself; this is for what blocks in the system.
                 if begun.elapsed() > limit + Duration::from_secs(1) {
                     gone.store(true, Ordering::Relaxed);
-                    return Err(Error::new(ErrorKind::TimedOut, format!("{server} cannot be reached in time"))
-                        .with_context("hint", "check this machine's name resolution and the SSH agent"));
+                    return Err(Error::new(
+                        ErrorKind::TimedOut,
+                        format!("{server} cannot be reached in time"),
+                    )
+                    .with_context("hint", "check this machine's name resolution and the SSH agent"));
                 }
             }
             Err(mpsc::RecvTimeoutError::Disconnected) => {
@@ -123,7 +126,8 @@ fn make(config: &Config, remembered: Option<&str>, patience: &Patience) -> Resul
     session.set_tcp_stream(tcp.try_clone().map_err(|e| Error::io("cannot use the socket", &e))?);
     // The handshake borrows the session for writing.
     let mut greeting = session.clone();
-    drive(&session, &tcp, patience, "the SSH handshake failed", || greeting.handshake()).map_err(on_server)?;
+    drive(&session, &tcp, patience, "the SSH handshake failed", || greeting.handshake())
+        .map_err(on_server)?;
     let shown = hostkey::shown(&session).map_err(on_server)?;
     let remember = hostkey::judge(config, &known, &shown)?.then(|| shown.line(config));
     log_in(&session, &tcp, config, patience).map_err(on_server)?;
@@ -138,7 +142,10 @@ fn reach(config: &Config, patience: &Patience) -> Result<TcpStream> {
         .to_socket_addrs()
         .map_err(|e| {
             Error::new(ErrorKind::Unreachable, format!("the host '{}' is not known", config.host))
-                .with_context("hint", "check the name in the URL and this machine's name resolution, or give an address")
+                .with_context(
+                    "hint",
+                    "check the name in the URL and this machine's name resolution, or give an address",
+                )
                 .with_source(e.to_string())
         })?
         .collect();
@@ -169,7 +176,8 @@ fn reach(config: &Config, patience: &Patience) -> Result<TcpStream> {
         ),
         _ => (format!("{server} cannot be reached"), "check host, port and network"),
     };
-    let error = Error::io(message, &e).with_context("address", address.to_string()).with_context("hint", hint);
+    let error =
+        Error::io(message, &e).with_context("address", address.to_string()).with_context("hint", hint);
     Err(match e.kind() {
         std::io::ErrorKind::TimedOut => error,
         // Whatever the system calls it: the server was not reached.
@@ -264,7 +272,9 @@ fn read_key(file: &Path) -> Result<Zeroizing<String>> {
         .and_then(|f| f.take(LARGEST_KEY).read_to_string(&mut text))
         .map_err(|e| invalid(format!("cannot read the private key '{shown}'")).with_source(e.to_string()))?;
     if text.starts_with("ssh-") || text.starts_with("ecdsa-") {
-        return Err(invalid(format!("'{shown}' is the public half; key_file must name the private one, without .pub")));
+        return Err(invalid(format!(
+            "'{shown}' is the public half; key_file must name the private one, without .pub"
+        )));
     }
     Ok(text)
 }
@@ -322,10 +332,17 @@ fn with_agent(session: &Session, tcp: &TcpStream, patience: &Patience, user: &st
     let identities = agent.identities().map_err(no_agent)?;
     let mut last = Error::new(ErrorKind::Unauthenticated, "the agent holds no key");
     for identity in identities.iter().take(MOST_IDENTITIES) {
-        match drive(session, tcp, patience, "the server refuses the agent's key", || agent.userauth(user, identity)) {
+        match drive(session, tcp, patience, "the server refuses the agent's key", || {
+            agent.userauth(user, identity)
+        }) {
             Ok(()) => return Ok(()),
             // A key the agent itself will not use is no reason to stop.
-            Err(e) if matches!(e.kind(), ErrorKind::Unauthenticated | ErrorKind::Other | ErrorKind::Unsupported) => {
+            Err(e)
+                if matches!(
+                    e.kind(),
+                    ErrorKind::Unauthenticated | ErrorKind::Other | ErrorKind::Unsupported
+                ) =>
+            {
                 last = Error::new(ErrorKind::Unauthenticated, e.message().to_owned());
             }
             Err(e) => return Err(e),

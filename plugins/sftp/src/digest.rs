@@ -16,8 +16,15 @@ use super::write::StagingToken;
 /// Bytes of output kept.
 const MOST: usize = 4096;
 
-pub fn digest(sftp: &Sftp, call: &Call, object: &Object, algorithm: &str, range: Option<Range>) -> Result<Digest> {
-    let Some(digest) = sftp.config.digest.as_ref().filter(|d| d.algorithm == algorithm && range.is_none()) else {
+pub fn digest(
+    sftp: &Sftp,
+    call: &Call,
+    object: &Object,
+    algorithm: &str,
+    range: Option<Range>,
+) -> Result<Digest> {
+    let Some(digest) = sftp.config.digest.as_ref().filter(|d| d.algorithm == algorithm && range.is_none())
+    else {
         return Err(Error::unsupported(&format!("the digest {algorithm} (of a range: {})", range.is_some())));
     };
     let staged = matches!(object, Object::Staged(_));
@@ -41,9 +48,15 @@ pub fn digest(sftp: &Sftp, call: &Call, object: &Object, algorithm: &str, range:
         || {
             Err(Error::new(
                 ErrorKind::Unsupported,
-                format!("the command '{}' on the server gave no digest (exit status {status})", digest.command),
+                format!(
+                    "the command '{}' on the server gave no digest (exit status {status})",
+                    digest.command
+                ),
             )
-            .with_context("hint", "check that the command is installed there and that the account may run commands")
+            .with_context(
+                "hint",
+                "check that the command is installed there and that the account may run commands",
+            )
             .with_source(plain(&output)))
         },
         |value| Ok(Digest { algorithm: digest.algorithm.to_owned(), value }),

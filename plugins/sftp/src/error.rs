@@ -69,9 +69,9 @@ pub fn session(what: &str, error: &ssh2::Error) -> Error {
             | c::LIBSSH2_ERROR_BAD_SOCKET
             | c::LIBSSH2_ERROR_CHANNEL_CLOSED
             | c::LIBSSH2_ERROR_CHANNEL_EOF_SENT => (ErrorKind::Interrupted, ""),
-            c::LIBSSH2_ERROR_KEX_FAILURE | c::LIBSSH2_ERROR_KEY_EXCHANGE_FAILURE | c::LIBSSH2_ERROR_METHOD_NONE => {
-                (ErrorKind::Unsupported, OLD)
-            }
+            c::LIBSSH2_ERROR_KEX_FAILURE
+            | c::LIBSSH2_ERROR_KEY_EXCHANGE_FAILURE
+            | c::LIBSSH2_ERROR_METHOD_NONE => (ErrorKind::Unsupported, OLD),
             c::LIBSSH2_ERROR_HOSTKEY_INIT | c::LIBSSH2_ERROR_HOSTKEY_SIGN => (
                 ErrorKind::UntrustedPeer,
                 "the server could not prove that it holds its host key: someone may be in between",
@@ -85,9 +85,10 @@ pub fn session(what: &str, error: &ssh2::Error) -> Error {
             | c::LIBSSH2_ERROR_KEYFILE_AUTH_FAILED => (ErrorKind::Unauthenticated, ""),
             c::LIBSSH2_ERROR_CHANNEL_FAILURE
             | c::LIBSSH2_ERROR_CHANNEL_REQUEST_DENIED
-            | c::LIBSSH2_ERROR_REQUEST_DENIED => {
-                (ErrorKind::Denied, "the login works, but this account may not use SFTP; ask the server's administrator")
-            }
+            | c::LIBSSH2_ERROR_REQUEST_DENIED => (
+                ErrorKind::Denied,
+                "the login works, but this account may not use SFTP; ask the server's administrator",
+            ),
             _ => (ErrorKind::Other, ""),
         },
     };

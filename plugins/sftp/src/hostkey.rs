@@ -174,7 +174,11 @@ pub fn shown(session: &Session) -> Result<Shown> {
 impl Shown {
     /// As a line of known_hosts.
     pub fn line(&self, config: &Config) -> String {
-        let host = if config.port == 22 { config.host.clone() } else { format!("[{}]:{}", config.host, config.port) };
+        let host = if config.port == 22 {
+            config.host.clone()
+        } else {
+            format!("[{}]:{}", config.host, config.port)
+        };
         format!("{host} {} {}", self.kind, self.key)
     }
 }
@@ -294,13 +298,17 @@ mod tests {
         for mode in ["strict", "accept-new"] {
             assert!(!judge(&config(url, mode), &same, &shown("AAAA")).unwrap());
             assert!(judge(&config(url, mode), &same, &shown("BBBB")).is_err(), "changed");
-            assert!(judge(&config(url, mode), &known("nas ssh-ed25519 C"), &shown("A")).is_err(), "other type");
+            assert!(
+                judge(&config(url, mode), &known("nas ssh-ed25519 C"), &shown("A")).is_err(),
+                "other type"
+            );
             assert!(judge(&config(url, mode), &known("@revoked nas ssh-rsa AAAA"), &shown("AAAA")).is_err());
         }
         assert!(judge(&config(url, "strict"), &[], &shown("AAAA")).is_err());
         assert!(judge(&config(url, "accept-new"), &[], &shown("AAAA")).unwrap());
         assert!(!judge(&config(url, &format!("SHA256:{print}")), &[], &shown("AAAA")).unwrap());
-        let error = judge(&config(url, &format!("SHA256:{}", "B".repeat(43))), &same, &shown("AAAA")).unwrap_err();
+        let error =
+            judge(&config(url, &format!("SHA256:{}", "B".repeat(43))), &same, &shown("AAAA")).unwrap_err();
         assert_eq!(error.kind(), &ErrorKind::UntrustedPeer);
         assert!(error.to_string().contains(&print), "{error}");
     }

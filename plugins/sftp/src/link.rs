@@ -87,7 +87,13 @@ pub fn drive<T>(
 }
 
 /// Waits for the socket for a moment. Errors: the call should end; the server was silent for too long.
-fn wait(session: &Session, tcp: &TcpStream, watch: &dyn Watch, what: &str, heard: &mut Instant) -> Result<()> {
+fn wait(
+    session: &Session,
+    tcp: &TcpStream,
+    watch: &dyn Watch,
+    what: &str,
+    heard: &mut Instant,
+) -> Result<()> {
     watch.proceed()?;
     let flags = match session.block_directions() {
         BlockDirections::Outbound => PollFlags::OUT,
@@ -115,13 +121,8 @@ impl Link {
             drive(&session, &tcp, watch, "cannot open a channel", || session.channel_session())?;
         drive(&session, &tcp, watch, WHAT, || channel.subsystem("sftp"))?;
         let banner = wire::plain(session.banner_bytes().unwrap_or_default());
-        let features = Features {
-            posix_rename: false,
-            fsync: false,
-            statvfs: false,
-            most_read: SAFE,
-            most_write: SAFE,
-        };
+        let features =
+            Features { posix_rename: false, fsync: false, statvfs: false, most_read: SAFE, most_write: SAFE };
         let mut link = Self {
             session,
             channel,
@@ -449,10 +450,16 @@ impl Link {
             Error::new(kind, error.message().to_owned()).with_context("hint", hint).with_source(words)
         };
         if space.read_only {
-            return again(ErrorKind::ReadOnly, "the file system on the server is read-only; a disk error can cause that");
+            return again(
+                ErrorKind::ReadOnly,
+                "the file system on the server is read-only; a disk error can cause that",
+            );
         }
         if space.free < 1 << 20 || space.inodes == Some(0) {
-            return again(ErrorKind::NoSpace, "the disk of the server is full: free space or choose another target");
+            return again(
+                ErrorKind::NoSpace,
+                "the disk of the server is full: free space or choose another target",
+            );
         }
         error
     }

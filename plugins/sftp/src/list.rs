@@ -101,10 +101,7 @@ fn walk(
         if !given && !visit(path.clone(), &attrs) {
             return Ok(false);
         }
-        if recursive
-            && attrs.is_dir()
-            && !walk(sftp, link, call, &path, true, below, depth + 1, visit)?
-        {
+        if recursive && attrs.is_dir() && !walk(sftp, link, call, &path, true, below, depth + 1, visit)? {
             return Ok(false);
         }
     }
@@ -166,7 +163,11 @@ fn names(sftp: &Sftp, link: &mut Link, call: &Call, dir: &TargetPath) -> Result<
         if name.is_empty() || name.iter().any(|b| matches!(b, b'/' | 0)) {
             return Err(Error::new(
                 ErrorKind::Corrupt,
-                format!("the server lists the name '{}' in '{}', which is none", name.escape_ascii(), dir.display()),
+                format!(
+                    "the server lists the name '{}' in '{}', which is none",
+                    name.escape_ascii(),
+                    dir.display()
+                ),
             ));
         }
         if attrs.mode.is_none()

@@ -133,7 +133,10 @@ impl Pool {
         if let Some(line) = made.remember {
             // Only the first connection can meet a new key: it is made alone.
             self.host.state_put(STATE, line.as_bytes())?;
-            call.log(offsite_plugin_api::Level::Info, &format!("the server's host key is remembered: {line}"));
+            call.log(
+                offsite_plugin_api::Level::Info,
+                &format!("the server's host key is remembered: {line}"),
+            );
             self.lock().remembered = Some(line);
         }
         Ok(made.link)
@@ -146,8 +149,10 @@ impl Pool {
             state.idle.push(link);
             if !state.keeper {
                 let pool = Arc::downgrade(self);
-                state.keeper =
-                    std::thread::Builder::new().name("sftp-idle".to_owned()).spawn(move || keep(&pool)).is_ok();
+                state.keeper = std::thread::Builder::new()
+                    .name("sftp-idle".to_owned())
+                    .spawn(move || keep(&pool))
+                    .is_ok();
             }
             drop(state);
         } else {

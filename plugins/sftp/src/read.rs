@@ -19,7 +19,9 @@ pub fn staged(sftp: &Sftp, call: &Call, token: &Token, range: Range, sink: &dyn 
     let token = StagingToken::parse(token)?;
     let mut link = sftp.lease(call)?;
     let (handle, _) = match open(sftp, &mut link, call, &token.path) {
-        Err(e) if *e.kind() == ErrorKind::NotFound => return Err(stale(&token.path, "is not staged any more")),
+        Err(e) if *e.kind() == ErrorKind::NotFound => {
+            return Err(stale(&token.path, "is not staged any more"));
+        }
         other => other?,
     };
     copy(&mut link, call, &token.path, &handle, range, sink)
@@ -123,8 +125,5 @@ fn pieces(
 }
 
 fn short(path: &TargetPath, at: u64, end: u64) -> Error {
-    Error::new(
-        ErrorKind::Corrupt,
-        format!("'{}' ends at byte {at} and should reach {end}", path.display()),
-    )
+    Error::new(ErrorKind::Corrupt, format!("'{}' ends at byte {at} and should reach {end}", path.display()))
 }

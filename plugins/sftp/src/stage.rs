@@ -67,7 +67,15 @@ pub fn stage(
         session,
         request,
         token: &token,
-        state: Mutex::new(State { units, done, sent: 0, acked: 0, safe: 0, others: streams - 1, failure: None }),
+        state: Mutex::new(State {
+            units,
+            done,
+            sent: 0,
+            acked: 0,
+            safe: 0,
+            others: streams - 1,
+            failure: None,
+        }),
         changed: Condvar::new(),
     };
     std::thread::scope(|scope| {
@@ -552,8 +560,11 @@ impl<'w, 'l> Stream<'w, 'l> {
         let Some((id, ..)) = &self.syncing else { return Ok(()) };
         let reply = match patient {
             true => {
-                let busy =
-                    Busy { call: work.call, told: Cell::new(Instant::now()), note: "the server writes to its disk" };
+                let busy = Busy {
+                    call: work.call,
+                    told: Cell::new(Instant::now()),
+                    note: "the server writes to its disk",
+                };
                 self.link.answer(&busy, *id)?
             }
             false => match self.link.answered(work.call, *id)? {

@@ -222,7 +222,10 @@ pub fn plain(text: &[u8]) -> String {
 /// The server broke the protocol: the connection is of no use any more.
 pub fn malformed(what: &str) -> Error {
     Error::new(ErrorKind::Interrupted, "the server's answer is not SFTP")
-        .with_context("hint", "something else than an SFTP server may answer there, or a login script prints text")
+        .with_context(
+            "hint",
+            "something else than an SFTP server may answer there, or a login script prints text",
+        )
         .with_source(what)
 }
 
@@ -243,7 +246,8 @@ mod tests {
 
     #[test]
     fn attributes_come_back_with_what_the_flags_say() {
-        let packet = Out(vec![ATTRS]).u32(9).u32(0x8000_000f).u64(5).u64(0).u32(0o100_644).u32(1).u32(2).u32(1);
+        let packet =
+            Out(vec![ATTRS]).u32(9).u32(0x8000_000f).u64(5).u64(0).u32(0o100_644).u32(1).u32(2).u32(1);
         let packet = packet.bytes(b"a@b").bytes(b"x");
         let (id, Reply::Attrs(attrs)) = reply(&packet.0).unwrap() else { panic!() };
         assert_eq!((id, attrs), (9, Attrs { size: Some(5), mode: Some(0o100_644), mtime: Some(2) }));

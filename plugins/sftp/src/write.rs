@@ -159,7 +159,11 @@ pub fn move_to(
             Ok(attrs)
         }
         (Ok(()), None) => Err(changed(to, true)),
-        (Err(e), _) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::Denied | ErrorKind::NameRefused) => Err(e),
+        (Err(e), _)
+            if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::Denied | ErrorKind::NameRefused) =>
+        {
+            Err(e)
+        }
         // Somebody else took the name meanwhile: version 3 has no word for that.
         (Err(e), Some(_)) if *expect == Expect::Absent && *e.kind() == ErrorKind::Other => Err(exists(to)),
         (Err(e), _) => {
