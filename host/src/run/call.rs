@@ -28,20 +28,26 @@ pub struct Line {
 impl Line {
     /// A call each of whose operations ends after `time` (`None`: when stopped). Its bytes do not count as progress.
     pub fn call(&self, time: Option<Duration>) -> Call {
-        self.transfer(time, false).0
+        self.transfer(time, Counts::Nothing).0
+    }
+
+    /// A call that publishes files. Where small ones go up with it, their bytes are sent now, and done when they are
+    /// published.
+    pub fn publishing(&self, time: Duration) -> Call {
+        self.transfer(Some(time), Counts::Sent).0
     }
 
     /// A call that sends a file's bytes, with its own count of them.
     pub fn sending(&self) -> (Call, Arc<Counted>) {
-        self.transfer(None, true)
+        self.transfer(None, Counts::Progress)
     }
 
     /// A call without an end of its own whose bytes do not count as progress: reading back.
     pub fn sending_unseen(&self) -> (Call, Arc<Counted>) {
-        self.transfer(None, false)
+        self.transfer(None, Counts::Nothing)
     }
 
-    fn transfer(&self, time: Option<Duration>, counts: bool) -> (Call, Arc<Counted>) {
+    fn transfer(&self, time: Option<Duration>, counts: Counts) -> (Call, Arc<Counted>) {
         let counted = Arc::new(Counted::default());
         let host = WorkerCall {
             line: self.clone(),
@@ -52,6 +58,16 @@ impl Line {
         };
         (Call::new(Arc::new(host)), counted)
     }
+}
+
+/// What the bytes a call acknowledges are.
+#[derive(Clone, Copy, Debug)]
+enum Counts {
+    /// Bytes of a file, sent and done.
+    Progress,
+    /// Sent, but done only when it is published.
+    Sent,
+    Nothing,
 }
 
 /// What one call has done.
@@ -78,7 +94,7 @@ struct WorkerCall {
     time: Option<Duration>,
     /// When the operation under way must end.
     until: Mutex<Option<Instant>>,
-    counts: bool,
+    counts: Counts,
     counted: Arc<Counted>,
 }
 
@@ -99,10 +115,13 @@ impl CallHost for WorkerCall {
 
     fn acked(&self, bytes: u64) {
         self.counted.acked.fetch_add(bytes, Ordering::Relaxed);
-        if self.counts {
-            self.line.meter.acked(bytes);
-        } else {
-            self.alive("");
+        match self.counts {
+            Counts::Progress => self.line.meter.acked(bytes),
+            Counts::Sent => {
+                self.line.meter.sent_late(bytes);
+                self.alive("");
+            }
+            Counts::Nothing => self.alive(""),
         }
     }
 

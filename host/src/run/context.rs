@@ -57,6 +57,11 @@ impl Context {
         retried(&self.line, self.retry, image, moved, act)
     }
 
+    /// Whether a file of that size goes up with its publish, so that its bytes are done only then.
+    pub fn sent_at_publish(&self, size: u64) -> bool {
+        size <= self.capabilities.small_at_publish
+    }
+
     /// A sign of life for long work of the host's own; `Stopped` when it should end.
     pub fn tick(&self, note: &str) -> offsite_plugin_api::Result<()> {
         self.line.meter.alive(&self.line.outbox, note);

@@ -341,7 +341,7 @@ impl Executor<'_> {
         let replaced = files.iter().any(|f| f.before.is_some());
         let grouped = files.len() > 1 && (replaced || steps.len() > 1);
         self.context.retried(Some(&name), &|| 0, || {
-            let call = self.context.line.call(Some(LONG));
+            let call = self.context.line.publishing(LONG);
             let site = self.context.site(&call);
             match files.as_slice() {
                 [] => {}
@@ -355,6 +355,9 @@ impl Executor<'_> {
             }
             Ok(())
         })?;
+        for size in files.iter().map(|f| f.record.size).filter(|size| self.context.sent_at_publish(*size)) {
+            self.context.line.meter.correct(i64::try_from(size).unwrap_or(i64::MAX));
+        }
         Ok(level)
     }
 

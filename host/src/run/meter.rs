@@ -17,6 +17,7 @@ pub struct Meter {
     done: AtomicI64,
     total: AtomicU64,
     sent: AtomicU64,
+    late: AtomicU64,
     done_images: AtomicU64,
     total_images: AtomicU64,
     image: Mutex<Option<String>>,
@@ -40,13 +41,18 @@ impl Meter {
         self.done.fetch_add(signed(bytes), Ordering::Relaxed);
     }
 
+    /// Acknowledged by the server while it publishes a file; done when it is published.
+    pub fn sent_late(&self, bytes: u64) {
+        self.late.fetch_add(bytes, Ordering::Relaxed);
+    }
+
     /// Moves the progress by what is known otherwise: resumed (more), to be sent again (less).
     pub fn correct(&self, bytes: i64) {
         self.done.fetch_add(bytes, Ordering::Relaxed);
     }
 
     pub fn sent(&self) -> u64 {
-        self.sent.load(Ordering::Relaxed)
+        self.sent.load(Ordering::Relaxed) + self.late.load(Ordering::Relaxed)
     }
 
     pub fn begin_image(&self, image: &str) {
@@ -85,12 +91,12 @@ impl Meter {
     /// Tells the supervisor every second while bytes move, and now and then otherwise, until `end` is set. Runs on a
     /// thread of its own.
     pub fn report(self: Arc<Self>, outbox: Arc<Outbox>, end: Arc<Stop>) {
-        let (mut told, mut highest, mut sent) = (Instant::now(), 0, 0);
+        let (mut told, mut highest, mut sent, mut late) = (Instant::now(), 0, 0, 0);
         let mut rate = 0.0;
         let mut looked = Instant::now();
         loop {
             let ended = end.wait(Duration::from_secs(1));
-            let (now_sent, done) = (self.sent(), self.done());
+            let (now_sent, now_late, done) = (self.sent(), self.late.load(Ordering::Relaxed), self.done());
             let speed = (now_sent - sent) as f64 / looked.elapsed().as_secs_f64().max(0.001);
             looked = Instant::now();
             // Smoothed over some five seconds; the first value counts at once.
@@ -99,10 +105,10 @@ impl Meter {
                 told = Instant::now();
                 outbox.event(self.progress(rate as u64));
             }
-            if now_sent != sent && done <= highest && !ended {
+            if now_sent - sent > now_late - late && done <= highest && !ended {
                 self.alive(&outbox, "sending again what was lost");
             }
-            sent = now_sent;
+            (sent, late) = (now_sent, now_late);
             highest = highest.max(done);
             if ended {
                 return;

@@ -101,6 +101,9 @@ pub fn stage(context: &Context, job: &FileJob, streams: u32) -> Result<Publish> 
     });
     match &result {
         Err(e) if e.is_backend(&BackendKind::SourceChanged) => give_up(context, job),
+        Ok(_) if context.sent_at_publish(job.source.size) => {
+            context.line.meter.correct(-signed(job.source.size))
+        }
         _ => {}
     }
     result
