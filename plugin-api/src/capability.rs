@@ -52,6 +52,8 @@ pub struct NameRules {
     pub refused: String,
     /// Names refused whole, case ignored (`CON`, `NUL`, …).
     pub refused_names: Vec<String>,
+    /// Characters no name may end with: servers that follow Windows cut them off.
+    pub refused_endings: String,
     /// Whether names must be UTF-8.
     pub utf8_only: bool,
 }
@@ -65,6 +67,7 @@ impl Default for NameRules {
             longest_path: 4095,
             refused: String::new(),
             refused_names: Vec::new(),
+            refused_endings: String::new(),
             utf8_only: false,
         }
     }

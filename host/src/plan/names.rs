@@ -30,7 +30,7 @@ pub(crate) fn refused(path: &TargetPath, size: u64, capabilities: &Capabilities)
     if bytes.len() as u64 > u64::from(rules.longest_path) {
         return Some(format!("its path has {} bytes, the target takes {}", bytes.len(), rules.longest_path));
     }
-    let simple = rules.refused.is_empty() && rules.refused_names.is_empty() && !rules.utf8_only;
+    let simple = rules.refused.is_empty() && rules.refused_names.is_empty() && rules.refused_endings.is_empty() && !rules.utf8_only;
     if own(path, rules) {
         return Some(format!("'{}' is a name that offsite uses itself on a target", path.display()));
     }
@@ -67,6 +67,9 @@ fn component(name: &[u8], rules: &NameRules) -> Option<String> {
     };
     if let Some(c) = text.chars().find(|&c| rules.refused.contains(c)) {
         return Some(format!("the target refuses the character {c:?} in '{text}'"));
+    }
+    if let Some(c) = text.chars().next_back().filter(|&c| rules.refused_endings.contains(c)) {
+        return Some(format!("the target cuts off the {c:?} at the end of '{text}'"));
     }
     let stem = text.split('.').next().unwrap_or(text);
     rules

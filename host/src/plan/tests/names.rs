@@ -16,7 +16,7 @@ fn put(world: &mut World, name: &str) {
 #[test]
 fn what_a_target_cannot_hold_is_refused_before_anything_runs() {
     let rules = NameRules::default;
-    let cases: [(&str, &str, Capabilities, &str); 10] = [
+    let cases: [(&str, &str, Capabilities, &str); 11] = [
         (
             "character",
             "a:b.qcow2",
@@ -34,6 +34,12 @@ fn what_a_target_cannot_hold_is_refused_before_anything_runs() {
             "aux/x",
             with_rules(NameRules { refused_names: vec!["AUX".into()], ..rules() }),
             "the name 'AUX'",
+        ),
+        (
+            "ending",
+            "a./x",
+            with_rules(NameRules { refused_endings: ".".into(), ..rules() }),
+            "at the end of 'a.'",
         ),
         ("long name", "abcdef", with_rules(NameRules { longest_name: 5, ..rules() }), "6 bytes"),
         ("long path", "abc/def", with_rules(NameRules { longest_path: 6, ..rules() }), "7 bytes"),

@@ -1,0 +1,167 @@
+//! Listings: directory by directory in one fixed order, cut into pages between two directories.
+//!
+//! The page token is the last directory that was given whole, so a page can be asked for again and nothing is held between
+//! pages. Names come from the server: one that is no name of a single component is left out and told.
+
+use futures_util::StreamExt;
+use offsite_plugin_api::{Call, Entry, EntryKind, Error, ErrorKind, Level, Page, Result, StagedInfo, TargetPath};
+use smb::{CreateDisposition, CreateOptions, Directory, FileIdFullDirectoryInformation, Resource};
+
+use super::client::{LONG, Live, Smb, looking, open};
+use super::error::{failed, shown};
+use super::names::entry_listed;
+use super::read::close;
+use super::runtime::Held;
+use super::write;
+
+/// A page ends after the directory in which it reached so many entries.
+const PAGE: usize = 20_000;
+/// A directory with more is refused: a hostile server would list for ever.
+const LARGEST: usize = 5_000_000;
+/// A tree deeper than this is a loop or an attack.
+const DEEPEST: usize = 200;
+/// Bytes asked for at once.
+const BUFFER: u32 = 256 * 1024;
+
+pub fn list(smb: &Smb, call: &Call, dir: &TargetPath, recursive: bool, page: Option<&[u8]>) -> Result<Page> {
+    let mut result = Page::default();
+    let after = page.map(TargetPath::new).transpose()?;
+    if after.as_ref().is_some_and(|after| !after.starts_with(dir)) {
+        return Err(Error::new(ErrorKind::Other, "the page token is of another listing"));
+    }
+    walk(smb, call, dir, recursive, after.as_ref(), &mut |at, entries| {
+        result.entries.extend(entries);
+        let full = result.entries.len() >= PAGE;
+        if full {
+            result.next = Some(at.as_bytes().to_vec());
+        }
+        !full
+    })?;
+    Ok(result)
+}
+
+pub fn staged(smb: &Smb, call: &Call, dir: &TargetPath) -> Result<Vec<StagedInfo>> {
+    let mut found = Vec::new();
+    let walked = walk(smb, call, dir, true, None, &mut |_, entries| {
+        for entry in entries {
+            if entry.kind == EntryKind::File && write::owner_of(entry.path.name()).is_some() {
+                found.push(entry);
+            }
+        }
+        true
+    });
+    match walked {
+        // Nothing is staged where there is nothing.
+        Err(error) if *error.kind() == ErrorKind::NotFound && dir.is_root() => return Ok(Vec::new()),
+        other => other?,
+    }
+    let mut infos = Vec::with_capacity(found.len());
+    for entry in found {
+        // The version begins with the file's number and ends with the time of its last change.
+        let fields: Vec<&str> = entry.version.as_deref().unwrap_or_default().split('-').collect();
+        let number = |at: usize| fields.get(at).and_then(|f| u64::from_str_radix(f, 16).ok()).unwrap_or(0);
+        infos.push(write::info(&entry.path, number(0), entry.size, number(3).into()));
+    }
+    Ok(infos)
+}
+
+/// Visits `dir` and what is below it, parents first, in the order of names; those up to `after` are passed over. The
+/// visitor ends the walk by giving false.
+fn walk(
+    smb: &Smb,
+    call: &Call,
+    dir: &TargetPath,
+    recursive: bool,
+    after: Option<&TargetPath>,
+    visit: &mut dyn FnMut(&TargetPath, Vec<Entry>) -> bool,
+) -> Result<()> {
+    let mut todo = vec![dir.clone()];
+    while let Some(at) = todo.pop() {
+        if at.components().count() > dir.components().count() + DEEPEST {
+            return Err(Error::new(ErrorKind::Corrupt, format!("{} is nested too deep", shown(&at))));
+        }
+        // Of what was given already only the way to the rest is needed.
+        let given = after.is_some_and(|after| !later(&at, after));
+        if given && after.is_some_and(|after| !after.starts_with(&at)) {
+            continue;
+        }
+        let entries = match directory(smb, call, &at) {
+            // Gone since its parent was listed: it is not there.
+            Err(error) if *error.kind() == ErrorKind::NotFound && at != *dir => continue,
+            other => other?,
+        };
+        if recursive {
+            let mut below: Vec<TargetPath> =
+                entries.iter().filter(|e| e.kind == EntryKind::Dir).map(|e| e.path.clone()).collect();
+            below.sort_unstable_by(|a, b| order(b, a));
+            todo.extend(below);
+        }
+        if !given && !visit(&at, entries) {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// By components: a directory comes right before what is below it.
+fn order(a: &TargetPath, b: &TargetPath) -> std::cmp::Ordering {
+    a.components().cmp(b.components())
+}
+
+fn later(a: &TargetPath, b: &TargetPath) -> bool {
+    order(a, b).is_gt()
+}
+
+fn directory(smb: &Smb, call: &Call, dir: &TargetPath) -> Result<Vec<Entry>> {
+    let name = smb.wire(dir)?;
+    let listed = smb.on(call, "list", dir, LONG, |live| async move { read_directory(live, &name).await })?;
+    let Some(listed) = listed else {
+        return Err(failed("list", dir, &smb::Error::UnexpectedMessageStatus(0xC000_0103)));
+    };
+    let mut entries = Vec::with_capacity(listed.len());
+    for item in listed {
+        let named = String::try_from(item.file_name.clone()).ok();
+        let path = match named.as_deref() {
+            Some("." | "..") => continue,
+            Some(name) if !name.is_empty() && !name.contains(['/', '\\']) => dir.join(name).ok(),
+            _ => None,
+        };
+        match path {
+            Some(path) => entries.push(entry_listed(path, &item)),
+            None => call.log(
+                Level::Warn,
+                &format!("the server lists a name in {} that is none; it is left out", shown(dir)),
+            ),
+        }
+    }
+    Ok(entries)
+}
+
+/// `None`: it is no directory.
+async fn read_directory(
+    live: Held<Live>,
+    name: &str,
+) -> smb::Result<Option<Vec<FileIdFullDirectoryInformation>>> {
+    let access = looking().with_file_read_data(true);
+    let resource = open(&live, name, CreateDisposition::Open, access, CreateOptions::new()).await?;
+    let dir = match resource {
+        Resource::Directory(dir) => Held::new(dir),
+        other => {
+            close(other).await;
+            return Ok(None);
+        }
+    };
+    let mut found = Vec::new();
+    {
+        let mut stream =
+            Directory::query_with_options::<FileIdFullDirectoryInformation>(dir.arc(), "*", BUFFER).await?;
+        while let Some(item) = stream.next().await {
+            found.push(item?);
+            if found.len() > LARGEST {
+                return Err(smb::Error::InvalidArgument("the directory holds too many entries".to_owned()));
+            }
+        }
+    }
+    let _ = dir.close().await;
+    Ok(Some(found))
+}

@@ -1,0 +1,370 @@
+//! Sending a file's bytes: this thread reads the source and keeps several writes in flight; the server is asked to flush
+//! before a checkpoint names what it holds.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
+
+use offsite_plugin_api::{
+    Call, Error, ErrorKind, Range, Ranges, Result, Session, Source, StageRequest, Staged, Token,
+};
+use smb::binrw_util::file_time::FileTime;
+use smb::{
+    CreateDisposition, CreateOptions, File, FileBasicInformation, FileEndOfFileInformation,
+    FileFsFullSizeInformation, Resource,
+};
+
+use super::change::make_dirs;
+use super::client::{IN_FLIGHT, LONG, Live, PER_STREAM, Smb, open};
+use super::error::{OBJECT_NAME_COLLISION, OBJECT_PATH_NOT_FOUND, failed, lost, stale, status};
+use super::names::to_filetime;
+use super::read::{all, writing};
+use super::runtime::{Held, broken};
+use super::write::{StagingToken, absent, delete_open, deleting};
+
+const MIB: u64 = 1 << 20;
+/// Bytes and time after which a checkpoint is due.
+const DUE: u64 = 48 * MIB;
+const INTERVAL: Duration = Duration::from_secs(4);
+/// What is asked of the throttle at once (plugin contract: at most 256 KiB).
+const ASK: u64 = 256 * 1024;
+/// The first write is small, because the rate is not known. It doubles while nothing waits.
+const FIRST_BITE: u64 = 64 * 1024;
+const SMALLEST_BITE: u64 = 4096;
+/// Files from this size on are asked room for.
+const ASK_ROOM: u64 = MIB;
+
+pub fn stage(
+    smb: &Smb,
+    call: &Call,
+    request: &StageRequest,
+    source: &dyn Source,
+    session: &dyn Session,
+) -> Result<Staged> {
+    call.proceed()?;
+    // Refused before anything is sent.
+    smb.wire(&request.path)?;
+    let opened = begin(smb, call, request)?;
+    let mut work = Work::new(smb, call, request, session, &opened);
+    if let Err(error) = work.send(source) {
+        // A clean stop costs nothing: what arrived is made safe first.
+        if *error.kind() == ErrorKind::Cancelled {
+            work.rescue();
+        }
+        return Err(error);
+    }
+    let (file, live) = (opened.file.clone(), opened.live.clone());
+    let (size, mtime) = (request.size, request.attributes.mtime.map(|t| t.ns));
+    let held = smb.on(call, "finish", &request.staging, LONG, |_| async move {
+        // The handle belongs to this connection, which must stay while it is in use.
+        let _live = live;
+        if size == 0 {
+            file.set_info(FileEndOfFileInformation { end_of_file: 0 }).await?;
+        }
+        // The time goes with the bytes: publishing then has nothing left to write to the file.
+        if let Some(ns) = mtime {
+            let keep = FileTime::ZERO;
+            file.set_info(FileBasicInformation {
+                creation_time: keep,
+                last_access_time: keep,
+                last_write_time: to_filetime(ns),
+                change_time: keep,
+                file_attributes: Default::default(),
+            })
+            .await?;
+        }
+        file.flush().await.map_err(smb::Error::IoError)?;
+        let info: smb::FileAllInformation = file.query_info().await?;
+        let _ = file.close().await;
+        Ok(info.standard.end_of_file)
+    })?;
+    Ok(Staged { token: opened.token, size: held, digests: Vec::new() })
+}
+
+/// The staging file, open.
+struct Opened {
+    file: Held<File>,
+    live: Held<Live>,
+    token: Token,
+    done: Ranges,
+}
+
+fn begin(smb: &Smb, call: &Call, request: &StageRequest) -> Result<Opened> {
+    let path = &request.staging;
+    let name = smb.wire(path)?;
+    let resumed = match &request.resume {
+        Some(resume) => {
+            let token = StagingToken::parse(&resume.token)?;
+            if token.path != *path {
+                return Err(stale(path, "was staged under another name"));
+            }
+            Some((token, Ranges::from_list(&resume.ranges)))
+        }
+        None => None,
+    };
+    let fresh = resumed.is_none();
+    let mut made_dirs = false;
+    let (file, live, id, held, room) = loop {
+        let (name, size) = (name.clone(), request.size);
+        let opened = smb.on(call, "create", path, LONG, |live| async move {
+            let result = open_staging(&live, &name, fresh, size).await;
+            match result {
+                Err(error) if fresh && status(&error) == Some(OBJECT_PATH_NOT_FOUND) => Ok(None),
+                Err(error) if !fresh && absent(&error) => Ok(Some(None)),
+                other => other.map(|(file, id, held, room)| Some(Some((file, live, id, held, room)))),
+            }
+        })?;
+        match opened {
+            Some(Some(opened)) => break opened,
+            Some(None) => return Err(stale(path, "is not staged any more")),
+            None if made_dirs => return Err(failed("create", path, &smb::Error::UnexpectedMessageStatus(OBJECT_PATH_NOT_FOUND))),
+            None => {
+                make_dirs(smb, call, &path.parent().unwrap_or_default())?;
+                made_dirs = true;
+            }
+        }
+    };
+    let done = match resumed {
+        Some((token, done)) => {
+            let same = token.id == 0 || token.id == id;
+            if !same || held < done.end() || done.end() > request.size || held > request.size {
+                return Err(stale(path, "is not what was staged"));
+            }
+            done
+        }
+        None => Ranges::default(),
+    };
+    let left: u64 = done.missing(request.size).iter().map(|r| r.length).sum();
+    if let Some(free) = room.filter(|free| left > *free) {
+        if fresh {
+            let file = file.clone();
+            let _ = smb.on(call, "remove", path, LONG, |_| async move {
+                let _ = file.set_info(smb::FileDispositionInformation::default()).await;
+                file.close().await
+            });
+        }
+        let message = format!("no room for '{}': {left} more bytes are needed, {free} are free", request.path.display());
+        return Err(Error::new(ErrorKind::NoSpace, message)
+            .with_context("hint", "free space on the server or choose another share"));
+    }
+    Ok(Opened { file, live, token: StagingToken { path: path.clone(), id }.token(), done })
+}
+
+/// Always a new file unless resumed: the old one may be half published, or a dying worker may still write to it.
+async fn open_staging(
+    live: &Live,
+    name: &str,
+    fresh: bool,
+    size: u64,
+) -> smb::Result<(Held<File>, u64, u64, Option<u64>)> {
+    let options = CreateOptions::new().with_non_directory_file(true);
+    let disposition = if fresh { CreateDisposition::Create } else { CreateDisposition::Open };
+    let resource = match open(live, name, disposition, writing(), options).await {
+        Err(error) if fresh && status(&error) == Some(OBJECT_NAME_COLLISION) => {
+            let old = open(live, name, CreateDisposition::Open, deleting(), options).await?;
+            let deleted = delete_open(&old).await;
+            super::read::close(old).await;
+            deleted?;
+            open(live, name, disposition, writing(), options).await?
+        }
+        other => other?,
+    };
+    let info = all(&resource).await?;
+    let Resource::File(file) = resource else {
+        return Err(smb::Error::UnexpectedMessageStatus(0xC000_00BA));
+    };
+    let room = if size >= ASK_ROOM {
+        // A server that does not tell is tried.
+        file.query_fs_info::<FileFsFullSizeInformation>().await.ok().map(|fs| {
+            let unit = u64::from(fs.sectors_per_allocation_unit).saturating_mul(fs.bytes_per_sector.into());
+            fs.caller_available_allocation_units.saturating_mul(unit)
+        })
+    } else {
+        None
+    };
+    Ok((Held::new(file), info.internal.index_number, info.standard.end_of_file, room))
+}
+
+struct Work<'a> {
+    smb: &'a Smb,
+    call: &'a Call,
+    request: &'a StageRequest,
+    session: &'a dyn Session,
+    opened: &'a Opened,
+    done: Ranges,
+    /// Bytes written by this call, and those of them that a checkpoint covers.
+    written: u64,
+    safe: u64,
+    last: Instant,
+    bite: u64,
+    in_flight: usize,
+    give: Sender<(Range, smb::Result<()>)>,
+    take: Receiver<(Range, smb::Result<()>)>,
+}
+
+impl<'a> Work<'a> {
+    fn new(smb: &'a Smb, call: &'a Call, request: &'a StageRequest, session: &'a dyn Session, opened: &'a Opened) -> Self {
+        let (give, take) = channel();
+        Self {
+            smb,
+            call,
+            request,
+            session,
+            opened,
+            done: opened.done.clone(),
+            written: 0,
+            safe: 0,
+            last: Instant::now(),
+            bite: FIRST_BITE.min(opened.live.write),
+            in_flight: 0,
+            give,
+            take,
+        }
+    }
+
+    fn send(&mut self, source: &dyn Source) -> Result<()> {
+        let window = (self.request.streams as usize * PER_STREAM).clamp(PER_STREAM, IN_FLIGHT);
+        let mut todo: VecDeque<Range> = self.done.missing(self.request.size).into();
+        loop {
+            while self.in_flight < window
+                && let Some(range) = todo.pop_front()
+            {
+                let length = range.length.min(self.bite);
+                if length < range.length {
+                    todo.push_front(Range { offset: range.offset + length, length: range.length - length });
+                }
+                self.write(source, Range { offset: range.offset, length })?;
+                // What has arrived meanwhile.
+                while let Ok(done) = self.take.try_recv() {
+                    self.arrived(done)?;
+                }
+                self.checkpoint_if_due()?;
+            }
+            if self.in_flight == 0 {
+                return Ok(());
+            }
+            self.wait()?;
+            self.checkpoint_if_due()?;
+        }
+    }
+
+    fn write(&mut self, source: &dyn Source, range: Range) -> Result<()> {
+        self.call.proceed()?;
+        let mut bytes = vec![0; range.length as usize];
+        let read = source.read_at(range.offset, &mut bytes)?;
+        if read != bytes.len() {
+            return Err(Error::new(
+                ErrorKind::SourceChanged,
+                format!("the source ends at byte {} and had {}", range.offset + read as u64, self.request.size),
+            ));
+        }
+        self.pace(range.length)?;
+        let bytes: Arc<[u8]> = bytes.into();
+        let (file, live, give) = (self.opened.file.clone(), self.opened.live.clone(), self.give.clone());
+        self.smb.runtime.handle.spawn(async move {
+            let _live = live;
+            let result = write_all(&file, bytes, range.offset).await;
+            let _ = give.send((range, result));
+        });
+        self.in_flight += 1;
+        Ok(())
+    }
+
+    /// The throttle: bites shrink while it makes us wait long, so that a slow rate is even.
+    fn pace(&mut self, bytes: u64) -> Result<()> {
+        let before = Instant::now();
+        let mut left = bytes;
+        while left > 0 {
+            self.call.pace(left.min(ASK))?;
+            left -= left.min(ASK);
+        }
+        let waited = before.elapsed();
+        if waited > Duration::from_millis(250) {
+            self.bite = (self.bite / 2).max(SMALLEST_BITE);
+        } else if waited < Duration::from_millis(20) {
+            self.bite = (self.bite * 2).min(self.opened.live.write);
+        }
+        Ok(())
+    }
+
+    fn arrived(&mut self, (range, result): (Range, smb::Result<()>)) -> Result<()> {
+        self.in_flight -= 1;
+        result.map_err(|error| {
+            if lost(&error) {
+                self.smb.forget();
+            }
+            failed("write", &self.request.staging, &error)
+        })?;
+        self.call.acked(range.length);
+        self.done.insert(range);
+        self.written += range.length;
+        Ok(())
+    }
+
+    fn wait(&mut self) -> Result<()> {
+        let begun = Instant::now();
+        loop {
+            match self.take.recv_timeout(Duration::from_millis(100)) {
+                Ok(done) => return self.arrived(done),
+                Err(RecvTimeoutError::Timeout) => {
+                    if let Err(error) = self.call.proceed() {
+                        return Err(error);
+                    }
+                    if begun.elapsed() > LONG {
+                        self.smb.forget();
+                        return Err(Error::new(ErrorKind::TimedOut, "the server does not answer a write"));
+                    }
+                }
+                Err(RecvTimeoutError::Disconnected) => return Err(broken()),
+            }
+        }
+    }
+
+    fn checkpoint_if_due(&mut self) -> Result<()> {
+        let new = self.written - self.safe;
+        if new < DUE && (new == 0 || self.last.elapsed() < INTERVAL) {
+            return Ok(());
+        }
+        let file = self.opened.file.clone();
+        let (done, written) = (self.done.clone(), self.written);
+        self.smb.on(self.call, "make durable", &self.request.staging, LONG, |_| async move {
+            file.flush().await.map_err(smb::Error::IoError)
+        })?;
+        self.session.checkpoint(&self.opened.token, done.as_slice(), true)?;
+        self.safe = written;
+        self.last = Instant::now();
+        Ok(())
+    }
+
+    /// After a cancelled call: one short try to keep what has arrived.
+    fn rescue(&mut self) {
+        if self.written == self.safe {
+            return;
+        }
+        let file = self.opened.file.clone();
+        let flushed = self.smb.runtime.run(&Call::unwatched(), Duration::from_millis(1200), async move {
+            file.flush().await
+        });
+        if matches!(flushed, Ok(Ok(()))) {
+            // The host is about to end: a refused checkpoint changes nothing any more.
+            let _ = self.session.checkpoint(&self.opened.token, self.done.as_slice(), true);
+        }
+    }
+}
+
+/// A server may take less than it was given.
+async fn write_all(file: &File, bytes: Arc<[u8]>, offset: u64) -> smb::Result<()> {
+    let mut at = file.write_block_zc(bytes.clone(), offset, None).await.map_err(smb::Error::IoError)?;
+    while at < bytes.len() {
+        let wrote = file.write_block(&bytes[at..], offset + at as u64, None).await.map_err(smb::Error::IoError)?;
+        if wrote == 0 {
+            return Err(smb::Error::InvalidMessage("the server took none of the bytes".to_owned()));
+        }
+        at += wrote;
+    }
+    if at > bytes.len() {
+        return Err(smb::Error::InvalidMessage("the server took more bytes than it was given".to_owned()));
+    }
+    Ok(())
+}

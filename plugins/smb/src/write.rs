@@ -1,0 +1,240 @@
+//! Staged files: their tokens, and what becomes of them.
+//!
+//! Staged bytes lie in the image's own directory under the host's staging name; publishing is one rename of the open file,
+//! which the server does in one act, then a flush.
+
+use offsite_plugin_api::{
+    Call, Entry, Error, ErrorKind, Expect, PublishRequest, Result, StagedInfo, TargetPath, Token,
+};
+use serde::{Deserialize, Serialize};
+use smb::binrw_util::file_time::FileTime;
+use smb::{
+    CreateDisposition, CreateOptions, FileAllInformation, FileBasicInformation, FileDispositionInformation,
+    FileRenameInformation, Resource,
+};
+
+use super::change::{self, make_dirs};
+use super::client::{LONG, Live, SHORT, Smb, looking, open};
+use super::error::{OBJECT_NAME_NOT_FOUND, OBJECT_PATH_NOT_FOUND, shown, stale, status};
+use super::names::{entry_of, to_filetime};
+use super::read::{all, close, look, writing};
+
+/// What a token holds: where the bytes are, and the file's number on the server (0 where it has none).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StagingToken {
+    pub path: TargetPath,
+    pub id: u64,
+}
+
+impl StagingToken {
+    pub fn parse(token: &Token) -> Result<Self> {
+        let bad = |why: String| {
+            Error::new(ErrorKind::StaleToken, "the staging token is not one of ours").with_source(why)
+        };
+        if token.0.len() > Token::MAX {
+            return Err(bad("it is too long".to_owned()));
+        }
+        let parsed: Self = serde_json::from_slice(&token.0).map_err(|e| bad(e.to_string()))?;
+        if owner_of(parsed.path.name()).is_none() {
+            return Err(bad("it names no staged file".to_owned()));
+        }
+        Ok(parsed)
+    }
+
+    pub fn is(&self, all: &FileAllInformation) -> bool {
+        self.id == 0 || all.internal.index_number == self.id
+    }
+
+    /// Errors: `StaleToken` for another file under the name.
+    pub fn same(&self, all: &FileAllInformation) -> Result<()> {
+        if self.is(all) { Ok(()) } else { Err(stale(&self.path, "was replaced by another staged file")) }
+    }
+
+    pub fn gone(&self) -> Error {
+        stale(&self.path, "is not staged any more")
+    }
+
+    pub fn token(&self) -> Token {
+        Token(serde_json::to_vec(self).expect("a path and a number serialise"))
+    }
+}
+
+/// The owner in a staging name `offsite-<owner>-<hash>.part`.
+pub fn owner_of(name: &[u8]) -> Option<String> {
+    let middle = name.strip_prefix(b"offsite-")?.strip_suffix(b".part")?;
+    let dash = middle.iter().rposition(|&b| b == b'-')?;
+    let (owner, hash) = (&middle[..dash], &middle[dash + 1..]);
+    (!owner.is_empty() && !hash.is_empty()).then(|| String::from_utf8_lossy(owner).into_owned())
+}
+
+/// `changed`: when the server says that the file last changed.
+pub fn info(path: &TargetPath, id: u64, bytes: u64, changed: FileTime) -> StagedInfo {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let now = *to_filetime(i64::try_from(now.as_nanos()).unwrap_or(i64::MAX));
+    StagedInfo {
+        token: StagingToken { path: path.clone(), id }.token(),
+        path: Some(path.clone()),
+        owner: owner_of(path.name()).unwrap_or_default(),
+        bytes,
+        age: Some(now.saturating_sub(*changed) / 10_000_000),
+    }
+}
+
+pub fn absent(error: &smb::Error) -> bool {
+    matches!(status(error), Some(OBJECT_NAME_NOT_FOUND | OBJECT_PATH_NOT_FOUND | 0xC000_000F))
+}
+
+pub fn stat_staged(smb: &Smb, call: &Call, token: &Token) -> Result<StagedInfo> {
+    let token = StagingToken::parse(token)?;
+    let name = smb.wire(&token.path)?;
+    let found = smb.on(call, "look at", &token.path, SHORT, |live| async move {
+        match look(&live, &name).await {
+            Err(error) if absent(&error) => Ok(None),
+            other => other.map(Some),
+        }
+    })?;
+    let all = found.ok_or_else(|| token.gone())?;
+    token.same(&all)?;
+    Ok(info(&token.path, all.internal.index_number, all.standard.end_of_file, all.basic.change_time))
+}
+
+pub fn discard(smb: &Smb, call: &Call, token: &Token) -> Result<()> {
+    let token = StagingToken::parse(token)?;
+    match change::delete(smb, call, &token.path, &Expect::Any) {
+        Err(error) if *error.kind() == ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+pub async fn set_mtime(resource: &Resource, ns: i64) -> smb::Result<()> {
+    // Zero leaves a time as it is.
+    let times = FileBasicInformation {
+        creation_time: FileTime::ZERO,
+        last_access_time: FileTime::ZERO,
+        last_write_time: to_filetime(ns),
+        change_time: FileTime::ZERO,
+        file_attributes: Default::default(),
+    };
+    match resource {
+        Resource::File(file) => file.set_info(times).await,
+        Resource::Directory(dir) => dir.set_info(times).await,
+        Resource::Pipe(_) => Ok(()),
+    }
+}
+
+/// Gives an open file another name. `replace`: over what has it.
+pub async fn move_open(resource: &Resource, to: &str, replace: bool) -> smb::Result<()> {
+    let rename = FileRenameInformation {
+        replace_if_exists: replace.into(),
+        root_directory: 0,
+        file_name: to.into(),
+    };
+    match resource {
+        Resource::File(file) => file.set_info(rename).await,
+        Resource::Directory(dir) => dir.set_info(rename).await,
+        Resource::Pipe(_) => Ok(()),
+    }
+}
+
+pub async fn delete_open(resource: &Resource) -> smb::Result<()> {
+    match resource {
+        Resource::File(file) => file.set_info(FileDispositionInformation::default()).await,
+        Resource::Directory(dir) => dir.set_info(FileDispositionInformation::default()).await,
+        Resource::Pipe(_) => Ok(()),
+    }
+}
+
+/// How a publish went at the server.
+enum Outcome {
+    Done(Box<FileAllInformation>),
+    /// Nothing, or another file, has the staging name; what has the target's name.
+    NotStaged(Option<Box<FileAllInformation>>),
+    Short(u64),
+    /// The target's name is not as expected.
+    Unexpected(bool),
+}
+
+pub fn publish(smb: &Smb, call: &Call, request: &PublishRequest) -> Result<Entry> {
+    let token = StagingToken::parse(&request.token)?;
+    let (from, to) = (smb.wire(&token.path)?, smb.wire(&request.path)?);
+    if token.path.parent() != request.path.parent() {
+        make_dirs(smb, call, &request.path.parent().unwrap_or_default())?;
+    }
+    let (size, expect, id) = (request.size, request.expect.clone(), token.id);
+    let mtime = request.attributes.mtime.map(|t| t.ns);
+    let path = request.path.clone();
+    let outcome = smb.on(call, "publish", &request.path, LONG, |live| async move {
+        let options = CreateOptions::new().with_non_directory_file(true);
+        let resource = match open(&live, &from, CreateDisposition::Open, writing(), options).await {
+            Err(error) if absent(&error) => return Ok(Outcome::NotStaged(there(&live, &to).await?)),
+            other => other?,
+        };
+        let held = all(&resource).await?;
+        if id != 0 && held.internal.index_number != id {
+            close(resource).await;
+            return Ok(Outcome::NotStaged(there(&live, &to).await?));
+        }
+        if held.standard.end_of_file != size {
+            close(resource).await;
+            return Ok(Outcome::Short(held.standard.end_of_file));
+        }
+        if let Some(ns) = mtime.filter(|ns| to_filetime(*ns) != held.basic.last_write_time) {
+            set_mtime(&resource, ns).await?;
+        }
+        if let Expect::Version(wanted) = &expect {
+            let found = there(&live, &to).await?;
+            if found.is_none_or(|all| entry_of(path, &all).version.as_ref() != Some(wanted)) {
+                close(resource).await;
+                return Ok(Outcome::Unexpected(false));
+            }
+        }
+        let replace = !matches!(expect, Expect::Absent);
+        match move_open(&resource, &to, replace).await {
+            Err(error) if !replace && status(&error) == Some(super::error::OBJECT_NAME_COLLISION) => {
+                close(resource).await;
+                return Ok(Outcome::Unexpected(true));
+            }
+            other => other?,
+        }
+        if let Resource::File(file) = &resource {
+            file.flush().await.map_err(smb::Error::IoError)?;
+        }
+        let now = all(&resource).await?;
+        close(resource).await;
+        Ok(Outcome::Done(Box::new(now)))
+    })?;
+    match outcome {
+        Outcome::Done(all) => Ok(entry_of(request.path.clone(), &all)),
+        Outcome::Short(held) => Err(Error::new(
+            ErrorKind::Corrupt,
+            format!("{} holds {held} bytes of {size}", shown(&token.path)),
+        )),
+        Outcome::Unexpected(true) => {
+            Err(Error::new(ErrorKind::Exists, format!("{} exists already", shown(&request.path))))
+        }
+        Outcome::Unexpected(false) => Err(changed(&request.path)),
+        // A repeat after success: the name already has the staged file.
+        Outcome::NotStaged(Some(all))
+            if token.id != 0 && token.is(&all) && all.standard.end_of_file == size =>
+        {
+            Ok(entry_of(request.path.clone(), &all))
+        }
+        Outcome::NotStaged(_) => Err(token.gone()),
+    }
+}
+
+pub fn changed(path: &TargetPath) -> Error {
+    Error::new(ErrorKind::PreconditionFailed, format!("{} is not what was expected there", shown(path)))
+}
+
+pub async fn there(live: &Live, name: &str) -> smb::Result<Option<Box<FileAllInformation>>> {
+    match look(live, name).await {
+        Err(error) if absent(&error) => Ok(None),
+        other => other.map(|all| Some(Box::new(all))),
+    }
+}
+
+/// The rights to look at and to delete.
+pub fn deleting() -> smb::FileAccessMask {
+    looking().with_delete(true)
+}
