@@ -30,7 +30,10 @@ pub(crate) fn refused(path: &TargetPath, size: u64, capabilities: &Capabilities)
     if bytes.len() as u64 > u64::from(rules.longest_path) {
         return Some(format!("its path has {} bytes, the target takes {}", bytes.len(), rules.longest_path));
     }
-    let simple = rules.refused.is_empty() && rules.refused_names.is_empty() && rules.refused_endings.is_empty() && !rules.utf8_only;
+    let simple = rules.refused.is_empty()
+        && rules.refused_names.is_empty()
+        && rules.refused_endings.is_empty()
+        && !rules.utf8_only;
     if own(path, rules) {
         return Some(format!("'{}' is a name that offsite uses itself on a target", path.display()));
     }

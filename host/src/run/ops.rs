@@ -94,7 +94,7 @@ fn check(request: &Request, target: &Target, open: &Open) -> Result<Answer> {
     Ok(Answer::Check {
         identity: open.backend.identity(),
         report,
-        capabilities,
+        capabilities: capabilities.map(Box::new),
         space,
         claim: claim.ok().map(|c| c.words()),
     })

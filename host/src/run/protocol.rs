@@ -157,7 +157,7 @@ pub enum Answer {
         identity: String,
         report: CheckReport,
         /// `None` where the target could not be asked.
-        capabilities: Option<Capabilities>,
+        capabilities: Option<Box<Capabilities>>,
         space: Option<Space>,
         /// Whose marker the target carries, in words; `None` when it was not reached.
         claim: Option<String>,

@@ -15,6 +15,7 @@ fn allowed(rules: &NameRules, name: &[u8]) -> bool {
     name.len() <= rules.longest_name as usize
         && (text.is_ok() || !rules.utf8_only)
         && !String::from_utf8_lossy(name).chars().any(|c| rules.refused.contains(c))
+        && !String::from_utf8_lossy(name).ends_with(|c| rules.refused_endings.contains(c))
 }
 
 fn awkward(ctx: &Ctx<'_>) -> Result<(), Stop> {

@@ -153,7 +153,16 @@ fn replace_atomically(ctx: &Ctx<'_>) -> Result<(), Stop> {
         });
         let writer = (|| -> Result<(), Stop> {
             for round in 1..=20 {
-                ctx.put(&path, &contents[round % 2])?;
+                let mut tries = 0;
+                // A server may refuse to replace what somebody is reading; the host tries again then.
+                while let Err(error) = ctx.put(&path, &contents[round % 2]) {
+                    tries += 1;
+                    let again = matches!(error.kind(), ErrorKind::Busy | ErrorKind::Locked) && tries < 100;
+                    if !again {
+                        return Err(error.into());
+                    }
+                    std::thread::sleep(std::time::Duration::from_millis(5));
+                }
             }
             Ok(())
         })();

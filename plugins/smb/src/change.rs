@@ -98,7 +98,8 @@ pub fn set_attributes(smb: &Smb, call: &Call, path: &TargetPath, attributes: &At
     let mtime = attributes.mtime.map(|t| t.ns);
     let found = smb.on(call, "set the time of", path, SHORT, |live| async move {
         let access = looking().with_file_write_attributes(true);
-        let resource: Resource = open(&live, &name, CreateDisposition::Open, access, CreateOptions::new()).await?;
+        let resource: Resource =
+            open(&live, &name, CreateDisposition::Open, access, CreateOptions::new()).await?;
         if let Some(ns) = mtime {
             set_mtime(&resource, ns).await?;
         }

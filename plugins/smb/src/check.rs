@@ -3,8 +3,8 @@
 use std::sync::{Arc, Mutex};
 
 use offsite_plugin_api::{
-    Attributes, Backend, Call, CheckReport, Error, ErrorKind, Expect, PublishRequest, Range, Result, Session, Sink, Source,
-    StageRequest, StepResult, TargetPath, Token,
+    Attributes, Backend, Call, CheckReport, Error, ErrorKind, Expect, PublishRequest, Range, Result, Session,
+    Sink, Source, StageRequest, StepResult, TargetPath, Token,
 };
 
 use super::client::Smb;
@@ -28,14 +28,7 @@ pub fn check(smb: &Smb, call: &Call) -> Result<CheckReport> {
     };
     report.server = Some(format!("SMB {}", version(dialect)));
     report.add("reach", StepResult::Passed, format!("{} answers", smb.config.host));
-    match smb.config.guest {
-        true => report.add(
-            "authenticate",
-            StepResult::Warned,
-            "logged in as a guest: nothing is signed, and anybody else can do the same",
-        ),
-        false => report.add("authenticate", StepResult::Passed, format!("logged in as {}", smb.config.user)),
-    }
+    report.add("authenticate", StepResult::Passed, format!("logged in as {}", smb.config.user));
     let made = super::change::make_dirs(smb, call, &TargetPath::root());
     let listed = made.and_then(|()| smb.list(call, &TargetPath::root(), false, None));
     step(&mut report, "list", listed.map(|_| "readable".to_owned()));
@@ -140,10 +133,7 @@ fn read(smb: &Smb, call: &Call, path: &TargetPath, wanted: &[u8]) -> Result<()> 
     if *got == wanted {
         return Ok(());
     }
-    Err(Error::new(
-        ErrorKind::Corrupt,
-        "what was written came back different; check the server's disk",
-    ))
+    Err(Error::new(ErrorKind::Corrupt, "what was written came back different; check the server's disk"))
 }
 
 struct Bytes(&'static [u8]);

@@ -4,9 +4,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use offsite_plugin_api::{
-    Attributes, Backend, Call, Capabilities, CheckReport, Entry, Error, ErrorKind, Expect, Host, Opened, Page,
-    Plugin, PublishRequest, Range, Replace, Result, Resume, Secrets, Session, Sink, Source, Space, StageRequest,
-    Staged, StagedInfo, TargetPath, Token,
+    Attributes, Backend, Call, Capabilities, CheckReport, Entry, Error, ErrorKind, Expect, Host, Opened,
+    Page, Plugin, PublishRequest, Range, Replace, Result, Resume, Secrets, Session, Sink, Source, Space,
+    StageRequest, Staged, StagedInfo, TargetPath, Token,
 };
 use smb::connection::{ConnectionConfig, EncryptionMode};
 use smb::{
@@ -19,6 +19,7 @@ use super::config::Config;
 use super::error::{failed, lost};
 use super::names;
 use super::runtime::{Held, Runtime};
+use super::transport::Tcp;
 use super::{change, check, list, read, stage, write};
 
 /// Time for one short operation at the server.
@@ -61,7 +62,12 @@ pub(super) struct Live {
 }
 
 impl Smb {
-    pub fn new(url: &str, options: &serde_json::Value, secrets: Secrets, host: Arc<dyn Host>) -> Result<Self> {
+    pub fn new(
+        url: &str,
+        options: &serde_json::Value,
+        secrets: Secrets,
+        host: Arc<dyn Host>,
+    ) -> Result<Self> {
         Ok(Self {
             config: Arc::new(Config::new(url, options)?),
             runtime: Runtime::start()?,
@@ -79,12 +85,9 @@ impl Smb {
         }
         let password = match self.secrets.get("password") {
             Some(password) => Zeroizing::new(password.to_owned()),
-            None if self.config.guest => Zeroizing::default(),
             None => self.host.secret("password").map_err(|_| {
-                Error::new(ErrorKind::InvalidConfig, "no password is given").with_context(
-                    "hint",
-                    "credentials = { password = { env = \"NAME\" } }, or guest = true for a share that is open to everybody",
-                )
+                Error::new(ErrorKind::InvalidConfig, "no password is given")
+                    .with_context("hint", "credentials = { password = { env = \"NAME\" } }")
             })?,
         };
         let work = connect(self.config.clone(), password);
@@ -150,10 +153,11 @@ async fn connect(config: Arc<Config>, password: Zeroizing<String>) -> Result<Liv
         // Waits are bounded by whoever waits (runtime.rs); a server's disk may be slow.
         timeout: Some(LONG),
         encryption_mode: if config.encrypted { EncryptionMode::Required } else { EncryptionMode::Allowed },
-        allow_unsigned_guest_access: config.guest,
         compression_enabled: false,
         client_name: Some("offsite".to_owned()),
         disable_notifications: true,
+        // No server of this century needs to be asked in SMB 1 first.
+        smb2_only_negotiate: true,
         credits_backlog: Some(CREDITS),
         min_dialect: config.encrypted.then_some(Dialect::Smb030),
         ..ConnectionConfig::default()
@@ -161,8 +165,10 @@ async fn connect(config: Arc<Config>, password: Zeroizing<String>) -> Result<Liv
     let fail = |act: &str, error: &smb::Error| {
         let error = failed(act, &TargetPath::root(), error);
         // The path is of no interest here; the server is.
-        let named = Error::new(error.kind().clone(), format!("cannot {act} {here}")).with_retry(error.retry());
-        let named = error.context().iter().fold(named, |named, (key, value)| named.with_context(key, value.clone()));
+        let named =
+            Error::new(error.kind().clone(), format!("cannot {act} {here}")).with_retry(error.retry());
+        let named =
+            error.context().iter().fold(named, |named, (key, value)| named.with_context(key, value.clone()));
         match error.source_text() {
             Some(source) => named.with_source(source.to_owned()),
             None => named,
@@ -170,12 +176,17 @@ async fn connect(config: Arc<Config>, password: Zeroizing<String>) -> Result<Liv
     };
     let mut last = None;
     for address in addresses.take(8) {
-        let connection = Connection::build(&config.host, address, Guid::generate(), settings.clone())
-            .map_err(|e| fail("connect to", &e))?;
-        if let Err(error) = connection.connect().await {
-            last = Some(fail("connect to", &error));
-            continue;
-        }
+        let transport = match Tcp::connect(address).await {
+            Ok(transport) => transport,
+            Err(error) => {
+                last = Some(fail("connect to", &smb::Error::IoError(error)));
+                continue;
+            }
+        };
+        let connection =
+            Connection::from_transport(Box::new(transport), &config.host, Guid::generate(), settings.clone())
+                .await
+                .map_err(|e| fail("connect to", &e))?;
         let account = sspi::Username::new(&config.user, config.domain.as_deref()).map_err(|e| {
             Error::new(ErrorKind::InvalidConfig, "the user's name cannot be used").with_source(e.to_string())
         })?;
@@ -188,7 +199,10 @@ async fn connect(config: Arc<Config>, password: Zeroizing<String>) -> Result<Liv
             let error = fail("open the share at", &e);
             Error::new(error.kind().clone(), format!("cannot open the share {}", config.shown()))
                 .with_source(super::error::said(&e))
-                .with_context("hint", error.context().iter().find(|(k, _)| k == "hint").map_or("", |(_, v)| v).to_owned())
+                .with_context(
+                    "hint",
+                    error.context().iter().find(|(k, _)| k == "hint").map_or("", |(_, v)| v).to_owned(),
+                )
         })?;
         let (dialect, write, read) = {
             let info = connection.conn_info().ok_or_else(super::runtime::broken)?;
@@ -266,7 +280,8 @@ impl Backend for Smb {
             let root = open(&live, "", CreateDisposition::Open, looking(), CreateOptions::new()).await?;
             let Resource::Directory(dir) = &root else { return Ok(Space::default()) };
             let size = dir.query_fs_info::<FileFsFullSizeInformation>().await?;
-            let unit = u64::from(size.sectors_per_allocation_unit).saturating_mul(size.bytes_per_sector.into());
+            let unit =
+                u64::from(size.sectors_per_allocation_unit).saturating_mul(size.bytes_per_sector.into());
             Ok(Space {
                 total: Some(size.total_allocation_units.saturating_mul(unit)),
                 free: Some(size.caller_available_allocation_units.saturating_mul(unit)),

@@ -19,7 +19,6 @@ pub struct Config {
     pub folder: Vec<String>,
     pub user: String,
     pub domain: Option<String>,
-    pub guest: bool,
     pub encrypted: bool,
 }
 
@@ -37,7 +36,6 @@ enum Encryption {
 struct Options {
     user: Option<String>,
     domain: Option<String>,
-    guest: bool,
     encryption: Encryption,
 }
 
@@ -71,9 +69,10 @@ impl Config {
         };
         let (host, port) = place_of(place, url)?;
         let mut parts = path.split('/').filter(|p| !p.is_empty()).map(|part| component(part, url));
-        let share = parts.next().transpose()?.ok_or_else(|| {
-            invalid(format!("'{url}' names no share")).with_context("hint", example)
-        })?;
+        let share = parts
+            .next()
+            .transpose()?
+            .ok_or_else(|| invalid(format!("'{url}' names no share")).with_context("hint", example))?;
         let folder = parts.collect::<Result<Vec<_>>>()?;
         let (mut domain, mut user) = (options.domain, options.user);
         if let Some(account) = account {
@@ -93,17 +92,12 @@ impl Config {
             }
             (domain, user) = (Some(in_domain.to_owned()), Some(name.to_owned()));
         }
-        let user = match user.filter(|u| !u.is_empty()) {
-            Some(_) if options.guest => {
-                return Err(invalid("guest = true, and a user is given: drop one of them"));
-            }
-            Some(user) => user,
-            None if options.guest => "guest".to_owned(),
-            None => {
-                return Err(invalid("no user is given")
-                    .with_context("hint", "write smb://user@server/share, or set the option user (guest = true for a share that is open to everybody)"));
-            }
-        };
+        let user = user.filter(|u| !u.is_empty()).ok_or_else(|| {
+            invalid("no user is given").with_context(
+                "hint",
+                "write smb://user@server/share, or set the option user; a share that lets guests in is reached by mounting it",
+            )
+        })?;
         Ok(Self {
             host,
             port,
@@ -111,7 +105,6 @@ impl Config {
             folder,
             user,
             domain: domain.filter(|d| !d.is_empty()),
-            guest: options.guest,
             encrypted: matches!(options.encryption, Encryption::Required),
         })
     }
@@ -139,7 +132,10 @@ impl Config {
 
 fn place_of(place: &str, url: &str) -> Result<(String, u16)> {
     let port_of = |text: &str| {
-        text.parse().ok().filter(|p| *p != 0).ok_or_else(|| invalid(format!("'{text}' in '{url}' is no port")))
+        text.parse()
+            .ok()
+            .filter(|p| *p != 0)
+            .ok_or_else(|| invalid(format!("'{text}' in '{url}' is no port")))
     };
     let (host, port) = match place.strip_prefix('[') {
         Some(rest) => {
@@ -159,7 +155,9 @@ fn place_of(place: &str, url: &str) -> Result<(String, u16)> {
         },
     };
     if host.is_empty() || host.contains(['/', '\\', '@', ' ']) {
-        return Err(invalid(format!("'{url}' names no server")).with_context("hint", "write smb://user@server/share"));
+        return Err(
+            invalid(format!("'{url}' names no server")).with_context("hint", "write smb://user@server/share")
+        );
     }
     Ok((host, port))
 }
@@ -173,9 +171,8 @@ fn decode(text: &str, url: &str) -> Result<String> {
     if broken {
         return Err(invalid(format!("'{url}' has a '%' without two hexadecimal digits after it")));
     }
-    let text = percent_decode_str(text)
-        .decode_utf8()
-        .map_err(|_| invalid(format!("'{url}' is not UTF-8")))?;
+    let text =
+        percent_decode_str(text).decode_utf8().map_err(|_| invalid(format!("'{url}' is not UTF-8")))?;
     if text.chars().any(char::is_control) {
         return Err(invalid("the URL holds a control character"));
     }
@@ -211,7 +208,6 @@ mod tests {
         assert_eq!(domain.unc_host(), "--1.ipv6-literal.net");
         let options = Config::new("smb://nas/images", &json!({"user": "OFFICE\\backup"})).unwrap();
         assert_eq!((options.user.as_str(), options.domain.as_deref()), ("backup", Some("OFFICE")));
-        assert_eq!(Config::new("smb://nas/images", &json!({"guest": true})).unwrap().user, "guest");
     }
 
     #[test]
@@ -232,14 +228,9 @@ mod tests {
             "smb://backup@nas/images?x=1",
             "ftp://backup@nas/images",
         ] {
-            assert_eq!(
-                Config::new(url, &json!({})).unwrap_err().kind(),
-                &ErrorKind::InvalidConfig,
-                "{url}"
-            );
+            assert_eq!(Config::new(url, &json!({})).unwrap_err().kind(), &ErrorKind::InvalidConfig, "{url}");
         }
         assert!(Config::new("smb://a@nas/x", &json!({"user": "b"})).is_err());
-        assert!(Config::new("smb://a@nas/x", &json!({"guest": true})).is_err());
         assert!(Config::new("smb://a@nas/x", &json!({"usr": "b"})).is_err());
     }
 
@@ -262,7 +253,7 @@ mod tests {
             .filter(|(_, property)| property["x-secret"] != true)
             .map(|(name, property)| (name.clone(), property["default"].clone()))
             .collect();
-        assert_eq!(all.len(), 4);
+        assert_eq!(all.len(), 3);
         all.insert("user".into(), "backup".into());
         assert!(Config::new("smb://nas/images", &all.into()).is_ok());
     }

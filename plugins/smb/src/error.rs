@@ -35,7 +35,9 @@ pub fn said(error: &smb::Error) -> String {
 /// The NT status within an error; of reads and writes it is in the text alone.
 pub fn status(error: &smb::Error) -> Option<u32> {
     match error {
-        smb::Error::UnexpectedMessageStatus(status) | smb::Error::ReceivedErrorMessage(status, _) => Some(*status),
+        smb::Error::UnexpectedMessageStatus(status) | smb::Error::ReceivedErrorMessage(status, _) => {
+            Some(*status)
+        }
         smb::Error::IoError(io) => {
             let text = io.to_string();
             let after = text.split("status: ").nth(1)?;
@@ -52,10 +54,18 @@ pub fn lost(error: &smb::Error) -> bool {
     match (status(error), error) {
         (Some(status), _) => matches!(
             status,
-            NETWORK_NAME_DELETED | USER_SESSION_DELETED | NETWORK_SESSION_EXPIRED | CONNECTION_DISCONNECTED
-                | CONNECTION_RESET | BAD_TID | BAD_UID
+            NETWORK_NAME_DELETED
+                | USER_SESSION_DELETED
+                | NETWORK_SESSION_EXPIRED
+                | CONNECTION_DISCONNECTED
+                | CONNECTION_RESET
+                | BAD_TID
+                | BAD_UID
         ),
-        (None, smb::Error::NotFound(_) | smb::Error::InvalidArgument(_) | smb::Error::MissingPermissions(_)) => false,
+        (
+            None,
+            smb::Error::NotFound(_) | smb::Error::InvalidArgument(_) | smb::Error::MissingPermissions(_),
+        ) => false,
         // A client that no longer understands its server is of no more use.
         (None, _) => true,
     }
@@ -86,7 +96,9 @@ fn meaning(error: &smb::Error) -> (ErrorKind, &'static str) {
 fn of_status(status: u32) -> (ErrorKind, &'static str) {
     match status {
         // No such file, name, path, and a file where a directory should be.
-        0xC000_000F | OBJECT_NAME_NOT_FOUND | OBJECT_PATH_NOT_FOUND | 0xC000_0103 => (ErrorKind::NotFound, ""),
+        0xC000_000F | OBJECT_NAME_NOT_FOUND | OBJECT_PATH_NOT_FOUND | 0xC000_0103 => {
+            (ErrorKind::NotFound, "")
+        }
         OBJECT_NAME_COLLISION | 0xC000_00BA => (ErrorKind::Exists, ""),
         0xC000_0022 => (ErrorKind::Denied, "check the permissions of the account on share and folder"),
         0xC000_0121 => (ErrorKind::Denied, "the file is marked read-only on the server"),
@@ -96,15 +108,21 @@ fn of_status(status: u32) -> (ErrorKind, &'static str) {
         }
         0xC000_0072 | 0xC000_0193 => (ErrorKind::Unauthenticated, "the account is disabled or expired"),
         0xC000_0071 | 0xC000_0224 => (ErrorKind::Unauthenticated, "the password has expired"),
-        0xC000_0234 => (ErrorKind::Unauthenticated, "the account is locked; unlock it, and check the password"),
+        0xC000_0234 => {
+            (ErrorKind::Unauthenticated, "the account is locked; unlock it, and check the password")
+        }
         0xC000_00CC => (ErrorKind::NotFound, "the server has no share of that name"),
         0xC000_00CB => (ErrorKind::InvalidConfig, "the name is not that of a share for files"),
-        0xC000_0257 => (ErrorKind::Unsupported, "the share is part of a DFS tree: name the server that holds it"),
+        0xC000_0257 => {
+            (ErrorKind::Unsupported, "the share is part of a DFS tree: name the server that holds it")
+        }
         0xC000_007F => (ErrorKind::NoSpace, ROOM),
         0xC000_0044 => (ErrorKind::Quota, "the quota of the account is used up"),
         0xC000_00A2 => (ErrorKind::ReadOnly, "the share's disk is write-protected"),
         0xC000_0904 => (ErrorKind::TooLarge, "the server's file system cannot hold so large a file"),
-        0xC000_0033 | 0xC000_0106 | 0xC000_003B | 0xC000_0039 => (ErrorKind::NameRefused, "the server refuses the name"),
+        0xC000_0033 | 0xC000_0106 | 0xC000_003B | 0xC000_0039 => {
+            (ErrorKind::NameRefused, "the server refuses the name")
+        }
         0xC000_0101 => (ErrorKind::PreconditionFailed, "the directory is not empty"),
         0xC000_0043 | 0xC000_0056 => (ErrorKind::Busy, "the file is open on the server"),
         0xC000_0054 | 0xC000_0055 => (ErrorKind::Locked, "the file is locked on the server"),
@@ -113,10 +131,17 @@ fn of_status(status: u32) -> (ErrorKind, &'static str) {
         }
         0xC000_00B5 | 0xC000_0102 => (ErrorKind::TimedOut, "the server's disk does not answer"),
         0xC000_0185 | 0xC000_009C | 0xC000_003E => (ErrorKind::Offline, "the server reports a disk error"),
-        NETWORK_NAME_DELETED | USER_SESSION_DELETED | NETWORK_SESSION_EXPIRED | CONNECTION_DISCONNECTED
-        | CONNECTION_RESET | BAD_TID | BAD_UID => (ErrorKind::Interrupted, ""),
+        NETWORK_NAME_DELETED
+        | USER_SESSION_DELETED
+        | NETWORK_SESSION_EXPIRED
+        | CONNECTION_DISCONNECTED
+        | CONNECTION_RESET
+        | BAD_TID
+        | BAD_UID => (ErrorKind::Interrupted, ""),
         0xC000_0120 => (ErrorKind::Interrupted, ""),
-        0xC000_0002 | 0xC000_0003 | 0xC000_0010 | 0xC000_00BB => (ErrorKind::Unsupported, "the server cannot do that"),
+        0xC000_0002 | 0xC000_0003 | 0xC000_0010 | 0xC000_00BB => {
+            (ErrorKind::Unsupported, "the server cannot do that")
+        }
         0xC000_0011 => (ErrorKind::Corrupt, "the file is shorter than it should be"),
         _ => (ErrorKind::Other, ""),
     }
@@ -125,18 +150,23 @@ fn of_status(status: u32) -> (ErrorKind, &'static str) {
 fn of_library(error: &smb::Error) -> (ErrorKind, &'static str) {
     let text = error.to_string();
     match error {
-        smb::Error::TransportError(TransportError::IoError(io)) | smb::Error::IoError(io) => match io.kind() {
-            std::io::ErrorKind::ConnectionRefused => {
-                (ErrorKind::Unreachable, "nothing listens there: check server and port, and that it shares files")
+        smb::Error::TransportError(TransportError::IoError(io)) | smb::Error::IoError(io) => {
+            match io.kind() {
+                std::io::ErrorKind::ConnectionRefused => (
+                    ErrorKind::Unreachable,
+                    "nothing listens there: check server and port, and that it shares files",
+                ),
+                std::io::ErrorKind::TimedOut => (ErrorKind::TimedOut, ""),
+                std::io::ErrorKind::HostUnreachable | std::io::ErrorKind::NetworkUnreachable => {
+                    (ErrorKind::Unreachable, "there is no way to the server")
+                }
+                std::io::ErrorKind::PermissionDenied => (ErrorKind::Denied, ""),
+                std::io::ErrorKind::InvalidData => {
+                    (ErrorKind::Interrupted, "the server sent something that cannot be read")
+                }
+                _ => (ErrorKind::Interrupted, ""),
             }
-            std::io::ErrorKind::TimedOut => (ErrorKind::TimedOut, ""),
-            std::io::ErrorKind::HostUnreachable | std::io::ErrorKind::NetworkUnreachable => {
-                (ErrorKind::Unreachable, "there is no way to the server")
-            }
-            std::io::ErrorKind::PermissionDenied => (ErrorKind::Denied, ""),
-            std::io::ErrorKind::InvalidData => (ErrorKind::Interrupted, "the server sent something that cannot be read"),
-            _ => (ErrorKind::Interrupted, ""),
-        },
+        }
         smb::Error::TransportError(_) | smb::Error::ConnectionStopped => (ErrorKind::Interrupted, ""),
         smb::Error::OperationTimeout(..) => (ErrorKind::TimedOut, ""),
         smb::Error::NotFound(_) => (ErrorKind::NotFound, ""),
@@ -145,20 +175,27 @@ fn of_library(error: &smb::Error) -> (ErrorKind, &'static str) {
         smb::Error::SignatureVerificationFailed | smb::Error::CryptoError(_) => {
             (ErrorKind::UntrustedPeer, "a signature is wrong: somebody may be changing what is sent")
         }
-        smb::Error::NegotiationError(_) | smb::Error::UnsupportedAuthenticationMechanism(_) => {
-            (ErrorKind::Unsupported, "the server speaks no version of SMB that is secure enough (2.0.2 or newer is needed)")
-        }
+        smb::Error::NegotiationError(_) | smb::Error::UnsupportedAuthenticationMechanism(_) => (
+            ErrorKind::Unsupported,
+            "the server speaks no version of SMB that is secure enough (2.0.2 or newer is needed)",
+        ),
         // The library's way to say that the server let an unknown user in as a guest.
         smb::Error::InvalidConfiguration(_) | smb::Error::InvalidMessage(_) | smb::Error::InvalidState(_)
-            if text.contains("guest") =>
+            if text.contains("guest") || text.contains("signing is required") =>
         {
-            (ErrorKind::Unauthenticated, "the server knows no such user and offers a guest's session; check user and domain, or set guest = true")
+            (
+                ErrorKind::Unauthenticated,
+                "the server knows no such user and offers a guest's session; check user and domain",
+            )
         }
         smb::Error::InvalidMessage(_) if text.contains("requires encryption") => {
             (ErrorKind::Unsupported, "the server asks for encryption that it did not negotiate")
         }
         smb::Error::UnsupportedOperation(_) => (ErrorKind::Unsupported, ""),
-        smb::Error::BinRWError(_) | smb::Error::InvalidMessage(_) | smb::Error::SmbMessageError(_) | smb::Error::FsccError(_) => {
+        smb::Error::BinRWError(_)
+        | smb::Error::InvalidMessage(_)
+        | smb::Error::SmbMessageError(_)
+        | smb::Error::FsccError(_) => {
             (ErrorKind::Interrupted, "the server sent something that cannot be read")
         }
         _ => (ErrorKind::Interrupted, ""),
@@ -195,6 +232,8 @@ mod tests {
         assert_eq!(kind(NETWORK_NAME_DELETED), (ErrorKind::Interrupted, Retry::Now));
         let gone = failed("write", &path, &smb::Error::ConnectionStopped);
         assert_eq!((gone.kind(), gone.retry()), (&ErrorKind::Interrupted, Retry::Now));
-        assert!(lost(&smb::Error::ConnectionStopped) && !lost(&smb::Error::UnexpectedMessageStatus(0xC000_0034)));
+        assert!(
+            lost(&smb::Error::ConnectionStopped) && !lost(&smb::Error::UnexpectedMessageStatus(0xC000_0034))
+        );
     }
 }

@@ -12,6 +12,7 @@ mod names;
 mod read;
 mod runtime;
 mod stage;
+mod transport;
 mod write;
 
 pub use client::{Smb, SmbPlugin};

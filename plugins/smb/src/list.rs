@@ -4,7 +4,9 @@
 //! pages. Names come from the server: one that is no name of a single component is left out and told.
 
 use futures_util::StreamExt;
-use offsite_plugin_api::{Call, Entry, EntryKind, Error, ErrorKind, Level, Page, Result, StagedInfo, TargetPath};
+use offsite_plugin_api::{
+    Call, Entry, EntryKind, Error, ErrorKind, Level, Page, Result, StagedInfo, TargetPath,
+};
 use smb::{CreateDisposition, CreateOptions, Directory, FileIdFullDirectoryInformation, Resource};
 
 use super::client::{LONG, Live, Smb, looking, open};

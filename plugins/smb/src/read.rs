@@ -4,9 +4,7 @@ use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
-use offsite_plugin_api::{
-    Call, Entry, EntryKind, Error, ErrorKind, Range, Result, Sink, TargetPath, Token,
-};
+use offsite_plugin_api::{Call, Entry, EntryKind, Error, ErrorKind, Range, Result, Sink, TargetPath, Token};
 use smb::{CreateDisposition, CreateOptions, File, FileAccessMask, FileAllInformation, Resource};
 
 use super::client::{LONG, Live, PER_STREAM, SHORT, Smb, looking, open};
@@ -47,7 +45,11 @@ pub fn stat(smb: &Smb, call: &Call, path: &TargetPath) -> Result<Entry> {
 }
 
 /// An open file with what it says of itself.
-fn open_file(smb: &Smb, call: &Call, path: &TargetPath) -> Result<(Held<File>, Held<Live>, FileAllInformation)> {
+fn open_file(
+    smb: &Smb,
+    call: &Call,
+    path: &TargetPath,
+) -> Result<(Held<File>, Held<Live>, FileAllInformation)> {
     let name = smb.wire(path)?;
     let opened = smb.on(call, "read", path, SHORT, |live| async move {
         let access = looking().with_file_read_data(true);
@@ -114,6 +116,7 @@ fn copy(
             next += length as u64;
         }
         let Some(piece) = flight.pop_front() else { return Ok(()) };
+        call.proceed()?;
         let bytes = wait(call, &piece).inspect_err(|_| smb.forget())?.map_err(|e| {
             if lost(&e) {
                 smb.forget();
@@ -135,7 +138,8 @@ fn read_piece(smb: &Smb, file: &Held<File>, path: &TargetPath, offset: u64, leng
             // Unbuffered: from the server's disk, where it does such a thing.
             match file.read_block(&mut bytes[at..], offset + at as u64, None, true).await {
                 Ok(0) => {
-                    result = Err(smb::Error::NotFound(format!("{shown} ends at byte {}", offset + at as u64)));
+                    result =
+                        Err(smb::Error::NotFound(format!("{shown} ends at byte {}", offset + at as u64)));
                 }
                 Ok(read) => at += read,
                 Err(error) => result = Err(smb::Error::IoError(error)),

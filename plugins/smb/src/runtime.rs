@@ -25,7 +25,8 @@ pub struct Runtime {
 impl Runtime {
     pub fn start() -> Result<Self> {
         let failed = |e: std::io::Error| {
-            Error::new(ErrorKind::Other, "cannot start the thread of the SMB client").with_source(e.to_string())
+            Error::new(ErrorKind::Other, "cannot start the thread of the SMB client")
+                .with_source(e.to_string())
         };
         let runtime = Builder::new_current_thread().enable_all().build().map_err(failed)?;
         let handle = runtime.handle().clone();

@@ -118,7 +118,13 @@ fn begin(smb: &Smb, call: &Call, request: &StageRequest) -> Result<Opened> {
         match opened {
             Some(Some(opened)) => break opened,
             Some(None) => return Err(stale(path, "is not staged any more")),
-            None if made_dirs => return Err(failed("create", path, &smb::Error::UnexpectedMessageStatus(OBJECT_PATH_NOT_FOUND))),
+            None if made_dirs => {
+                return Err(failed(
+                    "create",
+                    path,
+                    &smb::Error::UnexpectedMessageStatus(OBJECT_PATH_NOT_FOUND),
+                ));
+            }
             None => {
                 make_dirs(smb, call, &path.parent().unwrap_or_default())?;
                 made_dirs = true;
@@ -144,7 +150,10 @@ fn begin(smb: &Smb, call: &Call, request: &StageRequest) -> Result<Opened> {
                 file.close().await
             });
         }
-        let message = format!("no room for '{}': {left} more bytes are needed, {free} are free", request.path.display());
+        let message = format!(
+            "no room for '{}': {left} more bytes are needed, {free} are free",
+            request.path.display()
+        );
         return Err(Error::new(ErrorKind::NoSpace, message)
             .with_context("hint", "free space on the server or choose another share"));
     }
@@ -204,7 +213,13 @@ struct Work<'a> {
 }
 
 impl<'a> Work<'a> {
-    fn new(smb: &'a Smb, call: &'a Call, request: &'a StageRequest, session: &'a dyn Session, opened: &'a Opened) -> Self {
+    fn new(
+        smb: &'a Smb,
+        call: &'a Call,
+        request: &'a StageRequest,
+        session: &'a dyn Session,
+        opened: &'a Opened,
+    ) -> Self {
         let (give, take) = channel();
         Self {
             smb,
@@ -256,7 +271,11 @@ impl<'a> Work<'a> {
         if read != bytes.len() {
             return Err(Error::new(
                 ErrorKind::SourceChanged,
-                format!("the source ends at byte {} and had {}", range.offset + read as u64, self.request.size),
+                format!(
+                    "the source ends at byte {} and had {}",
+                    range.offset + read as u64,
+                    self.request.size
+                ),
             ));
         }
         self.pace(range.length)?;
@@ -308,9 +327,7 @@ impl<'a> Work<'a> {
             match self.take.recv_timeout(Duration::from_millis(100)) {
                 Ok(done) => return self.arrived(done),
                 Err(RecvTimeoutError::Timeout) => {
-                    if let Err(error) = self.call.proceed() {
-                        return Err(error);
-                    }
+                    self.call.proceed()?;
                     if begun.elapsed() > LONG {
                         self.smb.forget();
                         return Err(Error::new(ErrorKind::TimedOut, "the server does not answer a write"));
@@ -343,9 +360,10 @@ impl<'a> Work<'a> {
             return;
         }
         let file = self.opened.file.clone();
-        let flushed = self.smb.runtime.run(&Call::unwatched(), Duration::from_millis(1200), async move {
-            file.flush().await
-        });
+        let flushed = self
+            .smb
+            .runtime
+            .run(&Call::unwatched(), Duration::from_millis(1200), async move { file.flush().await });
         if matches!(flushed, Ok(Ok(()))) {
             // The host is about to end: a refused checkpoint changes nothing any more.
             let _ = self.session.checkpoint(&self.opened.token, self.done.as_slice(), true);
@@ -357,7 +375,8 @@ impl<'a> Work<'a> {
 async fn write_all(file: &File, bytes: Arc<[u8]>, offset: u64) -> smb::Result<()> {
     let mut at = file.write_block_zc(bytes.clone(), offset, None).await.map_err(smb::Error::IoError)?;
     while at < bytes.len() {
-        let wrote = file.write_block(&bytes[at..], offset + at as u64, None).await.map_err(smb::Error::IoError)?;
+        let wrote =
+            file.write_block(&bytes[at..], offset + at as u64, None).await.map_err(smb::Error::IoError)?;
         if wrote == 0 {
             return Err(smb::Error::InvalidMessage("the server took none of the bytes".to_owned()));
         }

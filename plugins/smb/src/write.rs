@@ -124,11 +124,8 @@ pub async fn set_mtime(resource: &Resource, ns: i64) -> smb::Result<()> {
 
 /// Gives an open file another name. `replace`: over what has it.
 pub async fn move_open(resource: &Resource, to: &str, replace: bool) -> smb::Result<()> {
-    let rename = FileRenameInformation {
-        replace_if_exists: replace.into(),
-        root_directory: 0,
-        file_name: to.into(),
-    };
+    let rename =
+        FileRenameInformation { replace_if_exists: replace.into(), root_directory: 0, file_name: to.into() };
     match resource {
         Resource::File(file) => file.set_info(rename).await,
         Resource::Directory(dir) => dir.set_info(rename).await,
@@ -152,7 +149,10 @@ enum Outcome {
     Short(u64),
     /// The target's name is not as expected.
     Unexpected(bool),
+    InUse,
 }
+
+const ACCESS_DENIED: u32 = 0xC000_0022;
 
 pub fn publish(smb: &Smb, call: &Call, request: &PublishRequest) -> Result<Entry> {
     let token = StagingToken::parse(&request.token)?;
@@ -194,6 +194,12 @@ pub fn publish(smb: &Smb, call: &Call, request: &PublishRequest) -> Result<Entry
                 close(resource).await;
                 return Ok(Outcome::Unexpected(true));
             }
+            // What somebody reads cannot be replaced by the rules of the protocol, and this is how servers say so.
+            Err(error) if replace && status(&error) == Some(ACCESS_DENIED) => {
+                let taken = there(&live, &to).await?.is_some();
+                close(resource).await;
+                return if taken { Ok(Outcome::InUse) } else { Err(error) };
+            }
             other => other?,
         }
         if let Resource::File(file) = &resource {
@@ -213,6 +219,7 @@ pub fn publish(smb: &Smb, call: &Call, request: &PublishRequest) -> Result<Entry
             Err(Error::new(ErrorKind::Exists, format!("{} exists already", shown(&request.path))))
         }
         Outcome::Unexpected(false) => Err(changed(&request.path)),
+        Outcome::InUse => Err(in_use(&request.path)),
         // A repeat after success: the name already has the staged file.
         Outcome::NotStaged(Some(all))
             if token.id != 0 && token.is(&all) && all.standard.end_of_file == size =>
@@ -225,6 +232,11 @@ pub fn publish(smb: &Smb, call: &Call, request: &PublishRequest) -> Result<Entry
 
 pub fn changed(path: &TargetPath) -> Error {
     Error::new(ErrorKind::PreconditionFailed, format!("{} is not what was expected there", shown(path)))
+}
+
+pub fn in_use(path: &TargetPath) -> Error {
+    Error::new(ErrorKind::Busy, format!("{} cannot be replaced now", shown(path)))
+        .with_context("hint", "it is open on the server, or the account may not replace it")
 }
 
 pub async fn there(live: &Live, name: &str) -> smb::Result<Option<Box<FileAllInformation>>> {

@@ -12,6 +12,7 @@ pub mod port;
 pub mod process;
 pub mod redirect;
 pub mod s3;
+pub mod samba;
 pub mod sshd;
 
 use std::path::{Path, PathBuf};
