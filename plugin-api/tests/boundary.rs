@@ -43,6 +43,7 @@ fn full_capabilities() -> Capabilities {
             longest_path: 1000,
             refused: "<>:\"|?*\\".into(),
             refused_names: vec!["CON".into()],
+            refused_endings: ".".into(),
             utf8_only: true,
         },
         part_sizes: Some(PartSizes { smallest: 5 << 20, largest: 5 << 30, most_parts: 10_000 }),
