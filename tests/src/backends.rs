@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::program::Offsite;
 use crate::sandbox::{Sandbox, files, hash};
+use crate::servers::account::account;
 use crate::servers::garage::{Garage, Service};
 use crate::servers::sshd::Sshd;
 
@@ -85,6 +86,9 @@ pub trait Network: Backend {
     /// How to reach it through a proxy that listens there.
     fn through(&self, proxy: SocketAddr) -> Reach;
 
+    /// A server that is reached with secrets that the program is given.
+    fn start_with_secrets() -> (Self, Reach);
+
     /// Bytes that a kill may cost at most, with `streams` transfers at once.
     fn at_stake(streams: u64) -> u64;
 }
@@ -142,6 +146,13 @@ impl Network for Sftp {
             .option("known_hosts", self.0.known_hosts().display())
     }
 
+    fn start_with_secrets() -> (Self, Reach) {
+        let server = Sshd::with_account();
+        let known_hosts = server.known_hosts();
+        let reach = Reach::new(server.url()).option("known_hosts", known_hosts.display());
+        (Self(server), reach.secret("password", &account().password))
+    }
+
     fn at_stake(_: u64) -> u64 {
         64 << 20
     }
@@ -197,6 +208,12 @@ impl Network for S3 {
 
     fn through(&self, proxy: SocketAddr) -> Reach {
         reach_s3(&self.0.service().at(proxy), FOLDER)
+    }
+
+    fn start_with_secrets() -> (Self, Reach) {
+        let backend = Self::start();
+        let reach = backend.reach();
+        (backend, reach)
     }
 
     fn at_stake(streams: u64) -> u64 {
