@@ -89,6 +89,11 @@ pub async fn connect(
         .service
         .or_else(|| found.service.as_deref().and_then(endpoint::named))
         .unwrap_or_else(|| endpoint::of_server(""));
+    if config.retention.is_some() && !service.object_lock {
+        let message = format!("Object Lock is not known of this kind of server ({})", service.name);
+        return Err(Error::new(ErrorKind::InvalidConfig, message)
+            .with_context("hint", "drop retention_mode, or name the server by the option 'service'"));
+    }
     if !custom && found.region.is_none() {
         // Amazon's: the bucket tells its region, whatever region is asked.
         let asked = config.region.clone().or(usual.clone()).unwrap_or_else(|| service.region.to_owned());

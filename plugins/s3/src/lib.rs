@@ -6,6 +6,7 @@
 mod body;
 mod change;
 mod check;
+mod chunked;
 mod client;
 mod config;
 mod connect;

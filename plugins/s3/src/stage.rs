@@ -25,7 +25,7 @@ use super::connect::Connection;
 use super::digest::{Algorithm, Running, Value};
 use super::token::{self, Parts, Staging, stale};
 use super::uploads::now;
-use super::{error, write};
+use super::{chunked, error, write};
 
 /// Objects up to this size go up in one request, with the publish.
 pub const SMALL: u64 = 8 << 20;
@@ -137,7 +137,6 @@ fn create(s3: &S3, call: &Call, connection: &Connection, request: &StageRequest)
         upload: upload.clone(),
         part: part_size(request.size, s3.config.part_size),
         algorithm,
-        until: retention.map(|r| r.until),
         whole: None,
     };
     let staging = Staging::large(&request.path, nonce, request.size, parts);
@@ -377,28 +376,41 @@ impl<'a> Work<'a> {
         if range.length * self.streams <= MEMORY {
             let (held, value) = self.read_all(range)?;
             let mut pieces = held.into_iter();
-            return self.put(number, range, Some(value), &mut || Ok(pieces.next()));
+            self.put(number, range, Some(value.clone()), &mut || Ok(pieces.next()))?;
+            return Ok(value);
         }
         let trailers = self.connection.service.trailers && algorithm != Algorithm::Md5;
         let value = if trailers { None } else { Some(self.read_through(range)?) };
-        let mut running = algorithm.start();
+        let mut running = Some(algorithm.start());
+        let mut read = None;
         let mut pieces = body::pieces(range);
+        let mut framed = std::collections::VecDeque::new();
         let sent = self.put(number, range, value, &mut || {
-            let Some((offset, length)) = pieces.next() else { return Ok(None) };
-            let piece = body::read(self.source, offset, length)?;
-            running.update(&piece);
-            Ok(Some(piece))
+            if let Some(bytes) = framed.pop_front() {
+                return Ok(Some(bytes));
+            }
+            if let Some((offset, length)) = pieces.next() {
+                let piece = body::read(self.source, offset, length)?;
+                running.as_mut().expect("until the last piece").update(&piece);
+                if !trailers {
+                    return Ok(Some(piece));
+                }
+                framed.extend(chunked::chunk(piece));
+            } else if let Some(running) = running.take() {
+                let value = running.finish();
+                if trailers {
+                    framed.push_back(chunked::end(algorithm, &value));
+                }
+                read = Some(value);
+            }
+            Ok(framed.pop_front())
         })?;
-        let read = running.finish();
-        if sent != read {
-            // Read twice and not the same, or the server computed another digest than we did.
-            return Err(Error::new(
-                ErrorKind::Corrupt,
-                format!("part {number} did not arrive as it was read"),
-            )
-            .with_retry(offsite_plugin_api::Retry::Now));
+        match read {
+            // Where the digest came first, both readings of the part must agree; where it came last, the server's must.
+            Some(read) if sent.as_ref().is_none_or(|sent| *sent == read) => Ok(read),
+            _ => Err(Error::new(ErrorKind::Corrupt, format!("part {number} did not arrive as it was read"))
+                .with_retry(offsite_plugin_api::Retry::Now)),
         }
-        Ok(read)
     }
 
     /// The part in memory, piece by piece, and its digest.
@@ -424,15 +436,19 @@ impl<'a> Work<'a> {
         Ok(running.finish())
     }
 
-    /// One UploadPart. `value`: in the request's head; `None`: behind the body, and given back as the server has it.
+    /// One UploadPart. `value`: in the request's head; `None`: behind the body. Gives it back, or as the server tells it;
+    /// not every server does.
     fn put(
         &self,
         number: u64,
         range: Range,
         value: Option<Value>,
         next: &mut dyn FnMut() -> Result<Option<Bytes>>,
-    ) -> Result<Value> {
-        let (stream, to) = body::channel(range.length);
+    ) -> Result<Option<Value>> {
+        let behind = value.is_none();
+        let algorithm = self.parts.algorithm;
+        let length = if behind { chunked::length(range.length, algorithm) } else { range.length };
+        let (stream, to) = body::channel(length);
         let (s3, path) = (self.s3, &self.request.path);
         let request = self
             .connection
@@ -442,23 +458,11 @@ impl<'a> Work<'a> {
             .key(s3.key(path)?)
             .upload_id(&self.parts.upload)
             .part_number(number as i32)
-            .content_length(range.length as i64)
+            .content_length(length as i64)
             .body(stream);
-        let algorithm = self.parts.algorithm;
-        let behind = value.is_none();
-        let request = match &value {
-            Some(value) => headed(request, algorithm, value),
-            None => request.checksum_algorithm(match algorithm {
-                Algorithm::Crc32c => ChecksumAlgorithm::Crc32C,
-                _ => ChecksumAlgorithm::Crc64Nvme,
-            }),
-        };
-        let mut custom = request.customize();
-        custom = if behind {
-            let on = aws_sdk_s3::config::RequestChecksumCalculation::WhenSupported;
-            custom.config_override(aws_sdk_s3::Config::builder().request_checksum_calculation(on))
-        } else {
-            custom.disable_payload_signing()
+        let custom = match &value {
+            Some(value) => headed(request, algorithm, value).customize().disable_payload_signing(),
+            None => request.customize().interceptor(chunked::Chunked { algorithm, size: range.length }),
         };
         let sent = body::send(s3.runtime(), self.call, &|| self.stop(), custom.send(), to, next)?;
         let answer = match sent {
@@ -475,10 +479,7 @@ impl<'a> Work<'a> {
             Algorithm::Crc32c => answer.checksum_crc32_c().and_then(Value::from_base64),
             Algorithm::Md5 => None,
         };
-        value.or(told).ok_or_else(|| {
-            Error::new(ErrorKind::Unsupported, "the server does not confirm digests that follow the body")
-                .with_context("hint", "give the option service = \"other\"")
-        })
+        Ok(value.or(told))
     }
 }
 
@@ -564,7 +565,6 @@ mod tests {
             upload: String::new(),
             part: 4,
             algorithm: Algorithm::Crc64Nvme,
-            until: None,
             whole: None,
         };
         let of = |bytes: &[u8]| {

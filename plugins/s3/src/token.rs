@@ -27,9 +27,6 @@ pub struct Parts {
     /// Bytes of every part but the last; 0 where the upload was only found.
     pub part: u64,
     pub algorithm: Algorithm,
-    /// Seconds since the Unix epoch: the lock the upload was begun with.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub until: Option<i64>,
     /// Of the complete file, where parts' values combine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub whole: Option<Value>,
@@ -49,7 +46,7 @@ impl Staging {
     /// An upload that the server lists and nothing else is known of.
     pub fn found(path: &TargetPath, upload: &str) -> Self {
         let parts =
-            Parts { upload: upload.to_owned(), part: 0, algorithm: Algorithm::Md5, until: None, whole: None };
+            Parts { upload: upload.to_owned(), part: 0, algorithm: Algorithm::Md5, whole: None };
         Self::large(path, String::new(), 0, parts)
     }
 
@@ -116,7 +113,6 @@ mod tests {
             upload: "u".repeat(200),
             part: 1 << 30,
             algorithm: Algorithm::Crc64Nvme,
-            until: Some(1),
             whole: Some(Value(vec![255; 8])),
         };
         let staging = Staging::large(&path, nonce().unwrap(), 5 << 40, parts);

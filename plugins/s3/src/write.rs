@@ -319,8 +319,8 @@ fn complete_now(
         )
     })?;
     let mut entry = head.entry(&staging.path);
-    if let Some(retention) = late_lock(s3, request, parts, &head) {
-        lock(s3, call, staging, &retention)?;
+    if let Some(retention) = late_lock(s3, request, &head) {
+        set_lock(s3, call, &staging.path, &retention)?;
         entry.retention = Some(retention);
     }
     s3.uploads.ended(&parts.upload)?;
@@ -380,19 +380,16 @@ fn proved_parts(
     Ok((list, parts.whole.clone().or(sum)))
 }
 
-/// The lock of an upload counts from its beginning; one that was long under way is locked anew.
-fn late_lock(s3: &S3, request: &PublishRequest, parts: &Parts, head: &Head) -> Option<Retention> {
+/// The lock of an upload counts from its beginning: one that was long under way is locked anew, and so is one whose server
+/// shows no lock.
+fn late_lock(s3: &S3, request: &PublishRequest, head: &Head) -> Option<Retention> {
     let wanted = lock_for(s3, &request.attributes)?;
-    let held = head.retention().map(|r| r.until).or(parts.until).unwrap_or(0);
+    let held = head.retention().map_or(0, |r| r.until);
     // Not for the minutes that an upload takes.
     (wanted.until - held > 3600 && wanted.until > now()).then_some(wanted)
 }
 
-/// Locks what was just published. Errors: the server's; the object is visible by then.
-pub fn lock(s3: &S3, call: &Call, staging: &Staging, retention: &Retention) -> Result<()> {
-    set_lock(s3, call, &staging.path, retention)
-}
-
+/// Locks an object. Errors: the server's.
 pub fn set_lock(
     s3: &S3,
     call: &Call,

@@ -1,32 +1,12 @@
 //! The conformance kit against real servers: Garage, which compares nothing on writing, and moto's, which does.
 
-use std::sync::Arc;
+mod common;
 
-use offsite_plugin_api::conformance::{TestHost, Verdict, assert_conforms, run};
-use offsite_plugin_api::{Backend, Host, Opened, Plugin, Secrets, Zeroizing};
-use offsite_plugin_s3::S3Plugin;
-use offsite_tests::servers::garage::{Garage, Service};
+use common::{machine, open};
+use offsite_plugin_api::conformance::{Verdict, assert_conforms, run};
+use offsite_tests::servers::garage::Garage;
 use offsite_tests::servers::moto::Moto;
 use serde_json::json;
-
-/// One machine: what the plugin remembers outlasts each opened target.
-fn machine(service: &Service) -> Arc<dyn Host> {
-    Arc::new(TestHost::new(secrets(service)))
-}
-
-fn secrets(service: &Service) -> Secrets {
-    let secret = |name: &str, value: &str| (name.to_owned(), Zeroizing::new(value.to_owned()));
-    Secrets(vec![
-        secret("access_key_id", &service.access_key),
-        secret("secret_access_key", &service.secret_key),
-    ])
-}
-
-fn open(service: &Service, options: &serde_json::Value, host: &Arc<dyn Host>) -> Box<dyn Backend> {
-    let url = format!("s3+{}/{}/a%20folder/deep", service.endpoint(), service.bucket);
-    let opened = Opened { url: &url, options, secrets: secrets(service), host: host.clone() };
-    S3Plugin.open(opened).unwrap()
-}
 
 #[test]
 fn garage() {
