@@ -561,12 +561,7 @@ mod tests {
 
     #[test]
     fn the_whole_is_the_sum_of_its_parts_in_order() {
-        let parts = Parts {
-            upload: String::new(),
-            part: 4,
-            algorithm: Algorithm::Crc64Nvme,
-            whole: None,
-        };
+        let parts = Parts { upload: String::new(), part: 4, algorithm: Algorithm::Crc64Nvme, whole: None };
         let of = |bytes: &[u8]| {
             let mut running = Algorithm::Crc64Nvme.start();
             running.update(bytes);

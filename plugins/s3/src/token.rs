@@ -45,8 +45,7 @@ impl Staging {
 
     /// An upload that the server lists and nothing else is known of.
     pub fn found(path: &TargetPath, upload: &str) -> Self {
-        let parts =
-            Parts { upload: upload.to_owned(), part: 0, algorithm: Algorithm::Md5, whole: None };
+        let parts = Parts { upload: upload.to_owned(), part: 0, algorithm: Algorithm::Md5, whole: None };
         Self::large(path, String::new(), 0, parts)
     }
 

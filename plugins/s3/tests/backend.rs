@@ -33,7 +33,7 @@ fn a_resume_takes_no_part_that_is_not_what_was_sent() {
     let other = Data::new(9, 16 * MIB);
     let query = [("partNumber", "2"), ("uploadId", upload.as_str())];
     let body = other.bytes(0, 16 << 20);
-    let sum = base64(&crc_fast::crc64_nvme(&body).to_be_bytes());
+    let sum = base64(crc_fast::crc64_nvme(&body).to_be_bytes());
     let tamper = || {
         let headers = [("x-amz-checksum-crc64nvme", sum.as_str())];
         let answer = server.client().send("PUT", &key("x.img"), &query, &headers, &body).unwrap();
@@ -46,7 +46,11 @@ fn a_resume_takes_no_part_that_is_not_what_was_sent() {
     request.resume = Some(last);
     let whole = Data::new(1, 80 * MIB);
     let staged = backend.stage(&Call::unwatched(), &request, whole.clone(), journal.clone()).unwrap();
-    assert_eq!(whole.read.load(Ordering::SeqCst), 32 * MIB, "the damaged part and the missing one are sent again");
+    assert_eq!(
+        whole.read.load(Ordering::SeqCst),
+        32 * MIB,
+        "the damaged part and the missing one are sent again"
+    );
     // And once more after everything was staged and proved.
     tamper();
     let publish = publish_request("x.img", staged.token, &whole, Expect::Absent);
@@ -58,8 +62,7 @@ fn a_resume_takes_no_part_that_is_not_what_was_sent() {
 #[test]
 fn large_parts_carry_their_digest_behind_the_body_or_are_read_twice() {
     let server = Garage::start();
-    for (name, options, reads) in
-        [("behind.img", json!({}), 1), ("twice.img", json!({"checksum": "md5"}), 2)]
+    for (name, options, reads) in [("behind.img", json!({}), 1), ("twice.img", json!({"checksum": "md5"}), 2)]
     {
         let backend = open(server.service(), &options, &machine(server.service()));
         // Six parts of 16 MiB in flight are more than is held in memory.

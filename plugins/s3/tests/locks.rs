@@ -20,7 +20,8 @@ fn now() -> i64 {
 #[test]
 fn what_is_published_is_locked_and_refuses_to_go_until_the_lock_ends() {
     let server = Moto::with("us-east-1", true);
-    let options = json!({"service": "minio", "checksum": "md5", "retention_mode": "governance", "retention_days": 3});
+    let options =
+        json!({"service": "minio", "checksum": "md5", "retention_mode": "governance", "retention_days": 3});
     let backend = open(server.service(), &options, &machine(server.service()));
     let call = Call::unwatched();
     assert!(backend.capabilities(&call).unwrap().retention);
@@ -47,7 +48,8 @@ fn what_is_published_is_locked_and_refuses_to_go_until_the_lock_ends() {
 #[test]
 fn a_server_that_compares_lets_no_stranger_be_overwritten() {
     let server = Moto::start();
-    let backend = open(server.service(), &json!({"service": "minio", "checksum": "md5"}), &machine(server.service()));
+    let backend =
+        open(server.service(), &json!({"service": "minio", "checksum": "md5"}), &machine(server.service()));
     let call = Call::unwatched();
     for size in [1000, 20 * MIB] {
         let name = format!("{size}.img");
@@ -59,7 +61,8 @@ fn a_server_that_compares_lets_no_stranger_be_overwritten() {
         if size == 1000 {
             let publish = publish_request(&name, staged.token.clone(), &data, Expect::Absent);
             assert_eq!(backend.publish(&call, &publish).unwrap_err().kind(), &ErrorKind::Exists);
-            let publish = publish_request(&name, staged.token.clone(), &data, Expect::Version("0".repeat(32)));
+            let publish =
+                publish_request(&name, staged.token.clone(), &data, Expect::Version("0".repeat(32)));
             assert_eq!(backend.publish(&call, &publish).unwrap_err().kind(), &ErrorKind::PreconditionFailed);
             assert_eq!(get(&*backend, &name).unwrap(), b"a stranger's");
         }

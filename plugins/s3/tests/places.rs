@@ -74,7 +74,8 @@ fn a_mistake_is_told_by_the_step_it_breaks() {
     assert!(!words.contains(&service.access_key) && !words.contains("0000"), "{words}");
     // Garage has one code for both: a wrong secret looks like a missing permission, in its own words.
     assert!(["authenticate", "list"].contains(&step.as_str()), "{step}: {words}");
-    let wrong_id = open_at(&url, keys(&format!("GK{}", "0".repeat(24)), &service.secret_key), &json!({}), &host);
+    let wrong_id =
+        open_at(&url, keys(&format!("GK{}", "0".repeat(24)), &service.secret_key), &json!({}), &host);
     let (step, words) = failed(&*wrong_id);
     assert!(["authenticate", "list"].contains(&step.as_str()), "{step}: {words}");
 
@@ -88,8 +89,18 @@ fn a_mistake_is_told_by_the_step_it_breaks() {
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     for (url, options, expected, said) in [
         (format!("s3+http://{closed}/images"), json!({}), ErrorKind::Unreachable, "refused"),
-        ("s3+http://no-such-host.invalid/images".into(), json!({}), ErrorKind::Unreachable, "name is unknown"),
-        (format!("s3+https://{}/images", service.address), json!({}), ErrorKind::Unreachable, "does not speak TLS"),
+        (
+            "s3+http://no-such-host.invalid/images".into(),
+            json!({}),
+            ErrorKind::Unreachable,
+            "name is unknown",
+        ),
+        (
+            format!("s3+https://{}/images", service.address),
+            json!({}),
+            ErrorKind::Unreachable,
+            "does not speak TLS",
+        ),
         (url.clone(), json!({"service": "r2", "region": "auto"}), ErrorKind::Other, ""),
     ] {
         let backend = open_at(&url, secrets(service), &options, &host);
@@ -110,7 +121,8 @@ fn a_server_that_hangs_does_not_hold_a_cancelled_call() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("s3+http://{}/images", listener.local_addr().unwrap());
     let server = Garage::start();
-    let backend = open_at(&url, secrets(server.service()), &json!({"service": "minio"}), &machine(server.service()));
+    let backend =
+        open_at(&url, secrets(server.service()), &json!({"service": "minio"}), &machine(server.service()));
     struct Late(Instant);
     impl offsite_plugin_api::CallHost for Late {
         fn cancelled(&self) -> bool {
@@ -153,7 +165,12 @@ fn a_certificate_is_trusted_only_with_its_authority() {
     let address: std::net::SocketAddr = ([127, 0, 0, 1], port.number()).into();
     let recipe = Recipe::new("moto", &program, dir.path().join("log"))
         .args(["-H", "127.0.0.1", "-p", &port.number().to_string()])
-        .args(["-c", dir.path().join("cert.pem").to_str().unwrap(), "-k", dir.path().join("key.pem").to_str().unwrap()]);
+        .args([
+            "-c",
+            dir.path().join("cert.pem").to_str().unwrap(),
+            "-k",
+            dir.path().join("key.pem").to_str().unwrap(),
+        ]);
     let mut process = Process::new(recipe);
     process.start(|| accepts(address));
     let garage = Garage::start();
@@ -168,6 +185,7 @@ fn a_certificate_is_trusted_only_with_its_authority() {
     // It is talked to now, and says that it has no such bucket.
     let error = at(json!({"ca_file": ca})).list(&Call::unwatched(), &path(""), true, None).unwrap_err();
     assert_eq!(error.kind(), &ErrorKind::InvalidConfig, "{error}");
-    let missing = at(json!({"ca_file": "/no/such/file"})).list(&Call::unwatched(), &path(""), true, None).unwrap_err();
+    let missing =
+        at(json!({"ca_file": "/no/such/file"})).list(&Call::unwatched(), &path(""), true, None).unwrap_err();
     assert_eq!(missing.kind(), &ErrorKind::InvalidConfig, "{missing}");
 }

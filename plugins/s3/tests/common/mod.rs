@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 
 use offsite_plugin_api::conformance::TestHost;
 use offsite_plugin_api::{
-    Attributes, Backend, Call, Entry, Expect, Host, Opened, Plugin, PublishRequest, Range, Result, ResumeFrom, Secrets,
-    Session, Sink, Source, StageRequest, Staged, TargetPath, Token, Zeroizing,
+    Attributes, Backend, Call, Entry, Expect, Host, Opened, Plugin, PublishRequest, Range, Result,
+    ResumeFrom, Secrets, Session, Sink, Source, StageRequest, Staged, TargetPath, Token, Zeroizing,
 };
 use offsite_plugin_s3::S3Plugin;
 use offsite_tests::servers::garage::Service;
@@ -18,7 +18,10 @@ pub const FOLDER: &str = "a folder/deep";
 
 pub fn secrets(service: &Service) -> Secrets {
     let secret = |name: &str, value: &str| (name.to_owned(), Zeroizing::new(value.to_owned()));
-    Secrets(vec![secret("access_key_id", &service.access_key), secret("secret_access_key", &service.secret_key)])
+    Secrets(vec![
+        secret("access_key_id", &service.access_key),
+        secret("secret_access_key", &service.secret_key),
+    ])
 }
 
 /// One machine: what the plugin remembers outlasts each opened target.
@@ -80,7 +83,10 @@ impl Source for Data {
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<usize> {
         assert!(offset.is_multiple_of(64));
         if offset + buf.len() as u64 > self.broken_from {
-            return Err(offsite_plugin_api::Error::new(offsite_plugin_api::ErrorKind::Offline, "the source is gone"));
+            return Err(offsite_plugin_api::Error::new(
+                offsite_plugin_api::ErrorKind::Offline,
+                "the source is gone",
+            ));
         }
         let n = (self.size - offset).min(buf.len() as u64) as usize;
         buf[..n].copy_from_slice(&self.bytes(offset, n));
