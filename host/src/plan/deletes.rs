@@ -8,174 +8,35 @@ use std::sync::Arc;
 
 use offsite_plugin_api::TargetPath;
 
-use super::decide::{DecidedSet, Fate};
 use super::explain::Reason;
 use super::index::{At, Index, place_of_anchor};
+use super::needs::{Needs, Remains};
 use super::order::Steps;
-use super::{Action, FileAction, FileStep, Notice, Step, consolidated, sync};
-use crate::chain::{Evidence, Image, ImageSet, Parent};
-use crate::format::{Format, Link, Recognised};
+use super::{Action, FileAction, FileStep, Notice, Step, sync};
+use crate::chain::{Evidence, Image, Parent};
+use crate::format::Format;
 use crate::target::TargetFile;
-
-/// One set of the target in which something is gone at the source.
-struct Remains<'a> {
-    /// By image: an image that stays needs it.
-    needed: Vec<bool>,
-    /// By image: the source has it.
-    matched: Vec<bool>,
-    /// By image: the source's image that holds it now, and whether that is verified.
-    absorbed: HashMap<usize, (&'a TargetPath, bool)>,
-    /// By image: the source's image is held back, so nothing of it is deleted.
-    held: Vec<bool>,
-    /// Consolidated images of the target that stay, and their last number.
-    spans: Vec<(&'a TargetPath, u64)>,
-    /// Steps that must be complete before anything of the set is deleted.
-    tips: Vec<usize>,
-}
 
 pub(crate) struct Deletes<'a> {
     unmatched: Vec<&'a TargetPath>,
     forbidden: Option<Reason<'a>>,
-    sets: HashMap<u32, Remains<'a>>,
+    /// What the images that stay need.
+    pub needs: Needs<'a>,
 }
 
 impl<'a> Deletes<'a> {
     pub fn new(index: &Index<'a>) -> Self {
         let unmatched = index.unmatched();
         if unmatched.is_empty() {
-            return Self { unmatched, forbidden: None, sets: HashMap::new() };
+            return Self { unmatched, forbidden: None, needs: Needs::default() };
         }
         let forbidden = sync::forbidden(index, &unmatched);
-        Self { unmatched, forbidden, sets: HashMap::new() }
+        Self { unmatched, forbidden, needs: Needs::default() }
     }
 
-    /// Whether `set` must be told of every set.
+    /// Whether `needs` must learn of every set.
     pub fn looks(&self) -> bool {
         !self.unmatched.is_empty()
-    }
-
-    /// Learns what becomes of a source set's images (`decided` has been located).
-    pub fn learn(&mut self, index: &Index<'a>, set: &'a ImageSet, decided: &DecidedSet<'a>) -> Vec<u32> {
-        let mut touched = Vec::new();
-        for i in 0..set.images.len() {
-            self.needs(index, set, decided, i);
-            let Some(at) = decided.there[i] else { continue };
-            let own = &decided.images[i];
-            let remains = self.remains(index, at.0);
-            remains.matched[at.1 as usize] = true;
-            remains.held[at.1 as usize] = own.fate == Fate::Held || own.fate == Fate::Consolidated;
-            let there = index.at(at);
-            if own.fate == Fate::Consolidated {
-                remains.spans.extend(there.span.map(|s| (&there.id, s.last)));
-            }
-            if !touched.contains(&at.0) {
-                touched.push(at.0);
-            }
-        }
-        touched
-    }
-
-    /// Marks what image `i` needs once the run is done, and what it holds of images that only the target has.
-    fn needs(&mut self, index: &Index<'a>, set: &'a ImageSet, decided: &DecidedSet<'a>, i: usize) {
-        let own = &decided.images[i];
-        let image = &set.images[i];
-        let merged_there = own.fate == Fate::Consolidated;
-        self.holds_by_span(index, image, own.anchor, &decided.there, decided.there[i], merged_there);
-        let Some(at) = decided.there[i] else { return };
-        let link = index.file(own.anchor).recognised.as_ref().map(|r| &r.link);
-        let header = matches!(link, Some(Link::File(_) | Link::Id { .. }));
-        let named = image.evidence == Some(Evidence::Name);
-        let replaced = own.fate == Fate::Act && own.action != Action::Skip;
-        let mut parent = match image.parent {
-            Parent::Image(p) => Some(p),
-            _ => None,
-        };
-        let mut known = parent.is_some() || image.parent == Parent::None;
-        if replaced
-            && let Some(absorbed) = consolidated::absorbed(index, &decided.there, &decided.source_of, i)
-            && (parent == Some(absorbed.onto) || (!known && own.span.is_some()))
-        {
-            (parent, known) = (Some(absorbed.onto), true);
-            for gone in absorbed.images {
-                let verified = header || named;
-                self.remains(index, gone.0).absorbed.insert(gone.1 as usize, (&image.id, verified));
-            }
-        }
-        if let Some(parent) = parent.and_then(|p| decided.there[p]) {
-            self.remains(index, parent.0).needed[parent.1 as usize] = true;
-        }
-        // The source's word for the parent holds where the image is (or becomes) the source's, its parent will be
-        // there, and a missing image between the two would show: not where only time orders a set.
-        let there = parent.is_none_or(|p| {
-            decided.there[p].is_some() || matches!(decided.images[p].fate, Fate::Act | Fate::Keep)
-        });
-        let own_word = !matches!(link, Some(Link::Time | Link::Moment { .. }));
-        let same = own.fate == Fate::Keep && own_word;
-        if !(known && there && (replaced || same))
-            && let Parent::Image(p) = index.at(at).parent
-        {
-            self.remains(index, at.0).needed[p] = true;
-        }
-    }
-
-    /// Notes the images whose numbers a span holds, where name, header or manifest vouch for it.
-    fn holds_by_span(
-        &mut self,
-        index: &Index<'a>,
-        image: &'a Image,
-        anchor: usize,
-        there: &[Option<At>],
-        own: Option<At>,
-        merged_there: bool,
-    ) {
-        let proven = own.map(|at| index.at(at)).filter(|there| {
-            !there.unproven
-                && matches!(there.evidence, Some(Evidence::Manifest | Evidence::Name | Evidence::Header))
-        });
-        let named = image.span.filter(|s| s.first < s.last);
-        // A manifest repeats what a plan concluded when it replaced a closed format's image: that is no more verified
-        // than it was then.
-        let verified = named.is_some() || merged_there;
-        let span = named.or(proven.and_then(|t| t.span));
-        let Some(span) = span.filter(|s| s.first < s.last) else { return };
-        let branch = index.file(anchor).recognised.as_ref().and_then(branch);
-        let mut sets: Vec<u32> = there.iter().flatten().map(|at| at.0).collect();
-        sets.sort_unstable();
-        sets.dedup();
-        for s in sets {
-            for (g, gone) in index.input.target.chains().sets[s as usize].images.iter().enumerate() {
-                let file = index.input.target.files.get(&gone.id);
-                if Some((s, g as u32)) != own
-                    && gone.kind == image.kind
-                    && gone.number.is_some_and(|n| (span.first..=span.last).contains(&n))
-                    && file.and_then(|f| f.recognised()).and_then(self::branch) == branch
-                {
-                    self.remains(index, s).absorbed.entry(g).or_insert((&image.id, verified));
-                }
-            }
-        }
-    }
-
-    pub fn tips(&mut self, sets: &[u32], tips: &[usize]) {
-        for set in sets {
-            if let Some(remains) = self.sets.get_mut(set) {
-                remains.tips.extend_from_slice(tips);
-            }
-        }
-    }
-
-    fn remains(&mut self, index: &Index<'a>, set: u32) -> &mut Remains<'a> {
-        self.sets.entry(set).or_insert_with(|| {
-            let images = index.input.target.chains().sets[set as usize].images.len();
-            Remains {
-                needed: vec![false; images],
-                matched: vec![false; images],
-                absorbed: HashMap::new(),
-                held: vec![false; images],
-                spans: Vec::new(),
-                tips: Vec::new(),
-            }
-        })
     }
 
     /// Adds the steps: first what is kept and why, then the deletions.
@@ -250,18 +111,14 @@ impl<'a> Deletes<'a> {
 
     /// Judges the images of one of the target's sets that the source has not, descendants first.
     fn set(&mut self, index: &Index<'a>, s: u32, steps: &mut Steps, doomed: &mut Vec<Doomed<'a>>) {
-        self.remains(index, s);
-        let Some(mut remains) = self.sets.remove(&s) else { return };
+        let mut remains = self.needs.take(index, s);
         let set = &index.input.target.chains().sets[s as usize];
         let name: Arc<str> = set.id.as_str().into();
         let unmatched = |path: &TargetPath| self.is_unmatched(path);
         // Images that the source has under no image's name (a filter of formats, another assembly) stay as they are.
         for (i, image) in set.images.iter().enumerate() {
-            if !remains.matched[i]
-                && !unmatched(&image.id)
-                && let Parent::Image(p) = image.parent
-            {
-                remains.needed[p] = true;
+            if !remains.matched[i] && !unmatched(&image.id) {
+                remains.keep_parent(image);
             }
         }
         let mut deleting: HashMap<usize, usize> = HashMap::new();
@@ -272,12 +129,12 @@ impl<'a> Deletes<'a> {
             let source = source_path(index, image);
             if index.unsettled.contains_key(&source) {
                 // It exists: it is being written. Its own skip says so.
-                keep_parent(&mut remains, image);
+                remains.keep_parent(image);
                 continue;
             }
             match self.judge(index, image, i, &remains, &source) {
                 Some(reason) => {
-                    keep_parent(&mut remains, image);
+                    remains.keep_parent(image);
                     if image.span.is_some_and(|s| s.first < s.last) && image.evidence != Some(Evidence::Name)
                     {
                         remains.spans.extend(image.span.map(|s| (&image.id, s.last)));
@@ -313,7 +170,7 @@ impl<'a> Deletes<'a> {
                 }
             }
         }
-        self.sets.insert(s, remains);
+        self.needs.put(s, remains);
     }
 
     /// Why an image that the source no longer has is kept; `None`: it is deleted.
@@ -379,7 +236,7 @@ impl<'a> Deletes<'a> {
             if index.unsettled.contains_key(&source) {
                 continue;
             }
-            let remains = owner.and_then(|at| Some((self.sets.get(&at.0)?, at.1 as usize)));
+            let remains = owner.and_then(|at| Some((self.needs.get(at.0)?, at.1 as usize)));
             let reason = if let Some(reason) = &self.forbidden {
                 Some(reason.clone())
             } else if !sync::twice_absent(index, &source) {
@@ -449,12 +306,6 @@ impl Doomed<'_> {
     }
 }
 
-fn keep_parent(remains: &mut Remains<'_>, image: &Image) {
-    if let Parent::Image(p) = image.parent {
-        remains.needed[p] = true;
-    }
-}
-
 /// What forbids deleting this file; `merged`: it is a consolidated image of the target, whose files changed by that.
 fn file_kept<'a>(index: &Index<'a>, file: &TargetFile, merged: bool) -> Option<Reason<'a>> {
     let now = i128::from(index.input.now_ns);
@@ -498,13 +349,6 @@ fn single_source(path: &TargetPath, file: &TargetFile) -> TargetPath {
 
 fn file_step(path: &TargetPath, source: &TargetPath, image: &Image, bytes: u64) -> FileStep {
     FileStep { action: FileAction::Delete, path: step_path(path, source, image), target: path.clone(), bytes }
-}
-
-fn branch(recognised: &Recognised) -> Option<&[u64]> {
-    match &recognised.link {
-        Link::Number { branch, .. } => Some(branch),
-        _ => None,
-    }
 }
 
 /// Images (and single files) on the target that this job replicated.

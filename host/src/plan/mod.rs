@@ -1,8 +1,8 @@
 //! (chains, target state, options, baseline) -> Plan. Pure: time, listings and capabilities come in as values.
 //!
 //! `index` pairs source and target, `decide` judges a set's images (`compare`, `consolidated`, `filter`, `policy`,
-//! `names`), `order` makes steps of that, `deletes` and `sync` judge what only the target has, `explain` has every
-//! sentence.
+//! `names`), `order` makes steps of that, `deletes` (with `needs`) and `sync` judge what only the target has, `explain`
+//! has every sentence.
 
 mod compare;
 mod consolidated;
@@ -14,6 +14,7 @@ mod index;
 mod input;
 pub mod json;
 mod names;
+mod needs;
 mod notices;
 mod order;
 mod policy;
@@ -44,10 +45,10 @@ pub fn plan(input: &Input<'_>) -> Plan {
         let mut touched = Vec::new();
         if deletes.looks() {
             decide::locate(&index, set, &mut decided);
-            touched = deletes.learn(&index, set, &decided);
+            touched = deletes.needs.learn(&index, set, &decided);
         }
         let tips = steps.set(&index, set, decided, &mut near);
-        deletes.tips(&touched, &tips);
+        deletes.needs.tips(&touched, &tips);
     }
     let place = index.place_named("", None);
     for other in &input.source.others {
