@@ -34,6 +34,15 @@ impl Watch for Call {
     }
 }
 
+/// Until a moment from now, whatever the call says.
+pub struct Soon(pub Instant);
+
+impl Watch for Soon {
+    fn proceed(&self) -> Result<()> {
+        if Instant::now() < self.0 { Ok(()) } else { Err(Error::new(ErrorKind::TimedOut, "no time is left")) }
+    }
+}
+
 /// What the server can do beyond version 3, and how much it takes at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Features {
@@ -352,6 +361,17 @@ impl Link {
         !self.broken
     }
 
+    /// Closes a handle without waiting, so that a server does not keep a file open that nobody uses.
+    pub fn let_go(&mut self, handle: &[u8]) {
+        if self.broken {
+            return;
+        }
+        let soon = Soon(Instant::now() + SLICE);
+        if let Ok(id) = self.request(&soon, wire::CLOSE, Out::default().bytes(handle)) {
+            self.abandon(id);
+        }
+    }
+
     /// Whether it can be used again; answers that are still owed are forgotten.
     pub fn rest(&mut self) -> bool {
         self.idle_since = Instant::now();
@@ -416,6 +436,8 @@ impl Link {
         let (session, tcp) = (&self.session, &self.tcp);
         let result = (|| {
             let mut channel = drive(session, tcp, watch, WHAT, || session.channel_session())?;
+            // What it complains of comes with its output; left unread, it would hide the end.
+            drive(session, tcp, watch, WHAT, || channel.handle_extended_data(ssh2::ExtendedData::Merge))?;
             drive(session, tcp, watch, WHAT, || channel.exec(command))?;
             let mut output = Vec::new();
             let mut buffer = [0; 4096];

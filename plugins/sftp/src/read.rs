@@ -38,7 +38,7 @@ pub fn get(
     let mut link = sftp.lease(call)?;
     let (handle, attrs) = open(sftp, &mut link, call, path)?;
     if if_version.is_some_and(|wanted| wanted != version(&attrs)) {
-        close(&mut link, call, &handle)?;
+        link.let_go(&handle);
         return Err(changed(path, false));
     }
     let range = range.unwrap_or(Range { offset: 0, length: attrs.size.unwrap_or(0) });
@@ -57,12 +57,6 @@ fn open(sftp: &Sftp, link: &mut Link, call: &Call, path: &TargetPath) -> Result<
     Ok((handle, attrs))
 }
 
-fn close(link: &mut Link, call: &Call, handle: &[u8]) -> Result<()> {
-    let id = link.request(call, wire::CLOSE, Out::default().bytes(handle))?;
-    link.abandon(id);
-    Ok(())
-}
-
 /// Gives the range to the sink and closes the handle.
 fn copy(
     link: &mut Link,
@@ -73,10 +67,7 @@ fn copy(
     sink: &dyn Sink,
 ) -> Result<()> {
     let result = pieces(link, call, path, handle, range, sink);
-    // What is still in flight after an error costs the connection, not the call its time.
-    if matches!(&result, Ok(()) | Err(_)) && call.proceed().is_ok() {
-        close(link, call, handle)?;
-    }
+    link.let_go(handle);
     result
 }
 

@@ -16,7 +16,7 @@ use offsite_plugin_api::{
 use super::client::{Sftp, missing, seconds};
 use super::digest::Busy;
 use super::error::{OK, exists, no_space, stale, status};
-use super::link::{Link, Watch, write_room};
+use super::link::{Link, Soon, write_room};
 use super::pool::MOST;
 use super::wire::{self, Out, Reply, SetAttrs};
 use super::write::StagingToken;
@@ -89,9 +89,10 @@ pub fn stage(
         let result = Stream::new(&work, &mut link, &handle).run(true);
         work.settle(result)
     })
-    .or_else(|error| work.last_checkpoint(&mut link, &handle, error))?;
-    let size = finish(&work, &mut link, &handle, seal)?;
-    Ok(Staged { token, size, digests: Vec::new() })
+    .or_else(|error| work.last_checkpoint(&mut link, &handle, error))
+    .and_then(|()| finish(&work, &mut link, &handle, seal))
+    .inspect_err(|_| link.let_go(&handle))
+    .map(|size| Staged { token: token.clone(), size, digests: Vec::new() })
 }
 
 /// The staging file: the one to go on with, or a new one; and whether the rest fits.
@@ -156,6 +157,7 @@ fn open(sftp: &Sftp, link: &mut Link, call: &Call, request: &StageRequest) -> Re
         Err(e) => return Err(e),
     };
     if let Some(free) = free.filter(|free| *free < left) {
+        link.let_go(&handle);
         if request.resume.is_none() {
             let id = link.request(call, wire::REMOVE, Out::default().bytes(&sftp.at(path)))?;
             let _ = link.done(call, id, "remove", path);
@@ -320,7 +322,7 @@ impl Work<'_> {
             Out::default().bytes(&self.sftp.at(path)).u32(wire::OPEN_WRITE).attrs(&SetAttrs::default());
         let id = link.request(self.call, wire::OPEN, body)?;
         let handle = link.handle(self.call, id, "open", path)?;
-        Stream::new(self, link, &handle).run(false)?;
+        Stream::new(self, link, &handle).run(false).inspect_err(|_| link.let_go(&handle))?;
         let id = link.request(self.call, wire::CLOSE, Out::default().bytes(&handle))?;
         link.done(self.call, id, "close", path)
     }
@@ -354,7 +356,7 @@ impl Work<'_> {
             let state = self.lock();
             (state.done.clone(), state.acked > state.safe)
         };
-        let grace = Grace(Instant::now() + GRACE);
+        let grace = Soon(Instant::now() + GRACE);
         if new && link.sound() {
             let durable = match link.features.fsync {
                 true => {
@@ -372,14 +374,6 @@ impl Work<'_> {
             let _ = self.session.checkpoint(self.token, done.as_slice(), durable);
         }
         Err(error)
-    }
-}
-
-struct Grace(Instant);
-
-impl Watch for Grace {
-    fn proceed(&self) -> Result<()> {
-        if Instant::now() < self.0 { Ok(()) } else { Err(Error::new(ErrorKind::TimedOut, "no time is left")) }
     }
 }
 
