@@ -50,7 +50,10 @@ pub fn stage(
     session: &dyn Session,
 ) -> Result<Staged> {
     let mut link = sftp.lease(call)?;
-    let (handle, done) = open(sftp, &mut link, call, request)?;
+    let (handle, done) = open(sftp, &mut link, call, request).map_err(|e| {
+        let dir = sftp.at(&request.staging.parent().unwrap_or_default());
+        link.why(call, e, &dir)
+    })?;
     let token = StagingToken { path: request.staging.clone() }.token();
     let mut missing = done.missing(request.size);
     let seal = missing.last_mut().map_or(Range { offset: request.size, length: 0 }, |last| {
@@ -148,10 +151,7 @@ fn open(sftp: &Sftp, link: &mut Link, call: &Call, request: &StageRequest) -> Re
                     missing(link.done(call, id, "replace", path))?;
                     try_open(link)?
                 }
-                None => {
-                    let at = sftp.at(&dir);
-                    return Err(link.why(call, e, &at));
-                }
+                None => return Err(e),
             }
         }
         Err(e) => return Err(e),

@@ -47,7 +47,10 @@ impl CallHost for Watch {
 }
 
 /// Runs `act`, cancels it once `stuck` says so, and gives its error; it must end within two seconds.
-fn cancelled<T: std::fmt::Debug>(stuck: impl Fn() -> bool + Sync, act: impl FnOnce(&Call) -> Result<T>) -> Error {
+fn cancelled<T: std::fmt::Debug>(
+    stuck: impl Fn() -> bool + Sync,
+    act: impl FnOnce(&Call) -> Result<T>,
+) -> Error {
     let watch = Arc::new(Watch::default());
     let (result, late) = std::thread::scope(|scope| {
         let at = scope.spawn(|| {
@@ -81,7 +84,9 @@ impl Line {
     }
 
     fn open(&self) -> Box<dyn Backend> {
-        self.place.open_with(&self.place.server.url_at(self.proxy.address()), self.place.options(), &[]).unwrap()
+        self.place
+            .open_with(&self.place.server.url_at(self.proxy.address()), self.place.options(), &[])
+            .unwrap()
     }
 }
 
@@ -97,7 +102,14 @@ fn a_frozen_connection_can_be_cancelled_at_every_stage() {
         line.proxy.freeze_at(direction, done + bytes);
         let error = cancelled(
             || line.proxy.frozen(),
-            |call| backend.stage(call, &request("a.img", 64 * MIB, 2), Arc::new(Data(64 * MIB)), Arc::<Checkpoints>::default()),
+            |call| {
+                backend.stage(
+                    call,
+                    &request("a.img", 64 * MIB, 2),
+                    Arc::new(Data(64 * MIB)),
+                    Arc::<Checkpoints>::default(),
+                )
+            },
         );
         assert_eq!(error.kind(), &ErrorKind::Cancelled, "{direction:?} {bytes}: {error}");
         line.proxy.freeze(false);
@@ -110,7 +122,8 @@ fn a_frozen_connection_can_be_cancelled_at_every_stage() {
     let url = format!("sftp://x@{}/a", silent.local_addr().unwrap());
     let backend = line.place.open_with(&url, line.place.options(), &[]).unwrap();
     let start = Instant::now();
-    let error = cancelled(|| start.elapsed() > Duration::from_millis(500), |call| backend.stat(call, &path("a")));
+    let error =
+        cancelled(|| start.elapsed() > Duration::from_millis(500), |call| backend.stat(call, &path("a")));
     assert_eq!(error.kind(), &ErrorKind::Cancelled);
     // And within its own time, with nobody cancelling.
     let mut options = line.place.options();
@@ -128,8 +141,9 @@ fn a_cut_upload_resumes_and_sends_only_the_rest() {
     let checkpoints = Arc::new(Checkpoints::default());
     let cut = line.proxy.count(Direction::Up) + 150 * MIB;
     line.proxy.cut_at(Direction::Up, cut);
-    let error =
-        backend.stage(&call, &request("a.img", size, 3), Arc::new(Data(size)), checkpoints.clone()).unwrap_err();
+    let error = backend
+        .stage(&call, &request("a.img", size, 3), Arc::new(Data(size)), checkpoints.clone())
+        .unwrap_err();
     assert_eq!((error.kind(), error.retry()), (&ErrorKind::Interrupted, Retry::Now), "{error}");
     let (resume, durable) = checkpoints.0.lock().unwrap().last().cloned().unwrap();
     let held: u64 = resume.ranges.iter().map(|r| r.length).sum();
@@ -139,7 +153,11 @@ fn a_cut_upload_resumes_and_sends_only_the_rest() {
     request.resume = Some(resume);
     let staged = backend.stage(&call, &request, Arc::new(Data(size)), checkpoints).unwrap();
     let sent = line.proxy.count(Direction::Up) - before;
-    assert!(sent < (size - held) * 102 / 100 + MIB, "{sent} bytes were sent for {} that were left", size - held);
+    assert!(
+        sent < (size - held) * 102 / 100 + MIB,
+        "{sent} bytes were sent for {} that were left",
+        size - held
+    );
     assert_eq!(staged.size, size);
     let found = fs::read(line.place.server.data().join(request.staging.display().as_ref())).unwrap();
     assert!(found == Data(size).bytes(), "what arrived is not what was sent");
@@ -179,7 +197,8 @@ fn more_than_two_gigabytes_survive_many_new_keys() {
     let token = backend.list_staged(&Call::unwatched(), &TargetPath::root()).unwrap().remove(0).token;
     request.resume = Some(ResumeFrom { token, ranges: vec![Range { offset: 0, length: held }] });
     let call = Call::unwatched();
-    let staged = backend.stage(&call, &request, Arc::new(Zeros(size)), Arc::<Checkpoints>::default()).unwrap();
+    let staged =
+        backend.stage(&call, &request, Arc::new(Zeros(size)), Arc::<Checkpoints>::default()).unwrap();
     assert_eq!(staged.size, size);
     assert_eq!(fs::metadata(&staging).unwrap().len(), size);
     // And back: the end, through new keys the other way.
@@ -227,13 +246,19 @@ impl Disk {
     fn mount(at: PathBuf, size: &str) -> Self {
         fs::create_dir(&at).unwrap();
         let options = format!("size={size}");
-        let status = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "none"]).arg(&at).status().unwrap();
+        let status =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &options, "none"]).arg(&at).status().unwrap();
         assert!(status.success(), "these tests need root, to mount a small disk");
         Self(at)
     }
 
     fn remount_read_only(&self) {
-        assert!(Command::new("mount").args(["-o", "remount,ro"]).arg(&self.0).status().unwrap().success());
+        // The server may still be closing what was written to last.
+        let done = (0..100).any(|_| {
+            std::thread::sleep(Duration::from_millis(50));
+            Command::new("mount").args(["-o", "remount,ro"]).arg(&self.0).output().unwrap().status.success()
+        });
+        assert!(done, "the disk cannot be made read-only");
     }
 }
 
@@ -283,7 +308,10 @@ fn what_the_account_may_not_do_is_named() {
     let read_only = Place::of(Sshd::with_lines(&["ForceCommand internal-sftp -R"]));
     let report = read_only.open().check(&Call::unwatched()).unwrap();
     let words: Vec<_> = report.steps.iter().map(|s| (s.name.as_str(), s.result)).collect();
-    assert!(words.contains(&("list", StepResult::Passed)) && words.contains(&("write", StepResult::Failed)), "{words:?}");
+    assert!(
+        words.contains(&("list", StepResult::Passed)) && words.contains(&("write", StepResult::Failed)),
+        "{words:?}"
+    );
     // A login without SFTP.
     let shell = Place::of(Sshd::with_lines(&["ForceCommand echo hello, nothing here"]));
     let error = shell.open().stat(&Call::unwatched(), &path("a")).unwrap_err();

@@ -31,8 +31,12 @@ fn refused(result: Result<Page>, kind: ErrorKind, words: &[&str]) -> String {
 fn a_password_logs_in_by_both_methods_and_a_wrong_one_is_named() {
     let right = account::account();
     for interactive_only in [false, true] {
-        let settings =
-            Settings { account: Some(right.clone()), passwords: true, interactive_only, ..Settings::default() };
+        let settings = Settings {
+            account: Some(right.clone()),
+            passwords: true,
+            interactive_only,
+            ..Settings::default()
+        };
         let place = Place::of(Sshd::with(settings));
         let (url, known) = (place.server.url(), json!({"known_hosts": place.server.known_hosts()}));
         list(place.open_with(&url, known.clone(), &[("password", &right.password)])).unwrap();
@@ -63,11 +67,13 @@ fn keys_of_every_kind_and_form_log_in() {
         let what = format!("{kind} {form:?} passphrase '{passphrase}'");
         let secrets = [("passphrase", passphrase)];
         let by_file = json!({"known_hosts": known, "key_file": key, "auth": "key"});
-        list(place.open_with(&place.server.url(), by_file, &secrets)).unwrap_or_else(|e| panic!("{what}: {e}"));
+        list(place.open_with(&place.server.url(), by_file, &secrets))
+            .unwrap_or_else(|e| panic!("{what}: {e}"));
         let text = fs::read_to_string(&key).unwrap();
         let secrets = [("passphrase", passphrase), ("key", &text)];
         let by_text = json!({"known_hosts": known});
-        list(place.open_with(&place.server.url(), by_text, &secrets)).unwrap_or_else(|e| panic!("{what}: {e}"));
+        list(place.open_with(&place.server.url(), by_text, &secrets))
+            .unwrap_or_else(|e| panic!("{what}: {e}"));
     }
 }
 
@@ -80,13 +86,18 @@ fn a_key_that_cannot_be_used_says_why() {
     };
     let locked = json!(place.server.another_key("ed25519", "right", &[]));
     refused(with(&locked, &[]), ErrorKind::InvalidConfig, &["passphrase"]);
-    refused(with(&locked, &[("passphrase", "wrong")]), ErrorKind::InvalidConfig, &["passphrase may be wrong"]);
+    refused(
+        with(&locked, &[("passphrase", "wrong")]),
+        ErrorKind::InvalidConfig,
+        &["passphrase may be wrong"],
+    );
     let public = json!(place.server.key().with_extension("pub"));
     refused(with(&public, &[]), ErrorKind::InvalidConfig, &["public half"]);
     refused(with(&json!("/no/such/key"), &[]), ErrorKind::InvalidConfig, &["/no/such/key"]);
     let dir = tempfile::tempdir().unwrap();
     let stranger = dir.path().join("stranger");
-    let made = Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&stranger).status();
+    let made =
+        Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&stranger).status();
     assert!(made.unwrap().success());
     refused(with(&json!(stranger), &[]), ErrorKind::Unauthenticated, &["authorized_keys"]);
 }
@@ -157,10 +168,11 @@ fn an_unknown_host_key_is_refused_with_its_fingerprint() {
     let mut options = place.options();
     options["known_hosts"] = json!("/no/such/file");
     let prints = ["ed25519", "ecdsa"].map(|kind| place.server.fingerprint(kind));
-    let text = refused(list(place.open_with(&place.server.url(), options, &[])), ErrorKind::UntrustedPeer, &[
-        "is not known",
-        "accept-new",
-    ]);
+    let text = refused(
+        list(place.open_with(&place.server.url(), options, &[])),
+        ErrorKind::UntrustedPeer,
+        &["is not known", "accept-new"],
+    );
     assert!(prints.iter().any(|p| text.contains(p)), "{text}");
 }
 
@@ -172,13 +184,12 @@ fn a_changed_host_key_is_refused_with_both_fingerprints() {
     let file = dir.path().join("known");
     fs::write(&file, line).unwrap();
     for mode in ["strict", "accept-new"] {
-        let options =
-            json!({"key_file": place.server.key(), "known_hosts": file, "host_key": mode});
-        refused(list(place.open_with(&place.server.url(), options, &[])), ErrorKind::UntrustedPeer, &[
-            "has changed",
-            &other.fingerprint("ed25519"),
-            &place.server.fingerprint("ed25519"),
-        ]);
+        let options = json!({"key_file": place.server.key(), "known_hosts": file, "host_key": mode});
+        refused(
+            list(place.open_with(&place.server.url(), options, &[])),
+            ErrorKind::UntrustedPeer,
+            &["has changed", &other.fingerprint("ed25519"), &place.server.fingerprint("ed25519")],
+        );
     }
 }
 
@@ -192,7 +203,8 @@ fn a_host_known_by_one_kind_of_key_is_asked_for_that_kind_and_hashed_names_are_f
         fs::write(&file, line).unwrap();
         for hashed in [false, true] {
             if hashed {
-                let hash = Command::new("ssh-keygen").arg("-q").arg("-H").arg("-f").arg(&file).output().unwrap();
+                let hash =
+                    Command::new("ssh-keygen").arg("-q").arg("-H").arg("-f").arg(&file).output().unwrap();
                 assert!(hash.status.success());
                 assert!(fs::read_to_string(&file).unwrap().starts_with("|1|"));
             }
@@ -207,8 +219,7 @@ fn a_host_known_by_one_kind_of_key_is_asked_for_that_kind_and_hashed_names_are_f
 #[test]
 fn accept_new_remembers_the_first_key_and_refuses_another() {
     let mut place = Place::of(Sshd::start());
-    let options =
-        |place: &Place| json!({"key_file": place.server.key(), "known_hosts": "/no/file", "host_key": "accept-new"});
+    let options = |place: &Place| json!({"key_file": place.server.key(), "known_hosts": "/no/file", "host_key": "accept-new"});
     let url = place.server.url();
     for _ in 0..2 {
         list(place.open_with(&url, options(&place), &[])).unwrap();
@@ -216,10 +227,9 @@ fn accept_new_remembers_the_first_key_and_refuses_another() {
     // The same address, another server: one key after the other is what the host remembers.
     let other = Place::of(Sshd::start());
     let remembered = place.host.state_get("host-keys").unwrap().unwrap();
-    let told = String::from_utf8(remembered).unwrap().replace(
-        &format!(":{} ", place.server.port()),
-        &format!(":{} ", other.server.port()),
-    );
+    let told = String::from_utf8(remembered)
+        .unwrap()
+        .replace(&format!(":{} ", place.server.port()), &format!(":{} ", other.server.port()));
     place.host.state_put("host-keys", told.as_bytes()).unwrap();
     place.server = other.server;
     let result = list(place.open_with(&place.server.url(), options(&place), &[]));
@@ -259,8 +269,16 @@ fn what_is_not_there_is_named() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = free.local_addr().unwrap();
     drop(free);
-    refused(elsewhere(&format!("sftp://x@{address}/a")), ErrorKind::Unreachable, &["refuses the connection", "port"]);
-    refused(elsewhere("sftp://x@no-such-host.invalid/a"), ErrorKind::Unreachable, &["no-such-host.invalid", "is not known"]);
+    refused(
+        elsewhere(&format!("sftp://x@{address}/a")),
+        ErrorKind::Unreachable,
+        &["refuses the connection", "port"],
+    );
+    refused(
+        elsewhere("sftp://x@no-such-host.invalid/a"),
+        ErrorKind::Unreachable,
+        &["no-such-host.invalid", "is not known"],
+    );
     let missing = format!("{}/not/there", place.server.url());
     refused(elsewhere(&missing), ErrorKind::NotFound, &["check the path"]);
     let backend = place.open_with(&missing, place.options(), &[]).unwrap();
