@@ -26,7 +26,7 @@ pub const SHORT: Duration = Duration::from_secs(60);
 /// Acts that may take a server long: completing an upload of many parts, a copy.
 pub const LONG: Duration = Duration::from_secs(1800);
 const TICK: Duration = Duration::from_millis(100);
-/// Keys that upload: more only cost memory.
+/// Parts in flight: more only cost memory.
 const MOST_STREAMS: u32 = 16;
 pub const LARGEST: u64 = 5 << 40;
 pub const MOST_PARTS: u64 = 10_000;

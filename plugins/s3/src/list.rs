@@ -7,7 +7,9 @@
 use std::collections::BTreeSet;
 
 use aws_sdk_s3::types::EncodingType;
-use offsite_plugin_api::{Call, Entry, Error, ErrorKind, Level, Page, Result, StagedInfo, TargetPath};
+use offsite_plugin_api::{
+    Call, Entry, Error, ErrorKind, Level, Page, Result, Retention, StagedInfo, TargetPath,
+};
 
 use super::client::{S3, SHORT};
 use super::read;
@@ -56,6 +58,7 @@ pub fn list(s3: &S3, call: &Call, dir: &TargetPath, recursive: bool, page: Optio
             entry.size = object.size().unwrap_or(0).max(0) as u64;
             entry.version = object.e_tag().map(read::unquoted);
             entry.class = read::shown_class(object.storage_class().map(|c| c.as_str()));
+            entry.retention = presumed_lock(s3, &entry.path, object.last_modified().map(|at| at.secs()));
         }
         entries.push(entry);
     }
@@ -69,6 +72,13 @@ pub fn list(s3: &S3, call: &Call, dir: &TargetPath, recursive: bool, page: Optio
     }
     let next = answer.next_continuation_token().filter(|_| answer.is_truncated() == Some(true));
     Ok(Page { entries, next: next.map(|t| t.as_bytes().to_vec()) })
+}
+
+/// A listing shows no locks; with the option every image was locked when it was published. A deletion looks at the object
+/// itself.
+fn presumed_lock(s3: &S3, path: &TargetPath, published: Option<i64>) -> Option<Retention> {
+    let (mode, days) = s3.config.retention.filter(|_| !stage::is_record(path))?;
+    Some(Retention { mode: mode.to_owned(), until: published? + i64::from(days) * 86_400 })
 }
 
 /// A key below the target's root as an entry: a directory where it ends with a slash.

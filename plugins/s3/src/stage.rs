@@ -85,10 +85,17 @@ pub fn part_size(size: u64, wanted: Option<u64>) -> u64 {
     needed.max(wanted.unwrap_or(PART_UNIT))
 }
 
+/// The host's own records (claim marker, manifests) and the check's objects: replaced and pruned all the time, so never
+/// locked.
+pub fn is_record(path: &TargetPath) -> bool {
+    let first = path.components().next().unwrap_or_default();
+    matches!(first, b"offsite-target" | b"offsite-manifest") || first.starts_with(b"offsite-check ")
+}
+
 /// The lock that an object gets: what the host asks for, else what the options say.
-pub fn lock_for(s3: &S3, attributes: &Attributes) -> Option<Retention> {
+pub fn lock_for(s3: &S3, path: &TargetPath, attributes: &Attributes) -> Option<Retention> {
     attributes.retention.clone().or_else(|| {
-        let (mode, days) = s3.config.retention?;
+        let (mode, days) = s3.config.retention.filter(|_| !is_record(path))?;
         Some(Retention { mode: mode.to_owned(), until: now() + i64::from(days) * 86_400 })
     })
 }
@@ -105,7 +112,7 @@ fn create(s3: &S3, call: &Call, connection: &Connection, request: &StageRequest)
     let algorithm = connection.algorithm(&s3.config);
     let nonce = token::nonce()?;
     let key = s3.key(&request.path)?;
-    let retention = lock_for(s3, &request.attributes);
+    let retention = lock_for(s3, &request.path, &request.attributes);
     s3.uploads.asking(&request.path, &request.owner)?;
     let answer = s3.wait(
         call,

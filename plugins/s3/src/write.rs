@@ -202,7 +202,7 @@ fn send(
     let algorithm = connection.algorithm(&s3.config);
     let (held, value) = stage::read_small(&*request.source, request.size, algorithm.start())?;
     same_content(request, &held)?;
-    let retention = lock_for(s3, &request.attributes);
+    let retention = lock_for(s3, &request.path, &request.attributes);
     let class = class_for(s3, &request.attributes);
     let (stream, to) = body::channel(request.size);
     let put = connection
@@ -383,7 +383,7 @@ fn proved_parts(
 /// The lock of an upload counts from its beginning: one that was long under way is locked anew, and so is one whose server
 /// shows no lock.
 fn late_lock(s3: &S3, request: &PublishRequest, head: &Head) -> Option<Retention> {
-    let wanted = lock_for(s3, &request.attributes)?;
+    let wanted = lock_for(s3, &request.path, &request.attributes)?;
     let held = head.retention().map_or(0, |r| r.until);
     // Not for the minutes that an upload takes.
     (wanted.until - held > 3600 && wanted.until > now()).then_some(wanted)

@@ -7,7 +7,8 @@ mod common;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use common::*;
-use offsite_plugin_api::{Attributes, Call, ErrorKind, Expect, Retention};
+use offsite_plugin_api::{Attributes, Call, ErrorKind, Expect, Retention, StepResult};
+use offsite_tests::servers::garage::Garage;
 use offsite_tests::servers::moto::Moto;
 use serde_json::json;
 
@@ -38,6 +39,12 @@ fn what_is_published_is_locked_and_refuses_to_go_until_the_lock_ends() {
         assert_eq!(batch[0].as_ref().unwrap_err().kind(), &ErrorKind::Retained);
         assert_eq!(get(&*backend, name).unwrap().len() as u64, size);
     }
+    // A listing tells it too, so that a plan does not try what will be refused.
+    let page = backend.list(&call, &path(""), true, None).unwrap();
+    assert!(page.entries.iter().all(|e| (e.retention.as_ref().unwrap().until - now() - 3 * DAY).abs() < 120));
+    // The host's own records come and go.
+    put(&*backend, "offsite-manifest/x.0000000001", &Data::new(1, 10)).unwrap();
+    backend.delete(&call, &path("offsite-manifest/x.0000000001"), &Expect::Any).unwrap();
     let until = now() + 30 * DAY;
     let longer = Retention { mode: "GOVERNANCE".into(), until };
     let attributes = Attributes { retention: Some(longer.clone()), ..Attributes::default() };
@@ -73,4 +80,23 @@ fn a_server_that_compares_lets_no_stranger_be_overwritten() {
         assert_eq!(backend.publish(&call, &publish).unwrap(), entry, "{name}");
         assert_eq!(get(&*backend, &name).unwrap().len() as u64, size);
     }
+}
+
+#[test]
+fn the_check_tells_a_bucket_that_cannot_lock() {
+    let options =
+        json!({"service": "minio", "checksum": "md5", "retention_mode": "compliance", "retention_days": 1});
+    for (locked, result) in [(true, StepResult::Passed), (false, StepResult::Failed)] {
+        let server = Moto::with("us-east-1", locked);
+        let backend = open(server.service(), &options, &machine(server.service()));
+        let report = backend.check(&Call::unwatched()).unwrap();
+        let step = report.steps.iter().find(|s| s.name == "lock").unwrap();
+        assert_eq!(step.result, result, "{report:?}");
+        assert_eq!(server.client().list(""), [], "objects of the check are not locked");
+    }
+    let server = Garage::start();
+    let options = json!({"retention_mode": "compliance", "retention_days": 1});
+    let backend = open(server.service(), &options, &machine(server.service()));
+    let refused = backend.capabilities(&Call::unwatched()).unwrap_err();
+    assert_eq!(refused.kind(), &ErrorKind::InvalidConfig, "{refused}");
 }
