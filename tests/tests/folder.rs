@@ -287,6 +287,28 @@ fn a_filter_leaves_incrementals_out_and_says_why() {
 }
 
 #[test]
+fn a_sub_folder_is_found_again_and_nothing_is_copied_beside_it() {
+    let box_ = Sandbox::new();
+    qemu::chain(&box_.source(), 2);
+    box_.run(&["a"]).args(["--subfolder", "{job}-{date}"]).run().expect(0);
+    let held = tree(&box_.path("a"));
+    let folders = |image: &str| {
+        held.keys().filter(|p| p.ends_with(image)).map(|p| p.parent().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!((held.len(), folders("base.qcow2").len()), (3, 1));
+    assert_ne!(folders("base.qcow2"), [Path::new("")], "in a sub-folder");
+    let again = box_.run(&["a"]).args(["--subfolder", "{job}-{date}"]).run().expect(0);
+    assert_eq!((sent(&again), published(&again).len()), (0, 0), "{}", again.all());
+    assert_eq!(tree(&box_.path("a")), held);
+    // Its next incremental goes where the set is, and so does what is known only from the manifest.
+    lose_catalog(&box_);
+    qemu::extend(&box_.source(), 3);
+    let third = box_.run(&["a"]).args(["--subfolder", "{job}-{date}"]).run().expect(0);
+    assert_eq!(published(&third), ["inc3.qcow2"], "{}", third.all());
+    assert!(box_.path("a").join(&folders("base.qcow2")[0]).join("inc3.qcow2").exists());
+}
+
+#[test]
 fn plan_changes_nothing_anywhere() {
     let box_ = Sandbox::new();
     qemu::chain(&box_.source(), 2);

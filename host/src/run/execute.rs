@@ -68,21 +68,10 @@ impl<'a> Material<'a> {
                 .on(wanted.path.display())
         })?;
         let span = step.span.filter(|_| wanted.path == step.image);
-        let image = anchor_on_target(step);
+        // Relative to the source, wherever on the target the image is: by this the next run finds its sub-folder.
+        let image = step.image.clone();
         FileJob::new(context, wanted, source, &step.set, image, span, self.was(&wanted.target))
     }
-}
-
-/// The path of a step's anchor on the target: a sub-folder of the policy comes before it.
-fn anchor_on_target(step: &Step) -> TargetPath {
-    if let Some(anchor) = step.files.iter().find(|f| f.path == step.image) {
-        return anchor.target.clone();
-    }
-    let placed = step.files.iter().find_map(|f| {
-        let folder = f.target.as_bytes().strip_suffix(f.path.as_bytes())?;
-        TargetPath::new([folder, step.image.as_bytes()].concat()).ok()
-    });
-    placed.unwrap_or_else(|| step.image.clone())
 }
 
 /// A file of a unit that is ready.

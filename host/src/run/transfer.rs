@@ -34,7 +34,7 @@ pub struct FileJob {
     /// What has the name on the target, as planned.
     pub before: Option<Was>,
     pub set: String,
-    /// The image's anchor on the target.
+    /// The image's anchor, relative to the source.
     pub image: TargetPath,
     /// With the anchor: the run that the image holds.
     pub span: Option<Span>,
