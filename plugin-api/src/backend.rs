@@ -58,7 +58,8 @@ pub trait Plugin: Send + Sync + 'static {
 /// One open target.
 pub trait Backend: Send + Sync + 'static {
     /// The canonical place, from URL and options without the network (user, host, port, root path): two targets
-    /// with one identity are one place.
+    /// with one identity are one place. It ends with the root path: what goes on with a `/` lies inside. The host
+    /// refuses a job whose targets are one place, or one inside another.
     fn identity(&self) -> String;
 
     /// What this target can do; may ask the server.

@@ -49,7 +49,12 @@ async fn ask_job(
     if with_inventory {
         refused = crate::run::places::refuse(&job).await;
         if refused.is_ok() {
-            seen = Some(context.scan(&job, true).await);
+            let (known, scanned) =
+                tokio::join!(crate::run::identity::refuse(&context, &job), context.scan(&job, true));
+            if let Err(error) = known {
+                refused = Err(error);
+            }
+            seen = Some(scanned);
         }
     }
     let refused = match (&refused, &seen) {

@@ -85,9 +85,13 @@ pub fn local_path(url: &str) -> Option<PathBuf> {
         None => Some(PathBuf::from(url)),
         Some("file" | "folder") => {
             let rest = url.split_once(':').map_or("", |(_, rest)| rest);
-            // As the folder plugin reads them: only the form with slashes is percent-encoded.
-            let Some(encoded) = rest.strip_prefix("//") else { return Some(PathBuf::from(rest)) };
-            let encoded = encoded.strip_prefix("localhost").filter(|p| p.starts_with('/')).unwrap_or(encoded);
+            // As the folder plugin reads them: `folder:` followed by a path is the path itself, URLs are percent-encoded.
+            let folder = scheme(url).as_deref() == Some("folder");
+            let encoded = match rest.strip_prefix("//") {
+                None if folder => return Some(PathBuf::from(rest)),
+                None => rest,
+                Some(host) => host.strip_prefix("localhost").filter(|p| p.starts_with('/')).unwrap_or(host),
+            };
             let decoded = percent_encoding::percent_decode_str(encoded).collect::<Vec<u8>>();
             let name: std::ffi::OsString = std::os::unix::ffi::OsStringExt::from_vec(decoded);
             Some(PathBuf::from(name))

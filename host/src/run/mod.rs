@@ -1,6 +1,6 @@
 //! Carrying a plan out: supervisor, worker, transfer, blocks, verify, retry, pace, priority.
 //!
-//! Two processes. The supervisor (`supervisor`, `process`, `attend`, `progress`, `places`, `scratch`) scans the source
+//! Two processes. The supervisor (`supervisor`, `process`, `attend`, `progress`, `places`, `identity`, `scratch`) scans the source
 //! once per job, starts one worker per target, hears it and restarts it; it touches neither source nor target. The
 //! worker (`worker`, `open`) opens the plugin and runs one operation (`scan_worker`, `ops`, `replicate`); for a run
 //! `execute` carries the plan out: `schedule` says what may happen next, `transfer` brings one file up (`resume` decides
@@ -13,6 +13,7 @@ pub mod blocks;
 pub mod call;
 pub mod context;
 pub mod execute;
+pub mod identity;
 pub mod killpoint;
 pub mod meter;
 pub mod open;

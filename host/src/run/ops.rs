@@ -28,6 +28,7 @@ pub fn answer(request: &Request, line: &Line, answers: &Arc<Answers>) -> Result<
             let (survey, _) = surveyed(request, target, &open)?;
             Ok(Answer::Chains { open: survey.view.open.clone(), chains: survey.view.into_chains() })
         }
+        Op::Identity => Ok(Answer::Identity { identity: open.backend.identity() }),
         Op::TakeOver => take_over(request, target, &open),
         Op::Accept { images } => accept(request, target, &open, images),
         Op::Run | Op::Scan | Op::Look => {

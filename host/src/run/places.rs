@@ -22,6 +22,9 @@ pub struct Found {
     pub exists: bool,
     /// Device and inode of the folder (or of the nearest one above it that exists), then of each above it.
     pub above: Vec<(u64, u64)>,
+    /// The file system (major:minor) and the path within it: a bind mount hides what is above a folder, not this.
+    #[serde(default)]
+    pub within: Option<(String, PathBuf)>,
 }
 
 /// Looks at a place; runs in the helper process.
@@ -48,7 +51,49 @@ pub fn look(path: &Path) -> std::io::Result<Found> {
     }
     let exists = rest.is_empty();
     let path = rest.iter().rev().fold(real, |path, name| path.join(name));
-    Ok(Found { path, exists, above })
+    let within = std::fs::read("/proc/self/mountinfo").ok().and_then(|mounts| within(&mounts, &path));
+    Ok(Found { path, exists, above, within })
+}
+
+/// Where a canonical path is in its file system, by the mount table (proc(5), `mountinfo`).
+fn within(mounts: &[u8], path: &Path) -> Option<(String, PathBuf)> {
+    let mut best: Option<(usize, String, PathBuf)> = None;
+    for line in mounts.split(|b| *b == b'\n') {
+        let fields: Vec<&[u8]> = line.split(|b| *b == b' ').take(5).collect();
+        let [_, _, device, root, point] = fields.as_slice() else { continue };
+        let (root, point) = (unescape(root), unescape(point));
+        let Ok(rest) = path.strip_prefix(&point) else { continue };
+        let depth = point.components().count();
+        // Of two on one mount point the later one covers the earlier.
+        if best.as_ref().is_none_or(|(deepest, ..)| depth >= *deepest) {
+            let inside = if rest.as_os_str().is_empty() { root } else { root.join(rest) };
+            best = Some((depth, String::from_utf8_lossy(device).into_owned(), inside));
+        }
+    }
+    best.map(|(_, device, inside)| (device, inside))
+}
+
+/// The mount table writes blanks and backslashes as three octal digits.
+fn unescape(field: &[u8]) -> PathBuf {
+    let mut out = Vec::with_capacity(field.len());
+    let mut at = 0;
+    while at < field.len() {
+        let octal = field.get(at + 1..at + 4).filter(|_| field[at] == b'\\');
+        let value = octal
+            .and_then(|digits| std::str::from_utf8(digits).ok())
+            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        match value {
+            Some(byte) => {
+                out.push(byte);
+                at += 4;
+            }
+            None => {
+                out.push(field[at]);
+                at += 1;
+            }
+        }
+    }
+    PathBuf::from(<std::ffi::OsString as std::os::unix::ffi::OsStringExt>::from_vec(out))
 }
 
 /// The helper process: prints what it found. `offsite worker --look PATH`.
@@ -177,13 +222,20 @@ fn compare(job: &Job, source: &Found, found: &[Look]) -> Result<Vec<Option<Error
 /// `a` seen from `b`: the same place, inside it, or around it.
 pub fn relation(a: &Found, b: &Found) -> Option<&'static str> {
     let id = |place: &Found| if place.exists { place.above.first().copied() } else { None };
-    if a.path == b.path || (id(a).is_some() && id(a) == id(b)) {
+    // The two paths within one file system, where they are in one.
+    let one = match (&a.within, &b.within) {
+        (Some((device, a)), Some((other, b))) if device == other => Some((a, b)),
+        _ => None,
+    };
+    if a.path == b.path || (id(a).is_some() && id(a) == id(b)) || one.is_some_and(|(a, b)| a == b) {
         return Some("the same place as");
     }
-    if a.path.starts_with(&b.path) || id(b).is_some_and(|id| a.above.contains(&id)) {
+    let inside =
+        |a: &Found, b: &Found| a.path.starts_with(&b.path) || id(b).is_some_and(|id| a.above.contains(&id));
+    if inside(a, b) || one.is_some_and(|(a, b)| a.starts_with(b)) {
         return Some("inside");
     }
-    if b.path.starts_with(&a.path) || id(a).is_some_and(|id| b.above.contains(&id)) {
+    if inside(b, a) || one.is_some_and(|(a, b)| b.starts_with(a)) {
         return Some("around");
     }
     None
@@ -192,6 +244,24 @@ pub fn relation(a: &Found, b: &Found) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_bind_mount_is_seen_through() {
+        let mounts = b"22 1 8:1 / / rw - ext4 /dev/sda1 rw\n\
+                       23 22 8:1 /data/src/deep /mnt/bind\\040me rw - ext4 /dev/sda1 rw\n\
+                       24 22 8:2 / /srv rw - xfs /dev/sdb1 rw\n";
+        let at = |path: &str| within(mounts, Path::new(path)).unwrap();
+        assert_eq!(at("/data/src"), ("8:1".into(), "/data/src".into()));
+        assert_eq!(at("/mnt/bind me/new"), ("8:1".into(), "/data/src/deep/new".into()));
+        assert_eq!(at("/srv/x"), ("8:2".into(), "/x".into()));
+        let found =
+            |path: &str| Found { path: path.into(), exists: true, above: Vec::new(), within: Some(at(path)) };
+        let source = found("/data/src");
+        assert_eq!(relation(&found("/mnt/bind me"), &source), Some("inside"));
+        assert_eq!(relation(&found("/mnt/bind me"), &found("/data/src/deep")), Some("the same place as"));
+        assert_eq!(relation(&found("/data"), &found("/mnt/bind me")), Some("around"));
+        assert_eq!(relation(&found("/srv/data/src"), &source), None);
+    }
 
     #[test]
     fn places_are_compared_through_links_and_before_they_exist() {

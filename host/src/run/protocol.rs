@@ -36,6 +36,8 @@ pub enum Op {
     Check,
     /// What is on the target. [`Answer::Chains`].
     Chains,
+    /// How the backend names the place, without the network. [`Answer::Identity`].
+    Identity,
     /// Claim a target that another installation (or another job) claimed. Holds the lock. [`Answer::Done`].
     TakeOver,
     /// Accept the unproven spans of these images (all unproven ones when empty). Holds the lock.
@@ -165,6 +167,9 @@ pub enum Answer {
     Chains {
         open: Vec<String>,
         chains: Chains,
+    },
+    Identity {
+        identity: String,
     },
     Done {
         what: String,

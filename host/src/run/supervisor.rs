@@ -9,11 +9,12 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::attend::{End, StopWish, attend, patience};
+use super::identity::Known;
 use super::process::Worker;
 use super::progress::Live;
 use super::protocol::{Answer, Op, Request, SecretValues};
 use super::scratch::Scratch;
-use super::{places, retry};
+use super::{identity, places, retry};
 use crate::catalog::{JobDb, RunRecord};
 use crate::config::{Job, SecretRef, Target, resolve};
 use crate::error::{Error, Kind, Result};
@@ -166,7 +167,7 @@ fn internal(error: &tokio::task::JoinError) -> Error {
 /// Errors: what stopped the job before any target was touched.
 async fn run_job(context: Rc<Context>, job: Job) -> Result<Vec<TargetEnd>> {
     let result = prepare(&context, &job).await;
-    let (scratch, inventory, refused) = match result {
+    let Prepared { scratch, inventory, refused, known } = match result {
         Ok(prepared) => prepared,
         Err(error) => {
             note_job_failure(&context, &job, &error);
@@ -175,10 +176,10 @@ async fn run_job(context: Rc<Context>, job: Job) -> Result<Vec<TargetEnd>> {
     };
     let job = Rc::new(job);
     let mut tasks = Vec::new();
-    for (index, refused) in refused.into_iter().enumerate() {
+    for (index, (refused, known)) in refused.into_iter().zip(known).enumerate() {
         let (context, job, inventory) = (Rc::clone(&context), Rc::clone(&job), inventory.clone());
         tasks.push(tokio::task::spawn_local(async move {
-            run_target(&context, &job, &job.targets[index], inventory, refused).await
+            run_target(&context, &job, &job.targets[index], inventory, refused, known).await
         }));
     }
     let mut ends = Vec::new();
@@ -194,10 +195,20 @@ async fn run_job(context: Rc<Context>, job: Job) -> Result<Vec<TargetEnd>> {
     Ok(ends)
 }
 
-async fn prepare(context: &Context, job: &Job) -> Result<(Scratch, PathBuf, Vec<Option<Error>>)> {
+/// What a job's workers begin with.
+struct Prepared {
+    scratch: Scratch,
+    inventory: PathBuf,
+    refused: Vec<Option<Error>>,
+    known: Vec<Known>,
+}
+
+async fn prepare(context: &Rc<Context>, job: &Job) -> Result<Prepared> {
     let refused = places::refuse(job).await?;
-    let (scratch, inventory) = context.scan(job, false).await?;
-    Ok((scratch, inventory, refused))
+    // Side by side, because a scan waits for files to settle.
+    let (known, (scratch, inventory)) =
+        tokio::try_join!(identity::refuse(context, job), context.scan(job, false))?;
+    Ok(Prepared { scratch, inventory, refused, known })
 }
 
 /// Each target's record says why nothing was done.
@@ -230,12 +241,21 @@ async fn run_target(
     target: &Target,
     inventory: PathBuf,
     refused: Option<Error>,
+    known: Known,
 ) -> TargetEnd {
     let mut record = RunRecord::begin(&context.run_id, &target.name);
     keep(context, job, &record);
     let mut live = Live::new(&context.state_dir, job, target, &record);
-    let mut attempts =
-        Attempts { context, job, target, inventory, live: &mut live, fault: false, finished: None };
+    let mut attempts = Attempts {
+        context,
+        job,
+        target,
+        inventory,
+        secrets: known.secrets,
+        live: &mut live,
+        fault: false,
+        finished: None,
+    };
     let (outcome, error) = match refused {
         Some(error) => (Outcome::Failed, Some(error)),
         None => attempts.run().await,
@@ -273,6 +293,8 @@ struct Attempts<'a> {
     job: &'a Job,
     target: &'a Target,
     inventory: PathBuf,
+    /// For the first attempt, where they are known already.
+    secrets: Option<SecretValues>,
     live: &'a mut Live,
     fault: bool,
     /// The last worker's last event.
@@ -286,9 +308,12 @@ impl Attempts<'_> {
         let mut attempts = retry::Attempts::new(self.target.retry);
         loop {
             // Asked for each time: a command may give a fresh token.
-            request.secrets = match resolve::secrets(self.target).await {
-                Ok(secrets) => secrets,
-                Err(error) => return (Outcome::Failed, Some(error)),
+            request.secrets = match self.secrets.take() {
+                Some(secrets) => secrets,
+                None => match resolve::secrets(self.target).await {
+                    Ok(secrets) => secrets,
+                    Err(error) => return (Outcome::Failed, Some(error)),
+                },
             };
             let error = match self.once(&request).await {
                 Ok(end) => return end,

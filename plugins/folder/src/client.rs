@@ -2,10 +2,12 @@
 //!
 //! Nothing leaves the root and no symbolic link below it is followed: the kernel's `RESOLVE_BENEATH` does that, and
 //! where it is missing each component is opened without following. A root that was opened once stays the same
-//! directory: a share that was unmounted meanwhile gives an error, never another folder.
+//! directory: a share that was unmounted meanwhile gives an error, never another folder. Only where its handle went stale
+//! (the server or the mount was started anew) is it opened again, and only as the folder that it was.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, Mutex};
+use std::path::Path;
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use offsite_plugin_api::{
@@ -31,6 +33,26 @@ impl Plugin for FolderPlugin {
 pub struct Folder {
     pub(super) config: Config,
     root: Mutex<Option<Arc<Root>>>,
+    /// What the root was when it was opened first.
+    first: OnceLock<Seen>,
+}
+
+/// A root as it was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Seen {
+    device: u64,
+    inode: u64,
+    magic: i64,
+    on_root: bool,
+}
+
+impl Seen {
+    /// Whether `now` may be taken for this folder opened anew. A share mounted again has another device number, but its
+    /// root keeps its inode; a mount point without its mount does not have it, or lies on the root file system.
+    fn is_again(&self, now: &Self) -> bool {
+        let mounted_anew = !now.on_root && self.magic == now.magic;
+        self.inode == now.inode && (self.device == now.device || mounted_anew)
+    }
 }
 
 pub(super) struct Root {
@@ -46,16 +68,27 @@ const DIRECTORY: OFlags =
 impl Folder {
     /// Errors: `InvalidConfig` for a URL or options that name no folder.
     pub fn open_at(url: &str, options: &serde_json::Value) -> Result<Self> {
-        Ok(Self { config: Config::new(url, options)?, root: Mutex::new(None) })
+        Ok(Self { config: Config::new(url, options)?, root: Mutex::new(None), first: OnceLock::new() })
     }
 
     /// The root directory. `create`: the caller is about to write, so a missing last component is made.
     pub(super) fn root(&self, create: bool) -> Result<Arc<Root>> {
         let mut held = self.root.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Some(root) = &*held {
+        if let Some(root) = &*held
+            && !root.is_stale()
+        {
             return Ok(root.clone());
         }
-        let root = Arc::new(self.open_root(create)?);
+        // A folder that was there is never made again.
+        let root = Arc::new(self.open_root(create && self.first.get().is_none())?);
+        let seen = root.seen()?;
+        if !self.first.get_or_init(|| seen).is_again(&seen) {
+            return Err(Error::new(
+                ErrorKind::Offline,
+                format!("another folder is at '{}' now", self.config.root.display()),
+            )
+            .with_context("hint", "the share or disk went away; check that it is mounted"));
+        }
         *held = Some(root.clone());
         Ok(root)
     }
@@ -66,6 +99,7 @@ impl Folder {
         let flags = DIRECTORY.difference(OFlags::NOFOLLOW);
         let fd = match rustix::fs::open(path, flags, Mode::empty()) {
             Err(Errno::NOENT) if create && self.config.create => {
+                self.may_be_made()?;
                 match rustix::fs::mkdir(path, Mode::from_raw_mode(0o777)) {
                     Ok(()) => {
                         if let Some(parent) = path.parent()
@@ -105,20 +139,47 @@ impl Folder {
         let magic = rustix::fs::fstatfs(&fd).map_err(|e| failed("look at", &here, e))?.f_type;
         let root = Root { fd, traits: Traits::of(magic), device: stat.st_dev, inode: stat.st_ino };
         if self.config.mount_required && root.on_root_file_system()? {
-            return Err(Error::new(
-                ErrorKind::Offline,
-                format!(
-                    "'{}' lies on the root file system: the share or disk is not mounted",
-                    path.display()
-                ),
-            )
-            .with_context("hint", "mount it, or drop the option mount_required"));
+            return Err(self.not_mounted());
         }
         Ok(root)
+    }
+
+    /// What is made in a directory of the root file system lies there, too.
+    fn may_be_made(&self) -> Result<()> {
+        let look =
+            |path: &Path| rustix::fs::stat(path).map_err(|e| failed("look at", &TargetPath::root(), e));
+        match self.config.root.parent() {
+            Some(parent) if self.config.mount_required && parent.exists() => {
+                if look(parent)?.st_dev == look(Path::new("/"))?.st_dev {
+                    Err(self.not_mounted())
+                } else {
+                    Ok(())
+                }
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn not_mounted(&self) -> Error {
+        let path = self.config.root.display();
+        let what = format!("'{path}' lies on the root file system: the share or disk is not mounted");
+        Error::new(ErrorKind::Offline, what)
+            .with_context("hint", "mount it, or drop the option mount_required")
     }
 }
 
 impl Root {
+    /// Whether the handle names nothing any more.
+    fn is_stale(&self) -> bool {
+        matches!(rustix::fs::fstat(&self.fd), Err(Errno::STALE | Errno::NOTCONN | Errno::NODEV))
+    }
+
+    fn seen(&self) -> Result<Seen> {
+        let magic =
+            rustix::fs::fstatfs(&self.fd).map_err(|e| failed("look at", &TargetPath::root(), e))?.f_type;
+        Ok(Seen { device: self.device, inode: self.inode, magic, on_root: self.on_root_file_system()? })
+    }
+
     pub fn on_root_file_system(&self) -> Result<bool> {
         let slash = rustix::fs::stat("/").map_err(|e| failed("look at", &TargetPath::root(), e))?;
         Ok(slash.st_dev == self.device)

@@ -365,7 +365,7 @@ impl Work<'_> {
             let parent = root.parent(path).map_err(|e| failed("make durable", path, e))?;
             sync(&parent, path)?;
         }
-        session.checkpoint(token, done.as_slice(), true)?;
+        session.checkpoint(token, done.as_slice(), root.traits.durable)?;
         self.lock().safe = written;
         Ok(())
     }

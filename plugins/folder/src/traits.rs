@@ -14,6 +14,10 @@ pub struct Traits {
     /// A file keeps its inode number over a remount; FAT, shares and file systems in user space number anew.
     pub stable_inodes: bool,
     pub mtime_precision_ns: u64,
+    /// What was synced outlasts a power cut, wherever it happens. Claimed for the journalled and copy-on-write file systems
+    /// of the kernel's own. Not for shares (an NFS server that exports `async` and many CIFS servers answer a sync before
+    /// they did it), nor for file systems in user space (many ignore it), FAT (no journal) and overlays (`volatile`).
+    pub durable: bool,
     /// A local disk where direct writes are fastest and leave the page cache to others. Not where they would bypass
     /// compression (btrfs, zfs).
     pub direct_writes: bool,
@@ -30,20 +34,23 @@ impl Traits {
             name: None,
             stable_inodes: true,
             mtime_precision_ns: 1,
+            durable: false,
             direct_writes: false,
             sparse: true,
             largest_file: None,
             windows_names: false,
         };
+        let local = Self { durable: true, ..disk };
         let share = Self { stable_inodes: false, mtime_precision_ns: 1_000_000_000, ..disk };
         let windows = Self { windows_names: true, mtime_precision_ns: 100, ..share };
         match magic {
-            0xef53 => Self { name: Some("ext4"), direct_writes: true, ..disk },
-            0x5846_5342 => Self { name: Some("xfs"), direct_writes: true, ..disk },
-            0xf2f5_2010 => Self { name: Some("f2fs"), direct_writes: true, ..disk },
-            0x9123_683e => Self { name: Some("btrfs"), ..disk },
-            0x2fc1_2fc1 => Self { name: Some("zfs"), ..disk },
-            0x0102_1994 => Self { name: Some("tmpfs"), ..disk },
+            0xef53 => Self { name: Some("ext4"), direct_writes: true, ..local },
+            0x5846_5342 => Self { name: Some("xfs"), direct_writes: true, ..local },
+            0xf2f5_2010 => Self { name: Some("f2fs"), direct_writes: true, ..local },
+            0x9123_683e => Self { name: Some("btrfs"), ..local },
+            0x2fc1_2fc1 => Self { name: Some("zfs"), ..local },
+            // It outlasts nothing, and nothing of it is there to be half written.
+            0x0102_1994 => Self { name: Some("tmpfs"), ..local },
             // What the server's own file system keeps is not known: seconds.
             0x6969 => Self { name: Some("nfs"), mtime_precision_ns: 1_000_000_000, ..disk },
             0x4d44 => Self {
@@ -71,7 +78,7 @@ impl Traits {
 
     pub fn capabilities(&self) -> Capabilities {
         Capabilities {
-            durable_checkpoints: true,
+            durable_checkpoints: self.durable,
             resume: Resume::Ranges,
             replace: Replace::Atomic,
             conditional_publish: true,
@@ -117,6 +124,17 @@ mod tests {
         assert_eq!(fat.mtime_precision_ns, Some(2_000_000_000));
         let ext4 = Traits::of(0xef53).capabilities();
         assert!(ext4.names.case_sensitive && ext4.names.refused.is_empty() && ext4.largest_file.is_none());
+    }
+
+    #[test]
+    fn only_a_sync_that_means_something_makes_checkpoints_durable() {
+        let durable = |magic| Traits::of(magic).capabilities().durable_checkpoints;
+        for magic in [0xef53, 0x5846_5342, 0x9123_683e, 0x2fc1_2fc1, 0xf2f5_2010, 0x0102_1994] {
+            assert!(durable(magic), "{magic:#x}");
+        }
+        for magic in [0x6969, 0xff53_4d42, 0xfe53_4d42, 0x6573_5546, 0x4d44, 0x794c_7630, 0x1234] {
+            assert!(!durable(magic), "{magic:#x}");
+        }
     }
 
     #[test]

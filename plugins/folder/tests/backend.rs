@@ -50,8 +50,7 @@ impl Source for Data {
 struct Checkpoints(Mutex<Vec<(Token, Vec<Range>)>>);
 
 impl Session for Checkpoints {
-    fn checkpoint(&self, token: &Token, ranges: &[Range], durable: bool) -> Result<()> {
-        assert!(durable);
+    fn checkpoint(&self, token: &Token, ranges: &[Range], _: bool) -> Result<()> {
         self.0.lock().unwrap().push((token.clone(), ranges.to_vec()));
         Ok(())
     }
@@ -364,4 +363,18 @@ fn a_fifo_under_an_images_name_holds_nobody() {
     let error = folder.get(&call, &path("a"), None, None, Arc::new(Collected::default())).unwrap_err();
     assert_eq!(error.kind(), &ErrorKind::Unsupported);
     assert_eq!(folder.stat(&call, &path("a")).unwrap().kind, EntryKind::Other);
+}
+
+#[test]
+fn a_mount_that_is_required_is_missed_before_anything_is_made() {
+    // Of the root file system, whatever is mounted on /tmp.
+    let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+    let device = |path: &Path| std::os::unix::fs::MetadataExt::dev(&fs::metadata(path).unwrap());
+    let on_root = device(dir.path()) == device(Path::new("/"));
+    let new = dir.path().join("target");
+    let required = serde_json::json!({"mount_required": true});
+    let target = Folder::open_at(new.to_str().unwrap(), &required).unwrap();
+    let made = target.make_dir(&Call::unwatched(), &path("a"));
+    assert_eq!(made.is_err(), on_root, "{made:?}");
+    assert_eq!(new.exists(), !on_root);
 }
