@@ -104,9 +104,8 @@ fn publish_all(site: &Site<'_>, kind: IntentKind, files: &[Publish]) -> Result<V
                 if let Some(intent) = site.catalog.intents()?.into_iter().find(|i| i.id == id) {
                     let _ = settle_one(site, &intent, &reopen);
                 }
-                let done: Option<Vec<Recorded>> =
-                    files.iter().map(|f| already(site, f)).collect::<Result<_>>()?;
-                return done.ok_or(error);
+                let done: Result<Option<Vec<Recorded>>> = files.iter().map(|f| already(site, f)).collect();
+                return done.ok().flatten().ok_or(error);
             }
         }
     }
@@ -114,16 +113,18 @@ fn publish_all(site: &Site<'_>, kind: IntentKind, files: &[Publish]) -> Result<V
     Ok(records.into_iter().map(|(_, record)| record).collect())
 }
 
-/// Whether an earlier attempt at exactly this was completed: recorded with this content, and its staging was dropped in
-/// the same transaction.
+/// Whether an earlier attempt at exactly this was completed: recorded with this content, its staging was dropped in the
+/// same transaction, and the name holds what was recorded. A record alone may be an older publish's, of a file that went
+/// from the target since and whose repair failed.
 fn already(site: &Site<'_>, file: &Publish) -> Result<Option<Recorded>> {
     if site.catalog.staged_at(&file.path)?.is_some() {
         return Ok(None);
     }
-    Ok(site
-        .catalog
-        .published_at(&file.path)?
-        .filter(|r| r.blake3.is_some() && r.blake3 == file.record.blake3 && r.size == file.record.size))
+    let same =
+        |r: &Recorded| r.blake3.is_some() && r.blake3 == file.record.blake3 && r.size == file.record.size;
+    let Some(record) = site.catalog.published_at(&file.path)?.filter(same) else { return Ok(None) };
+    let there = site.file(&file.path)?.is_some_and(|entry| !record.touched(&entry));
+    Ok(there.then_some(record))
 }
 
 /// What has the name is what was planned. A server that compares by itself is not asked twice.

@@ -3,7 +3,7 @@
 use super::mem::{Mem, MemStaged};
 use super::{Bench, ME, OTHER, path};
 use crate::error::BackendKind;
-use crate::target::{list, names, no_source, settle, survey, sweep};
+use crate::target::{list, names, no_source, publish_file, settle, survey, sweep};
 
 fn leave(bench: &Bench, image: &str, owner: &str) {
     let staging = names::staging(&path(image), owner).unwrap();
@@ -55,6 +55,23 @@ fn a_side_name_without_an_intent_is_put_back_or_removed_only_when_its_name_is_ve
             assert_eq!(there, [true; 4]);
         }
     }
+}
+
+#[test]
+fn a_failed_repair_is_a_failure_though_the_catalog_knows_the_content() {
+    let bench = Bench::new(Mem::atomic());
+    bench.publish("base", b"content", 1);
+    // It vanished from the target, was staged anew, and the staging vanished, too.
+    bench.mem.disk().files.remove(&path("base"));
+    let file = bench.stage("base", b"content", 1, None);
+    bench.mem.disk().staged.clear();
+    assert!(publish_file(&bench.site(), &file).is_err(), "nothing has the name");
+    assert!(bench.mem.content(&path("base")).is_none());
+    // Staged once more, it is repaired; and to repeat that is a success.
+    let file = bench.stage("base", b"content", 1, None);
+    publish_file(&bench.site(), &file).unwrap();
+    publish_file(&bench.site(), &file).unwrap();
+    assert_eq!(bench.mem.content(&path("base")).unwrap(), b"content");
 }
 
 #[test]
