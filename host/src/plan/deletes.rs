@@ -14,7 +14,7 @@ use super::needs::{Needs, Remains};
 use super::order::Steps;
 use super::{Action, FileAction, FileStep, Notice, Step, sync};
 use crate::chain::{Evidence, Image, Parent};
-use crate::format::Format;
+use crate::format::{Format, Role};
 use crate::target::TargetFile;
 
 pub(crate) struct Deletes<'a> {
@@ -243,6 +243,11 @@ impl<'a> Deletes<'a> {
                 Some(Reason::NotTwiceAbsent)
             } else if remains.is_some_and(|(r, i)| r.held[i] || !r.matched[i]) {
                 Some(Reason::ImageHeld)
+            } else if owner.is_some_and(|at| is_part(index.at(at), path))
+                && remains.is_some_and(|(r, i)| !r.replaced[i])
+            {
+                // Whatever became of the source's: the image that stays cannot be read without it.
+                Some(Reason::Needed)
             } else {
                 file_kept(index, file, false)
             };
@@ -304,6 +309,10 @@ impl Doomed<'_> {
             group: None,
         }
     }
+}
+
+fn is_part(image: &Image, path: &TargetPath) -> bool {
+    image.files.iter().any(|f| f.path == *path && matches!(f.role, Role::Part(_)))
 }
 
 /// What forbids deleting this file; `merged`: it is a consolidated image of the target, whose files changed by that.

@@ -22,6 +22,8 @@ pub(crate) struct Remains<'a> {
     pub absorbed: HashMap<usize, (&'a TargetPath, bool)>,
     /// By image: the source's image is held back, so nothing of it is deleted.
     pub held: Vec<bool>,
+    /// By image: this run puts the source's in its place.
+    pub replaced: Vec<bool>,
     /// Consolidated images of the target that stay, and their last number.
     pub spans: Vec<(&'a TargetPath, u64)>,
     /// Steps that must be complete before anything of the set is deleted.
@@ -35,6 +37,7 @@ impl Remains<'_> {
             matched: vec![false; images],
             absorbed: HashMap::new(),
             held: vec![false; images],
+            replaced: vec![false; images],
             spans: Vec::new(),
             tips: Vec::new(),
         }
@@ -65,6 +68,7 @@ impl<'a> Needs<'a> {
             let remains = self.of(index, at.0);
             remains.matched[at.1 as usize] = true;
             remains.held[at.1 as usize] = own.fate == Fate::Held || own.fate == Fate::Consolidated;
+            remains.replaced[at.1 as usize] = own.fate == Fate::Act && own.action != Action::Skip;
             let there = index.at(at);
             if own.fate == Fate::Consolidated {
                 remains.spans.extend(there.span.map(|s| (&there.id, s.last)));

@@ -251,6 +251,22 @@ fn parts_and_side_cars_go_with_their_image_anchor_first() {
 }
 
 #[test]
+fn a_part_that_went_alone_stays_with_its_image() {
+    let mut world = World::default();
+    world.options.sync = true;
+    world.options.max_delete = 1.0;
+    for name in ["a-b001.spf", "a-b001.sp1"] {
+        world.file(name, 10, 1);
+    }
+    world.run();
+    world.remove("a-b001.sp1");
+    let plan = world.run();
+    assert_eq!(work(&plan), [] as [String; 0], "the image on the target would lose half of its content");
+    assert_eq!(step(&plan, "a-b001.sp1").code, Code::Protected);
+    assert_eq!(world.held.len(), 2);
+}
+
+#[test]
 fn a_side_car_that_went_alone_is_deleted_alone() {
     let mut world = World::default();
     world.options.sync = true;
