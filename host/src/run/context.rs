@@ -1,6 +1,6 @@
 //! What every part of one target's run works with.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use offsite_plugin_api::{Backend, Call, Capabilities, Source};
 
@@ -99,12 +99,30 @@ pub struct LazySource {
     root: Arc<SourceRoot>,
     cache: Arc<BlockCache>,
     file: SourceFile,
-    opened: OnceLock<offsite_plugin_api::Result<SourceReader>>,
+    /// Of the whole file, as it was staged and is recorded.
+    blake3: [u8; 32],
+    /// Once it was found to be what was staged. An error is not kept: the next attempt opens it again.
+    opened: Mutex<Option<Arc<SourceReader>>>,
 }
 
 impl LazySource {
-    pub fn new(root: Arc<SourceRoot>, cache: Arc<BlockCache>, file: SourceFile) -> Self {
-        Self { root, cache, file, opened: OnceLock::new() }
+    pub fn new(root: Arc<SourceRoot>, cache: Arc<BlockCache>, file: SourceFile, blake3: [u8; 32]) -> Self {
+        Self { root, cache, file, blake3, opened: Mutex::new(None) }
+    }
+
+    /// The file, hashed whole and found to be what was staged; its reader compares every later read with that.
+    fn reader(&self) -> offsite_plugin_api::Result<Arc<SourceReader>> {
+        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(reader) = &*opened {
+            return Ok(reader.clone());
+        }
+        let reader = SourceReader::open(&self.root, &self.file, self.cache.clone())?;
+        if reader.complete(&|| Ok(()))? != self.blake3 {
+            let kind = offsite_plugin_api::ErrorKind::SourceChanged;
+            let error = offsite_plugin_api::Error::new(kind, "the source file changed since it was read");
+            return Err(error.with_context("path", self.file.path.display()));
+        }
+        Ok(opened.insert(Arc::new(reader)).clone())
     }
 }
 
@@ -114,8 +132,54 @@ impl Source for LazySource {
     }
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> offsite_plugin_api::Result<usize> {
-        let opened =
-            self.opened.get_or_init(|| SourceReader::open(&self.root, &self.file, self.cache.clone()));
-        opened.as_ref().map_err(Clone::clone)?.read_at(offset, buf)
+        self.reader()?.read_at(offset, buf)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use offsite_plugin_api::{ErrorKind, TargetPath};
+
+    use super::*;
+
+    #[test]
+    fn what_is_sent_with_the_publish_is_what_was_staged_or_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = dir.path().join("a.md5");
+        std::fs::write(&at, b"the staged content").unwrap();
+        let root = std::fs::metadata(dir.path()).unwrap();
+        let root = Arc::new(SourceRoot::open(dir.path(), root.dev(), root.ino()).unwrap());
+        let seen = || {
+            let meta = std::fs::metadata(&at).unwrap();
+            SourceFile {
+                path: TargetPath::new("a.md5").unwrap(),
+                size: meta.len(),
+                mtime_ns: meta.mtime() * 1_000_000_000 + meta.mtime_nsec(),
+                ctime_ns: meta.ctime() * 1_000_000_000 + meta.ctime_nsec(),
+                device: meta.dev(),
+                inode: meta.ino(),
+                recognised: None,
+            }
+        };
+        let hash = *blake3::hash(b"the staged content").as_bytes();
+        let mut buf = [0; 64];
+        let read = |source: &LazySource, buf: &mut [u8]| source.read_at(0, buf).map(|n| buf[..n].to_vec());
+
+        // Rewritten in place since it was hashed: everything that a stat shows is as expected, the content is not.
+        std::fs::write(&at, b"THE STAGED CONTENT").unwrap();
+        let lazy = LazySource::new(root.clone(), Arc::default(), seen(), hash);
+        let error = read(&lazy, &mut buf).unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::SourceChanged);
+
+        // An error that passes is not kept for the next attempt.
+        std::fs::write(&at, b"the staged content").unwrap();
+        let lazy = LazySource::new(root, Arc::default(), seen(), hash);
+        std::fs::rename(&at, dir.path().join("away")).unwrap();
+        assert!(read(&lazy, &mut buf).is_err());
+        std::fs::rename(dir.path().join("away"), &at).unwrap();
+        let lazy = LazySource { file: seen(), ..lazy };
+        assert_eq!(read(&lazy, &mut buf).unwrap(), b"the staged content");
     }
 }

@@ -194,7 +194,12 @@ fn attempt(
         before: job.before.clone(),
         record: job.recorded(&reader, blake3, level),
         span: job.span,
-        source: Arc::new(LazySource::new(context.root.clone(), context.cache.clone(), job.source.clone())),
+        source: Arc::new(LazySource::new(
+            context.root.clone(),
+            context.cache.clone(),
+            job.source.clone(),
+            blake3,
+        )),
     })
 }
 
@@ -312,5 +317,5 @@ pub fn reopen(
     record: &Recorded,
 ) -> Option<Arc<dyn Source>> {
     let file = file.filter(|f| f.size == record.size && f.mtime_ns == record.source_mtime_ns)?;
-    Some(Arc::new(LazySource::new(context_root.clone(), cache.clone(), file.clone())))
+    Some(Arc::new(LazySource::new(context_root.clone(), cache.clone(), file.clone(), record.blake3?)))
 }
