@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use crate::target::names::is_own;
+use crate::target::names::{is_own, is_own_name};
 use offsite_plugin_api::{Capabilities, NameRules, Normalisation, TargetPath};
 use unicode_normalization::UnicodeNormalization as _;
 
@@ -60,7 +60,9 @@ fn own(path: &TargetPath, rules: &NameRules) -> bool {
         return false;
     }
     let lower = || TargetPath::new(path.as_bytes().to_ascii_lowercase());
-    is_own(path) || (!rules.case_sensitive && lower().is_ok_and(|p| is_own(&p)))
+    // In a sub-folder, too: a marker's name there would make that folder another target's.
+    let own = |path: &TargetPath| is_own(path) || is_own_name(path.name());
+    own(path) || (!rules.case_sensitive && lower().is_ok_and(|p| own(&p)))
 }
 
 fn component(name: &[u8], rules: &NameRules) -> Option<String> {

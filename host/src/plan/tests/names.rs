@@ -16,7 +16,7 @@ fn put(world: &mut World, name: &str) {
 #[test]
 fn what_a_target_cannot_hold_is_refused_before_anything_runs() {
     let rules = NameRules::default;
-    let cases: [(&str, &str, Capabilities, &str); 11] = [
+    let cases: [(&str, &str, Capabilities, &str); 12] = [
         (
             "character",
             "a:b.qcow2",
@@ -59,6 +59,7 @@ fn what_a_target_cannot_hold_is_refused_before_anything_runs() {
             "up to 9 bytes in parts",
         ),
         ("our marker", "offsite-target", Capabilities::default(), "offsite uses itself"),
+        ("our marker, deeper", "sub/offsite-target", Capabilities::default(), "offsite uses itself"),
         ("our manifests", "offsite-manifest/x", Capabilities::default(), "offsite uses itself"),
         (
             "our marker in another case",
