@@ -186,6 +186,11 @@ fn meaning(code: &str, message: &str, status: u16) -> Meaning {
     if matches!(kind, Denied | Unsupported) && locked.iter().any(|w| lower.contains(w)) {
         return (Retained, "the server keeps the object until its lock ends");
     }
+    // Garage has one code for every refusal and tells them apart in words.
+    let keys = ["invalid signature", "no such key", "access key"];
+    if kind == Denied && keys.iter().any(|w| lower.contains(w)) {
+        return (Unauthenticated, KEYS);
+    }
     if matches!(kind, Denied | Other) && lower.contains("quota") {
         return (Quota, "the quota of the bucket or account is used up");
     }

@@ -41,6 +41,8 @@ fn answers_become_the_right_kind_and_retry_class() {
         (400, "BadDigest", "", Corrupt, Retry::Now),
         (403, "InvalidObjectState", "", Unsupported, Retry::Never),
         (400, "KeyTooLongError", "", NameRefused, Retry::Never),
+        (403, "AccessDenied", "Forbidden: Invalid signature", Unauthenticated, Retry::Never),
+        (403, "AccessDenied", "Forbidden: No such key: GK1", Unauthenticated, Retry::Never),
         (403, "AccessDenied", "bucket quota exceeded", Quota, Retry::Never),
         (507, "XMinioStorageFull", "", NoSpace, Retry::Never),
         (418, "Teapot", "", Other, Retry::Never),
