@@ -113,7 +113,7 @@ fn create(s3: &S3, call: &Call, connection: &Connection, request: &StageRequest)
     let nonce = token::nonce()?;
     let key = s3.key(&request.path)?;
     let retention = lock_for(s3, &request.path, &request.attributes);
-    s3.uploads.asking(&request.path, &request.owner)?;
+    let first = s3.uploads.asking(&request.path, &request.owner)?;
     let answer = s3.wait(
         call,
         SHORT,
@@ -147,7 +147,7 @@ fn create(s3: &S3, call: &Call, connection: &Connection, request: &StageRequest)
         whole: None,
     };
     let staging = Staging::large(&request.path, nonce, request.size, parts);
-    s3.uploads.begun(&request.path, &request.owner, &upload, staging.token())?;
+    s3.uploads.begun(&request.path, &request.owner, &upload, staging.token(), first)?;
     Ok(staging)
 }
 
@@ -477,7 +477,11 @@ impl<'a> Work<'a> {
             Err(failure) => {
                 let healed =
                     s3.wait(self.call, Duration::from_secs(15), async { Ok(s3.heal(&failure).await) })?;
-                let error = error::failed("send", path, &failure);
+                let mut error = error::failed("send", path, &failure);
+                if value.is_none() && matches!(error.kind(), ErrorKind::Other | ErrorKind::Unsupported) {
+                    let hint = "if the server takes no digests behind the body: service = \"other\"";
+                    error = error.with_context("hint", hint);
+                }
                 return Err(if healed { error.with_retry(offsite_plugin_api::Retry::Now) } else { error });
             }
         };

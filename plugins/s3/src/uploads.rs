@@ -60,21 +60,32 @@ impl Uploads {
         self.host.state_put(STATE, &serde_json::to_vec(&rows).expect("names and numbers serialise"))
     }
 
-    /// An upload for `path` is about to be asked for.
-    pub fn asking(&self, path: &TargetPath, owner: &str) -> Result<()> {
+    /// An upload for `path` is about to be asked for. False: so was one that was never answered. It may exist on the server:
+    /// its row, with the earlier time, covers this one too, and stays until a sweep has looked.
+    pub fn asking(&self, path: &TargetPath, owner: &str) -> Result<bool> {
         let row =
             Row { path: path.clone(), owner: owner.to_owned(), asked: now(), upload: None, token: None };
+        let mut first = true;
         self.change(|rows| {
-            // One that was never answered may exist on the server: its row, with the earlier time, covers this one too.
-            if !rows.iter().any(|r| r.path == row.path && r.owner == row.owner && r.upload.is_none()) {
+            first = !rows.iter().any(|r| r.path == row.path && r.upload.is_none());
+            if first {
                 rows.push(row);
             }
-        })
+        })?;
+        Ok(first)
     }
 
-    /// It has an id, and is known by this token.
-    pub fn begun(&self, path: &TargetPath, owner: &str, upload: &str, token: Token) -> Result<()> {
+    /// It has an id, and is known by this token. `first`: as [`Uploads::asking`] told.
+    pub fn begun(
+        &self,
+        path: &TargetPath,
+        owner: &str,
+        upload: &str,
+        token: Token,
+        first: bool,
+    ) -> Result<()> {
         self.change(|rows| {
+            rows.retain(|r| !first || r.path != *path || r.upload.is_some());
             rows.push(Row {
                 path: path.clone(),
                 owner: owner.to_owned(),
@@ -161,13 +172,20 @@ mod tests {
         let elsewhere = TargetPath::new("a/c.img").unwrap();
         let owner = |u: &Uploads, p: &TargetPath, id: &str, at| u.known(p, id, at).map(|k| k.owner);
 
-        uploads.asking(&path, "me").unwrap();
+        assert!(uploads.asking(&path, "me").unwrap());
         // The answer was lost: path and time tell.
         assert_eq!(owner(&other, &path, "u1", Some(now())), Some("me".into()));
         assert_eq!(owner(&other, &path, "u1", Some(now() - 10_000)), None, "somebody's older upload");
         assert_eq!(owner(&other, &elsewhere, "u1", Some(now())), None);
 
-        uploads.begun(&path, "me", "u2", Token(vec![1])).unwrap();
+        let first = uploads.asking(&path, "me").unwrap();
+        assert!(!first);
+        uploads.begun(&path, "me", "u2", Token(vec![1]), first).unwrap();
+        assert_eq!(
+            owner(&other, &path, "u1", Some(now())),
+            Some("me".into()),
+            "the unanswered one is not forgotten"
+        );
         uploads.complete("u2", &Token(vec![2])).unwrap();
         assert_eq!(other.known(&path, "u2", None).unwrap().token, Some(Token(vec![2])));
         uploads.keep(&[(path.clone(), "u1".into()), (path.clone(), "u2".into())]).unwrap();
@@ -179,6 +197,10 @@ mod tests {
             "a sweep has seen that nothing is left of it"
         );
         uploads.ended("u2").unwrap();
+        let first = uploads.asking(&path, "me").unwrap();
+        uploads.begun(&path, "me", "u3", Token(vec![1]), first).unwrap();
+        uploads.ended("u3").unwrap();
+        assert_eq!(uploads.load(), [], "nothing is left of what was answered");
         assert_eq!(owner(&other, &path, "u2", None), None);
     }
 }
