@@ -122,7 +122,7 @@ pub fn rename(
     if from.parent() != to.parent() {
         sftp.make_dirs(link, call, &to.parent().unwrap_or_default())?;
     }
-    let attrs = move_to(sftp, link, call, from, to, expect, there.as_ref())?;
+    let attrs = move_to(sftp, link, call, [from, to], expect, there.as_ref(), None)?;
     Ok(entry(to.clone(), &attrs))
 }
 

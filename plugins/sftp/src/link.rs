@@ -350,7 +350,9 @@ impl Link {
 
     /// Nobody will fetch this answer.
     pub fn abandon(&mut self, id: u32) {
-        self.answers.remove(&id);
+        if let Some(Reply::Handle(handle)) = self.answers.remove(&id) {
+            self.let_go(&handle);
+        }
         if self.waiting.remove(&id) {
             self.abandoned.insert(id);
         }
@@ -375,7 +377,11 @@ impl Link {
     /// Whether it can be used again; answers that are still owed are forgotten.
     pub fn rest(&mut self) -> bool {
         self.idle_since = Instant::now();
-        self.answers.clear();
+        for (_, answer) in std::mem::take(&mut self.answers) {
+            if let Reply::Handle(handle) = answer {
+                self.let_go(&handle);
+            }
+        }
         self.abandoned.extend(self.waiting.drain());
         !self.broken && self.abandoned.len() <= ABANDONED
     }

@@ -86,6 +86,9 @@ pub fn publish(sftp: &Sftp, call: &Call, request: &PublishRequest) -> Result<Ent
         link.request(call, wire::LSTAT, Out::default().bytes(&at[0]))?,
         link.request(call, wire::LSTAT, Out::default().bytes(&at[1]))?,
     ];
+    // Whatever comes of it: an answer that nobody fetches is closed with the loan of the connection.
+    let beside = token.path.parent() == path.parent();
+    let opened = if beside { sftp.ask_dir(link, call, &dir)? } else { None };
     let staged = missing(link.attrs(call, asked[0], "look at", &token.path))?;
     let there = missing(link.attrs(call, asked[1], "look at", path))?;
     let Some(staged) = staged else { return published(sftp, link, call, request, &token, there) };
@@ -101,32 +104,37 @@ pub fn publish(sftp: &Sftp, call: &Call, request: &PublishRequest) -> Result<Ent
         let id = link.request(call, wire::SETSTAT, Out::default().bytes(&at[0]).attrs(&set))?;
         link.done(call, id, "set the time of", &token.path)?;
     }
-    if token.path.parent() != path.parent() {
+    if !beside {
         sftp.make_dirs(link, call, &dir)?;
     }
-    let attrs = move_to(sftp, link, call, &token.path, path, &request.expect, there.as_ref())?;
+    let attrs = move_to(sftp, link, call, [&token.path, path], &request.expect, there.as_ref(), opened)?;
     Ok(entry(path.clone(), &attrs))
 }
 
 /// Renames on the condition, makes that durable, and looks at the result.
 ///
 /// `Absent` uses version 3's own rename, which OpenSSH does as a link and an unlink and so never overwrites; another
-/// server may, therefore it is looked at first. Replacing is `posix-rename@openssh.com`.
+/// server may, therefore it is looked at first. Replacing is `posix-rename@openssh.com`. `opened`: the target's
+/// directory, if it was asked for already.
 pub fn move_to(
     sftp: &Sftp,
     link: &mut Link,
     watch: &dyn Watch,
-    from: &TargetPath,
-    to: &TargetPath,
+    [from, to]: [&TargetPath; 2],
     expect: &Expect,
     there: Option<&Attrs>,
+    opened: Option<u32>,
 ) -> Result<Attrs> {
     expected(to, expect, there)?;
     if there.is_some_and(Attrs::is_dir) || (there.is_some() && !link.features.posix_rename) {
         return Err(exists(to));
     }
     let dir = to.parent().unwrap_or_default();
-    let handle = match sftp.ask_dir(link, watch, &dir)? {
+    let opened = match opened {
+        None => sftp.ask_dir(link, watch, &dir)?,
+        asked => asked,
+    };
+    let handle = match opened {
         Some(id) => got_dir(link.handle(watch, id, "open", &dir))?,
         None => None,
     };
