@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use crate::program::Offsite;
 use crate::sandbox::{Sandbox, files, hash};
 use crate::servers::account::account;
+use crate::servers::apache::{self, Apache, Login};
 use crate::servers::garage::{Garage, Service};
+use crate::servers::nextcloud::{self, Nextcloud};
 use crate::servers::sshd::Sshd;
 
 /// What a user writes to reach a target.
@@ -208,6 +210,96 @@ impl Network for S3 {
 
     fn through(&self, proxy: SocketAddr) -> Reach {
         reach_s3(&self.0.service().at(proxy), FOLDER)
+    }
+
+    fn start_with_secrets() -> (Self, Reach) {
+        let backend = Self::start();
+        let reach = backend.reach();
+        (backend, reach)
+    }
+
+    fn at_stake(streams: u64) -> u64 {
+        streams * (16 << 20)
+    }
+}
+
+/// Apache's mod_dav with TLS and Digest.
+pub struct WebDav(pub Apache);
+
+impl Backend for WebDav {
+    fn start() -> Self {
+        Self(Apache::start())
+    }
+
+    fn reach(&self) -> Reach {
+        self.through(self.0.tls_address())
+    }
+
+    fn look<T>(&self, what: impl FnOnce(&Path) -> T) -> T {
+        what(&self.0.data())
+    }
+
+    fn change(&self, what: impl FnOnce(&Path)) {
+        what(&self.0.data());
+        self.0.own_data();
+    }
+}
+
+impl Network for WebDav {
+    fn address(&self) -> SocketAddr {
+        self.0.tls_address()
+    }
+
+    fn through(&self, proxy: SocketAddr) -> Reach {
+        Reach::new(self.0.url_at(proxy, Login::Digest).replacen("http", "https", 1))
+            .option("ca_file", self.0.ca_file().display())
+            .secret("password", apache::PASSWORD)
+    }
+
+    fn start_with_secrets() -> (Self, Reach) {
+        let backend = Self::start();
+        let reach = backend.reach();
+        (backend, reach)
+    }
+
+    /// A PUT cannot be taken up again.
+    fn at_stake(_: u64) -> u64 {
+        u64::MAX
+    }
+}
+
+/// The double of a Nextcloud.
+pub struct Cloud(pub Nextcloud);
+
+impl Backend for Cloud {
+    fn start() -> Self {
+        Self(Nextcloud::start())
+    }
+
+    fn reach(&self) -> Reach {
+        self.through(self.0.address())
+    }
+
+    fn look<T>(&self, what: impl FnOnce(&Path) -> T) -> T {
+        what(&self.0.data())
+    }
+
+    fn change(&self, what: impl FnOnce(&Path)) {
+        what(&self.0.data());
+    }
+
+    fn unfinished(&self) -> usize {
+        self.0.uploads().len()
+    }
+}
+
+impl Network for Cloud {
+    fn address(&self) -> SocketAddr {
+        self.0.address()
+    }
+
+    fn through(&self, proxy: SocketAddr) -> Reach {
+        Reach::new(self.0.url_at(proxy)).secret("password", nextcloud::PASSWORD)
     }
 
     fn start_with_secrets() -> (Self, Reach) {

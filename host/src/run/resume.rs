@@ -100,8 +100,15 @@ fn go_on(context: &Context, job: &FileJob, staged: &StagedFile) -> Result<Option
     let mut blocks: Vec<u64> =
         layout.blocks_of(&layout.whole_blocks(&staged.ranges)).filter(|i| hashes.contains_key(i)).collect();
     let trusted = staged.durable && context.capabilities.durable_checkpoints;
-    if !trusted && context.capabilities.staged_readable {
-        blocks = roll_back(context, token, layout, &blocks, &hashes)?;
+    let readable = !trusted && context.capabilities.staged_readable;
+    let kept = match readable.then(|| roll_back(context, token, layout, &blocks, &hashes)).transpose() {
+        // Whole files can be read back there, their parts cannot (Nextcloud): what the server says it holds has to do until
+        // the whole is verified.
+        Err(e) if e.is_backend(&ErrorKind::Unsupported) => None,
+        other => other?,
+    };
+    if let Some(kept) = kept {
+        blocks = kept;
     } else if held < layout.ranges_of(blocks.iter().copied()).iter().map(|r| r.length).sum() {
         return Ok(None);
     }
@@ -173,7 +180,7 @@ fn holds(context: &Context, token: &Token, layout: Layout, range: Range, value: 
         Ok(()) => Ok(sink.finish().is_ok()),
         // The sink's verdict, or a file that ends before the range does: not what was sent.
         Err(e) if !matches!(e.retry(), offsite_plugin_api::Retry::Never) => Err(e.into()),
-        Err(e) if matches!(e.kind(), ErrorKind::Cancelled) => Err(e.into()),
+        Err(e) if matches!(e.kind(), ErrorKind::Cancelled | ErrorKind::Unsupported) => Err(e.into()),
         Err(_) => Ok(false),
     }
 }

@@ -276,6 +276,12 @@ impl Work<'_> {
             stop: &|| self.stop.load(Ordering::SeqCst),
         };
         let answer = self.dav.http.put(&upload)?;
+        // 412: the server forgot what the upload was for.
+        if matches!(answer.code(), 404 | 409 | 412) {
+            let error = self.dav.http.fail(self.call, answer, "write", &what);
+            let stale = stale(&self.request.path, "is not staged any more: the server dropped its chunks");
+            return Err(stale.with_source(error.to_string()));
+        }
         taken(self.dav, self.call, answer, &self.request.path, &what)?;
         // One checkpoint at a time, each with all that came before.
         let mut state = self.lock();
@@ -374,6 +380,8 @@ pub fn read(dav: &WebDav, call: &Call, upload: &str, range: Range, sink: &dyn Si
             .kind()
         {
             ErrorKind::NotFound => Error::new(ErrorKind::StaleToken, "a chunk is not on the server any more"),
+            // Nextcloud lets nobody read them.
+            ErrorKind::Denied | ErrorKind::Unsupported => Error::unsupported("reading chunks on this server"),
             _ => e,
         })?;
         at = end;

@@ -197,6 +197,13 @@ impl Apache {
         text.trim().rsplit('=').next().expect("a fingerprint").to_owned()
     }
 
+    /// Gives what a test put there to the server.
+    pub fn own_data(&self) {
+        if account::root() {
+            run(Command::new("chown").arg("-R").arg("www-data:www-data").arg(self.data()));
+        }
+    }
+
     pub fn log(&self) -> String {
         let errors = fs::read(self.dir.path().join("errors")).unwrap_or_default();
         format!("{}{}", self.process.log(), String::from_utf8_lossy(&errors))

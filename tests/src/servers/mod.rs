@@ -8,6 +8,7 @@ pub mod apache;
 pub mod garage;
 pub mod http;
 pub mod moto;
+pub mod nextcloud;
 pub mod port;
 pub mod process;
 pub mod redirect;
