@@ -236,6 +236,7 @@ impl Backend for WebDav {
     }
 
     fn look<T>(&self, what: impl FnOnce(&Path) -> T) -> T {
+        self.0.tidied();
         what(&self.0.data())
     }
 

@@ -178,13 +178,10 @@ pub fn broken(act: &str, what: &str, error: &reqwest::Error) -> Error {
 fn cause(error: &reqwest::Error, chain: &[&(dyn std::error::Error + 'static)]) -> (ErrorKind, &'static str) {
     use std::io::ErrorKind as Io;
     for cause in chain {
-        if let Some(tls) = cause.downcast_ref::<rustls::Error>() {
+        if let Some(tls) = tls_in(*cause) {
             return of_tls(tls);
         }
         if let Some(io) = cause.downcast_ref::<std::io::Error>() {
-            if let Some(tls) = io.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-                return of_tls(tls);
-            }
             match io.kind() {
                 Io::ConnectionRefused => {
                     return (
@@ -221,6 +218,14 @@ fn cause(error: &reqwest::Error, chain: &[&(dyn std::error::Error + 'static)]) -
         return (ErrorKind::Unsupported, "what answers there does not speak HTTP: check scheme and port");
     }
     (ErrorKind::Interrupted, "the connection broke")
+}
+
+/// Libraries wrap one I/O error in another, and such a wrapper hides what it holds from the chain of sources.
+fn tls_in<'a>(cause: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
+    match cause.downcast_ref::<std::io::Error>() {
+        Some(io) => tls_in(io.get_ref()?),
+        None => cause.downcast_ref(),
+    }
 }
 
 fn of_tls(error: &rustls::Error) -> (ErrorKind, &'static str) {

@@ -82,7 +82,7 @@ pub fn list(
                 Err(e) if *e.kind() == ErrorKind::NotFound && of != dir => continue,
                 other => other?,
             };
-            for (path, found) in found {
+            for (path, found) in found.into_iter().filter(|(path, _)| !is_servers_own(path)) {
                 let entry = match dav.entry(call, path, &found) {
                     Err(e) if *e.kind() == ErrorKind::NotFound => continue,
                     other => other?,
@@ -108,6 +108,11 @@ pub fn list(
         }
     }
     Ok(result)
+}
+
+/// An upload that mod_dav_fs is receiving, perhaps one of ours: it shows them like files.
+fn is_servers_own(path: &TargetPath) -> bool {
+    path.name().starts_with(b".davfs.tmp")
 }
 
 /// The next directories, and how many are left.

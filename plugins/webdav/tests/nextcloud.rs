@@ -165,13 +165,14 @@ fn chunks_that_the_server_dropped_are_a_stale_token() {
     let _ = open(&server, &options).stage(
         &call,
         &request(size, None),
-        Data::new(size, 12 * MIB),
+        Data::new(size, 17 * MIB),
         journal.clone(),
     );
     for folder in server.uploads() {
         std::fs::remove_dir_all(folder).unwrap();
     }
     let from = journal.0.lock().unwrap().clone();
+    assert!(from.is_some(), "no checkpoint");
     let result =
         open(&server, &options).stage(&call, &request(size, from), Data::new(size, u64::MAX), journal);
     assert_eq!(result.unwrap_err().kind(), &ErrorKind::StaleToken);

@@ -3,12 +3,15 @@
 use std::fs;
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use super::account;
 use super::port::Port;
 use super::process::{Process, Recipe, accepts};
+use crate::sandbox::files;
 
 pub const USER: &str = "Jürgen";
 /// With characters that a careless client splits or decodes.
@@ -186,6 +189,11 @@ impl Apache {
         self.dir.path().join("ca.pem")
     }
 
+    /// The configuration file, read at each start.
+    pub fn conf(&self) -> PathBuf {
+        self.dir.path().join("conf")
+    }
+
     /// Of the server's certificate: hexadecimal digits with colons, as OpenSSL shows it.
     pub fn fingerprint(&self) -> String {
         let output = Command::new("openssl")
@@ -201,6 +209,19 @@ impl Apache {
     pub fn own_data(&self) {
         if account::root() {
             run(Command::new("chown").arg("-R").arg("www-data:www-data").arg(self.data()));
+        }
+    }
+
+    /// Waits until the server has removed the temporary files of uploads that were cut off (`.davfs.tmp…`, its own affair).
+    #[track_caller]
+    pub fn tidied(&self) {
+        let start = Instant::now();
+        while files(&self.data())
+            .iter()
+            .any(|f| f.file_name().is_some_and(|n| n.as_bytes().starts_with(b".davfs.tmp")))
+        {
+            assert!(start.elapsed() < Duration::from_secs(20), "Apache keeps its temporary files");
+            std::thread::sleep(Duration::from_millis(20));
         }
     }
 
