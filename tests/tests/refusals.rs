@@ -8,6 +8,7 @@ use offsite_tests::backends::{Backend, Reach, S3, Sftp, reach_s3};
 use offsite_tests::program::Ran;
 use offsite_tests::sandbox::{Sandbox, files, random_file, tree};
 use offsite_tests::servers::account::account;
+use offsite_tests::servers::apache::Apache;
 use offsite_tests::servers::garage::Garage;
 use offsite_tests::servers::redirect::{Redirect, Style};
 use offsite_tests::servers::sshd::{Settings, Sshd};
@@ -178,6 +179,29 @@ fn s3_a_wrong_region_is_found_out_and_the_right_one_used() {
         server.client().download(&format!("{style:?}/"), there.path());
         assert_eq!(tree(&box_.source()), tree(there.path()));
     }
+}
+
+/// Apache's TLS before Garage: certificates are always checked, and a further authority is an option.
+#[test]
+fn s3_over_tls_trusts_the_given_authority_and_nothing_unknown() {
+    let server = Garage::start();
+    let tls = Apache::in_front_of(server.service().address);
+    let port = tls.tls_address().port();
+    let reach = |host: &str| Reach {
+        url: format!("s3+https://{host}:{port}/offsite/folder"),
+        ..reach_s3(server.service(), "")
+    };
+    refused(&reach("127.0.0.1"), &["certificate"]);
+    let box_ = sandbox();
+    random_file(&box_.source().join("disk-b000-i001.spi"), 20 << 20, 6);
+    for host in ["127.0.0.1", "localhost"] {
+        let trusted = reach(host).option("ca_file", tls.ca_file().display());
+        trusted.check(&box_).run().expect(0);
+    }
+    reach("127.0.0.1").option("ca_file", tls.ca_file().display()).run(&box_).run().expect(0);
+    let there = tempfile::tempdir().unwrap();
+    server.client().download("folder/", there.path());
+    assert_eq!(tree(&box_.source()), tree(there.path()));
 }
 
 #[test]

@@ -59,6 +59,20 @@ impl Apache {
     /// With more lines of configuration for the served folder, for example `LimitRequestBody 1000`.
     #[track_caller]
     pub fn with_lines(lines: &[&str]) -> Self {
+        Self::made(lines, "")
+    }
+
+    /// TLS for a server that has none itself (S3): whatever arrives there is passed on as it is, with its `Host`.
+    #[track_caller]
+    pub fn in_front_of(upstream: SocketAddr) -> Self {
+        let tls = format!(
+            "ProxyPreserveHost On\nAllowEncodedSlashes NoDecode\nProxyPass / http://{upstream}/ nocanon\n"
+        );
+        Self::made(&[], &tls)
+    }
+
+    #[track_caller]
+    fn made(lines: &[&str], tls_lines: &str) -> Self {
         let program = super::installed("/usr/sbin/apache2", "Apache");
         let dir = super::folder("apache");
         let recipe = Recipe::new("apache2", &program, dir.path().join("log"))
@@ -68,13 +82,13 @@ impl Apache {
             .args([dir.path().join("conf")]);
         let mut server = Self { process: Process::new(recipe), plain: Port::take(), tls: Port::take(), dir };
         certificates(server.dir.path());
-        server.write(lines);
+        server.write(lines, tls_lines);
         server.make_data();
         server.up();
         server
     }
 
-    fn write(&self, lines: &[&str]) {
+    fn write(&self, lines: &[&str], tls_lines: &str) {
         let dir = self.dir.path().display();
         let modules = [
             "mpm_event",
@@ -93,6 +107,8 @@ impl Apache {
             "socache_shmcb",
             "headers",
             "setenvif",
+            "proxy",
+            "proxy_http",
         ];
         let mut text: String =
             modules.iter().map(|m| format!("LoadModule {m}_module {MODULES}/mod_{m}.so\n")).collect();
@@ -106,7 +122,7 @@ impl Apache {
              Listen 127.0.0.1:{plain}\nListen 127.0.0.1:{tls}\nDocumentRoot {data}\nDavLockDB {dir}/locks/db\n\
              SSLSessionCache shmcb:{dir}/tls_sessions(512000)\nTypesConfig /dev/null\n\
              <VirtualHost *:{tls}>\nSSLEngine on\nSSLCertificateFile {dir}/server.pem\nSSLCertificateKeyFile {dir}/server.key\n\
-             </VirtualHost>\nLimitRequestBody 0\n<Directory {data}>\nDav On\nDavMinTimeout 600\nRequire all granted\n{lines}\n\
+             {tls_lines}</VirtualHost>\nLimitRequestBody 0\n<Directory {data}>\nDav On\nDavMinTimeout 600\nRequire all granted\n{lines}\n\
              </Directory>\n",
             plain = self.plain.number(),
             tls = self.tls.number(),
