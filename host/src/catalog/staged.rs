@@ -101,7 +101,7 @@ impl Catalog {
     /// Records that a staging begins, or begins anew: block hashes of an earlier one are dropped.
     pub fn begin_staging(&self, file: &StagedFile) -> Result<()> {
         let attributes = serde_json::to_string(&file.attributes).expect("attributes always serialise");
-        self.db.write(Sync::Lazy, |t| {
+        self.db.write(self.dropping(&file.path)?, |t| {
             remove(t, &file.path)?;
             let sql = format!(
                 "INSERT INTO staged ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)"
@@ -224,7 +224,18 @@ impl Catalog {
 
     /// Forgets a staging; call it after the staged bytes were discarded.
     pub fn drop_staged(&self, path: &TargetPath) -> Result<()> {
-        self.db.write(Sync::Lazy, |t| remove(t, path))
+        self.db.write(self.dropping(path)?, |t| remove(t, path))
+    }
+
+    /// How a staging's row is dropped: one that holds a checkpoint durably, before another staging writes under its
+    /// name. Brought back by a power cut, it would vouch for bytes that are not the ones it hashed.
+    fn dropping(&self, path: &TargetPath) -> Result<Sync> {
+        let checkpointed = self.db.read(|c| {
+            c.prepare_cached("SELECT token IS NOT NULL FROM staged WHERE path = ?1")?
+                .query_row([path.as_bytes()], |row| row.get::<_, bool>(0))
+                .optional()
+        })?;
+        Ok(if checkpointed == Some(true) { Sync::Full } else { Sync::Lazy })
     }
 }
 

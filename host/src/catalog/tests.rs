@@ -226,6 +226,32 @@ fn the_kept_form_of_a_recognised_file_is_pinned() {
 }
 
 fn seen(n: i64) -> Seen {
+#[test]
+fn a_checkpoint_is_dropped_durably() {
+    let catalog = Catalog::in_memory().unwrap();
+    // PRAGMA synchronous: 1 is NORMAL, 2 is FULL.
+    let waited = || {
+        let number: i64 =
+            catalog.db.read(|c| c.query_row("PRAGMA synchronous", [], |row| row.get(0))).unwrap();
+        number == 2
+    };
+    let begun = StagedFile { token: None, ..staged("s") };
+    let checkpointed = || {
+        catalog.begin_staging(&begun).unwrap();
+        catalog.checkpoint(&path("s"), &Token(vec![1]), &[], true, &[]).unwrap();
+        catalog.begin_staging(&StagedFile { token: None, ..staged("other") }).unwrap();
+        assert!(!waited(), "a first staging need not wait");
+    };
+    checkpointed();
+    catalog.drop_staged(&path("s")).unwrap();
+    assert!(waited());
+    checkpointed();
+    catalog.begin_staging(&begun).unwrap();
+    assert!(waited());
+    catalog.drop_staged(&path("s")).unwrap();
+    assert!(!waited(), "nothing to be believed was dropped");
+}
+
     Seen {
         size: 1,
         mtime_ns: n,
