@@ -101,6 +101,8 @@ CREATE TABLE run (
     ended INTEGER, outcome TEXT, images INTEGER NOT NULL, deleted INTEGER NOT NULL, failed INTEGER NOT NULL,
     sent INTEGER NOT NULL, error TEXT, UNIQUE (run_id, target)
 );
+", "
+ALTER TABLE staged ADD COLUMN boundaries BLOB;
 "];
 
 #[cfg(test)]

@@ -53,10 +53,12 @@ pub struct StagedFile {
     pub complete: bool,
     /// Reached before publishing.
     pub verified: Option<VerifyLevel>,
+    /// Offsets at which the transfer was taken up again, ever: sorted, each once. The proof looks at all of them.
+    pub boundaries: Vec<u64>,
 }
 
 const COLUMNS: &str = "path, source, token, staging, size, mtime, ctime, inode, attributes, ranges, durable, \
-                       block_size, blake3, complete, level";
+                       block_size, blake3, complete, level, boundaries";
 
 fn staged_at(row: &Row<'_>) -> rusqlite::Result<StagedFile> {
     let attributes: String = row.get(8)?;
@@ -79,7 +81,16 @@ fn staged_at(row: &Row<'_>) -> rusqlite::Result<StagedFile> {
         blake3: hash_at(row, 12)?,
         complete: row.get(13)?,
         verified: row.get::<_, Option<i64>>(14)?.map(level_of),
+        // None: staged by a version that did not keep them.
+        boundaries: match row.get_ref(15)?.as_blob_or_null().map_err(|e| damaged(15, e))? {
+            Some(bytes) => postcard::from_bytes(bytes).map_err(|e| damaged(15, e))?,
+            None => Vec::new(),
+        },
     })
+}
+
+fn boundaries_bytes(boundaries: &[u64]) -> Vec<u8> {
+    postcard::to_stdvec(boundaries).expect("numbers always serialise")
 }
 
 fn ranges_bytes(ranges: &[Range]) -> Vec<u8> {
@@ -104,7 +115,7 @@ impl Catalog {
         self.db.write(self.dropping(&file.path)?, |t| {
             remove(t, &file.path)?;
             let sql = format!(
-                "INSERT INTO staged ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)"
+                "INSERT INTO staged ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)"
             );
             t.prepare_cached(&sql)?.execute(params![
                 file.path.as_bytes(),
@@ -122,6 +133,7 @@ impl Catalog {
                 file.blake3.as_ref().map(|h| h.as_slice()),
                 file.complete,
                 file.verified.map(level_number),
+                boundaries_bytes(&file.boundaries),
             ])?;
             Ok(())
         })
@@ -153,6 +165,18 @@ impl Catalog {
         })?;
         killpoint::reach("checkpoint.after");
         if known { Ok(()) } else { Err(missing(path)) }
+    }
+
+    /// Records all the offsets at which a staging was taken up again. Not waited for: the next checkpoint makes it durable,
+    /// and until then the ranges of the last one show them.
+    ///
+    /// Errors: `State` without a preceding [`Catalog::begin_staging`].
+    pub fn taken_up(&self, path: &TargetPath, boundaries: &[u64]) -> Result<()> {
+        let known = self.db.write(Sync::Lazy, |t| {
+            t.prepare_cached("UPDATE staged SET boundaries = ?2 WHERE path = ?1")?
+                .execute(params![path.as_bytes(), boundaries_bytes(boundaries)])
+        })?;
+        if known == 1 { Ok(()) } else { Err(missing(path)) }
     }
 
     /// Records that everything is staged under `token`, the file's hash, and the level its bytes were verified at (`None`

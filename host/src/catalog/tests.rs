@@ -50,6 +50,7 @@ fn staged(name: &str) -> StagedFile {
         blake3: None,
         complete: false,
         verified: None,
+        boundaries: vec![1, 1 << 50],
     }
 }
 
@@ -110,6 +111,28 @@ fn everything_survives_the_process() {
         (1, Some(Outcome::Stopped), Some("why"))
     );
     assert_eq!(catalog.last_success("t").unwrap(), None);
+}
+
+#[test]
+fn a_catalog_of_the_first_version_is_read_and_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = dir.path().join("t.db");
+    let old = rusqlite::Connection::open(&at).unwrap();
+    old.execute_batch(super::SCHEMA[0]).unwrap();
+    old.pragma_update(None, "user_version", 1).unwrap();
+    old.execute_batch(
+        "INSERT INTO staged (path, source, token, staging, size, mtime, ctime, inode, attributes, ranges, durable, \
+         block_size, blake3, complete, level) VALUES \
+         (x'73', x'73', x'01', x'74', 9, 1, 2, 3, '{}', x'00', 1, 4096, NULL, 0, NULL)",
+    )
+    .unwrap();
+    drop(old);
+    let catalog = Catalog::open(&at).unwrap();
+    let row = catalog.staged_at(&path("s")).unwrap().unwrap();
+    assert_eq!((row.token, row.boundaries), (Some(Token(vec![1])), vec![]));
+    catalog.taken_up(&path("s"), &[3, 5]).unwrap();
+    assert_eq!(catalog.staged_at(&path("s")).unwrap().unwrap().boundaries, [3, 5]);
+    assert_eq!(catalog.taken_up(&path("t"), &[]).unwrap_err().kind, Kind::State);
 }
 
 #[test]
@@ -204,29 +227,6 @@ fn a_checkpoint_without_a_staging_is_an_error() {
 }
 
 #[test]
-fn a_staging_begun_anew_forgets_the_blocks_of_the_old() {
-    let catalog = Catalog::in_memory().unwrap();
-    catalog.begin_staging(&staged("s")).unwrap();
-    catalog.checkpoint(&path("s"), &Token(vec![1]), &[], true, &[(0, [0; 32])]).unwrap();
-    catalog.begin_staging(&staged("s")).unwrap();
-    assert_eq!(catalog.staged_blocks(&path("s")).unwrap(), []);
-    catalog.drop_staged(&path("s")).unwrap();
-    assert_eq!(catalog.staged().unwrap(), []);
-}
-
-/// A database that exists reads what is written here. When this fails, the layout of `Recognised` has changed: count
-/// `RecognisedBytes::VERSION` up.
-#[test]
-fn the_kept_form_of_a_recognised_file_is_pinned() {
-    let recognised = format::recognise_name(&path("d/host@c_20240101_d01_00001_i00003.aii")).unwrap();
-    let bytes = RecognisedBytes::encode(&recognised);
-    assert_eq!(RecognisedBytes::decode(&bytes), Some(recognised));
-    assert_eq!(RecognisedBytes::decode(&bytes[..bytes.len() - 1]), None);
-    insta::assert_snapshot!(hex::encode(&bytes));
-}
-
-fn seen(n: i64) -> Seen {
-#[test]
 fn a_checkpoint_is_dropped_durably() {
     let catalog = Catalog::in_memory().unwrap();
     // PRAGMA synchronous: 1 is NORMAL, 2 is FULL.
@@ -252,6 +252,29 @@ fn a_checkpoint_is_dropped_durably() {
     assert!(!waited(), "nothing to be believed was dropped");
 }
 
+#[test]
+fn a_staging_begun_anew_forgets_the_blocks_of_the_old() {
+    let catalog = Catalog::in_memory().unwrap();
+    catalog.begin_staging(&staged("s")).unwrap();
+    catalog.checkpoint(&path("s"), &Token(vec![1]), &[], true, &[(0, [0; 32])]).unwrap();
+    catalog.begin_staging(&staged("s")).unwrap();
+    assert_eq!(catalog.staged_blocks(&path("s")).unwrap(), []);
+    catalog.drop_staged(&path("s")).unwrap();
+    assert_eq!(catalog.staged().unwrap(), []);
+}
+
+/// A database that exists reads what is written here. When this fails, the layout of `Recognised` has changed: count
+/// `RecognisedBytes::VERSION` up.
+#[test]
+fn the_kept_form_of_a_recognised_file_is_pinned() {
+    let recognised = format::recognise_name(&path("d/host@c_20240101_d01_00001_i00003.aii")).unwrap();
+    let bytes = RecognisedBytes::encode(&recognised);
+    assert_eq!(RecognisedBytes::decode(&bytes), Some(recognised));
+    assert_eq!(RecognisedBytes::decode(&bytes[..bytes.len() - 1]), None);
+    insta::assert_snapshot!(hex::encode(&bytes));
+}
+
+fn seen(n: i64) -> Seen {
     Seen {
         size: 1,
         mtime_ns: n,

@@ -31,6 +31,17 @@ pub struct TakenUp {
     pub complete: Option<Token>,
     /// Proved already, to no less than what is asked now.
     pub proved: bool,
+    /// Offsets at which this transfer was taken up again, this time included; sorted, each once.
+    pub boundaries: Vec<u64>,
+}
+
+/// `before`, and where these ranges begin and end within a file of `size` bytes.
+pub fn boundaries(before: &[u64], ranges: &[Range], size: u64) -> Vec<u64> {
+    let edges = ranges.iter().flat_map(|r| [r.offset, r.end()]);
+    let mut all: Vec<u64> = before.iter().copied().chain(edges).filter(|o| (1..size).contains(o)).collect();
+    all.sort_unstable();
+    all.dedup();
+    all
 }
 
 /// Opens the source and decides. What cannot be gone on with is discarded, and a fresh staging begun in the catalog.
@@ -51,7 +62,7 @@ pub fn take_up(context: &Context, job: &FileJob) -> Result<TakenUp> {
 pub fn fresh(context: &Context, job: &FileJob) -> Result<TakenUp> {
     let reader = Arc::new(context.open(&job.source)?);
     context.catalog.begin_staging(&record(job, &reader))?;
-    Ok(TakenUp { reader, from: None, complete: None, proved: false })
+    Ok(TakenUp { reader, from: None, complete: None, proved: false, boundaries: Vec::new() })
 }
 
 fn record(job: &FileJob, reader: &SourceReader) -> StagedFile {
@@ -68,6 +79,7 @@ fn record(job: &FileJob, reader: &SourceReader) -> StagedFile {
         blake3: None,
         complete: false,
         verified: None,
+        boundaries: Vec::new(),
     }
 }
 
@@ -127,15 +139,19 @@ fn go_on(context: &Context, job: &FileJob, staged: &StagedFile) -> Result<Option
     let all = blocks.len() as u64 == layout.count();
     let complete = (staged.complete && all && held == layout.size).then(|| token.clone());
     let ranges = layout.ranges_of(blocks.iter().copied());
+    let boundaries = boundaries(&staged.boundaries, &ranges, layout.size);
     if !untouched {
         // Recorded under what the file is now, so that the next run need not hash it all again.
         let journal: Vec<_> = blocks.iter().map(|i| (*i, hashes[i])).collect();
-        context.catalog.begin_staging(&record(job, &reader))?;
+        let row = StagedFile { boundaries: boundaries.clone(), ..record(job, &reader) };
+        context.catalog.begin_staging(&row)?;
         context.catalog.checkpoint(&job.step.target, token, &ranges, staged.durable, &journal)?;
+    } else if boundaries != staged.boundaries {
+        context.catalog.taken_up(&job.step.target, &boundaries)?;
     }
     let proved = trusted && complete.is_some() && staged.verified >= Some(context.method.level());
     let from = Some(ResumeFrom { token: token.clone(), ranges });
-    Ok(Some(TakenUp { reader, from, complete, proved }))
+    Ok(Some(TakenUp { reader, from, complete, proved, boundaries }))
 }
 
 fn sample(blocks: &[u64]) -> Vec<u64> {

@@ -333,6 +333,24 @@ fn the_next_run_sends_only_what_was_not_staged() {
     assert_eq!(bench.wire.sent(), 10 * MIB);
 }
 
+/// A byte that one interruption damaged is found by the proof, however the transfer went on after that.
+#[test]
+fn every_place_where_a_transfer_was_taken_up_is_proved() {
+    // More blocks than are sampled at random; the damage lies right before the first interruption.
+    let bench = Bench::new(&[("a1", 48 * MIB)]);
+    bench.cut("a1", 16 * MIB);
+    assert_eq!(bench.copy(&bench.context(), &["a1"]).failed, 1);
+    let staged = bench.catalog.staged_at(&TargetPath::new("a1").unwrap()).unwrap().unwrap();
+    let held: u64 = staged.ranges.iter().map(|r| r.length).sum();
+    bench.wire.mem.disk().staged.get_mut(&staged.staging).unwrap().bytes[held as usize - 1] ^= 1;
+    // The second run is interrupted, too; the third completes.
+    bench.cut("a1", 16 * MIB);
+    assert_eq!(bench.copy(&bench.context(), &["a1"]).failed, 1);
+    let summary = bench.copy(&bench.context(), &["a1"]);
+    assert_eq!((summary.failed, bench.visible().len()), (1, 0), "{summary:?}");
+    assert_eq!(summary.first_error.unwrap().kind, Kind::Verify);
+}
+
 /// Rewrites a file with its old size and modification time.
 fn rewrite(bench: &Bench, name: &str, bytes: &[u8]) {
     let path = bench.dir.path().join(name);

@@ -131,13 +131,6 @@ fn attempt(
 ) -> Result<Publish> {
     let reader = taken.reader.clone();
     let held = taken.from.as_ref().map_or(0, |f| sum(&f.ranges));
-    let boundaries: Vec<u64> = taken
-        .from
-        .iter()
-        .flat_map(|f| &f.ranges)
-        .flat_map(|r| [r.offset, r.end()])
-        .filter(|o| (1..job.source.size).contains(o))
-        .collect();
     context.line.meter.correct(signed(held));
     let token = match taken.complete {
         Some(token) => token,
@@ -159,7 +152,7 @@ fn attempt(
             token: &token,
             reader: &reader,
             blake3,
-            boundaries: &boundaries,
+            boundaries: &taken.boundaries,
         };
         // A long proof that fails for want of a connection goes on from here, not from the first byte.
         let small = job.source.size <= reader.layout().block;
@@ -258,7 +251,9 @@ fn send(
                 }
                 // A checkpoint not known to be durable is looked at before it is trusted; so is one that was refused.
                 _ => session.resume().filter(|_| context.capabilities.durable_checkpoints).map(|from| {
-                    TakenUp { reader: reader.clone(), from: Some(from), complete: None, proved: false }
+                    let boundaries = resume::boundaries(&taken.boundaries, &from.ranges, job.source.size);
+                    let reader = reader.clone();
+                    TakenUp { reader, from: Some(from), complete: None, proved: false, boundaries }
                 }),
             };
             Err(Box::new((error.into(), again)))
@@ -280,6 +275,11 @@ pub fn adopt(context: &Context, job: &FileJob) -> Result<Option<VerifyLevel>> {
         let found = verify::published(
             &*context.backend,
             &context.line,
+            if let Some(again) = &again
+                && let Err(state) = context.catalog.taken_up(&job.step.target, &again.boundaries)
+            {
+                return Err(Box::new((state, None)));
+            }
             &context.capabilities,
             &job.step.target,
             job.source.size,

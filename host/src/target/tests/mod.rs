@@ -66,6 +66,7 @@ impl Bench {
             blake3: None,
             complete: false,
             verified: None,
+            boundaries: Vec::new(),
         };
         self.catalog.begin_staging(&row).unwrap();
         self.mem.disk().staged.insert(
