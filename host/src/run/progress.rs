@@ -76,6 +76,10 @@ pub struct Live {
     path: PathBuf,
     progress: Progress,
     written: Option<Instant>,
+    /// Bytes left to do as this worker's plan says, at best; `None` before it planned.
+    left: Option<u64>,
+    /// The same of all workers before it.
+    least: Option<u64>,
 }
 
 const EVERY: Duration = Duration::from_secs(1);
@@ -103,7 +107,13 @@ impl Live {
             retries: 0,
             note: None,
         };
-        let mut live = Self { path: path(state_dir, &job.name, &target.name), progress, written: None };
+        let mut live = Self {
+            path: path(state_dir, &job.name, &target.name),
+            progress,
+            written: None,
+            left: None,
+            least: None,
+        };
         live.write();
         live
     }
@@ -113,6 +123,7 @@ impl Live {
         self.progress.phase = Phase::Working;
         self.progress.worker = Some(worker);
         self.progress.done_bytes = 0;
+        self.left = None;
         self.write();
     }
 
@@ -127,6 +138,15 @@ impl Live {
         self.progress.done_bytes
     }
 
+    /// After a worker died: by how many bytes less is left to do than any worker before it came to. What an earlier run
+    /// staged, and what was sent again, counts for nothing.
+    pub fn gained(&mut self) -> u64 {
+        let Some(left) = self.left.take() else { return 0 };
+        let least = self.least.unwrap_or(left);
+        self.least = Some(least.min(left));
+        least.saturating_sub(left)
+    }
+
     pub fn saw(&mut self, event: &Event) {
         let p = &mut self.progress;
         match event {
@@ -135,9 +155,12 @@ impl Live {
                 (p.done_images, p.total_images) = (*done_images, *total_images);
                 p.image.clone_from(image);
                 p.rate = *rate;
+                let now = total_bytes.saturating_sub(*done_bytes);
+                self.left = self.left.map(|left| if *total_bytes == 0 { left } else { left.min(now) });
             }
             Event::Planned { bytes, copy, replace, delete, .. } => {
                 p.total_bytes = *bytes;
+                self.left = Some(*bytes);
                 p.total_images = copy + replace + delete;
             }
             Event::Retry { error, .. } => {
@@ -169,5 +192,53 @@ impl Live {
 
     pub fn end(self) {
         let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_gains_only_what_no_worker_before_it_came_to() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = r#"{"job":"j","target":"t","url":"u","run_id":"r","supervisor":1,"supervisor_start":1,"worker":null,
+            "phase":"starting","started_ns":0,"updated_ns":0,"done_bytes":0,"total_bytes":0,"done_images":0,
+            "total_images":0,"image":null,"rate":0,"retries":0,"note":null}"#;
+        let mut live = Live {
+            path: dir.path().join("t.progress"),
+            progress: serde_json::from_str(text).unwrap(),
+            written: None,
+            left: None,
+            least: None,
+        };
+        let mut worker = |planned: Option<u64>, done: &[u64]| {
+            live.begin(7);
+            let total = planned.unwrap_or(0);
+            if let Some(bytes) = planned {
+                live.saw(&Event::Planned { copy: 1, replace: 0, delete: 0, skip: 0, bytes });
+            }
+            for done_bytes in done.iter().copied() {
+                live.saw(&Event::Progress {
+                    done_bytes,
+                    total_bytes: total,
+                    done_images: 0,
+                    total_images: 1,
+                    image: None,
+                    rate: 0,
+                });
+            }
+            live.gained()
+        };
+        // It crashes at the publish of a file that an earlier run staged wholly, again and again.
+        assert_eq!(worker(Some(100), &[70]), 0);
+        assert_eq!(worker(Some(100), &[70]), 0);
+        // One comes further; the next publishes and plans less.
+        assert_eq!(worker(Some(100), &[70, 90]), 20);
+        assert_eq!(worker(Some(30), &[25]), 5);
+        // Sent again in vain, or dead before it planned.
+        assert_eq!(worker(Some(30), &[25, 0, 25]), 0);
+        assert_eq!(worker(None, &[0]), 0);
+        assert_eq!(worker(Some(30), &[30]), 5);
     }
 }

@@ -1,7 +1,7 @@
 //! When something is tried again: how often, after which wait, and what counts as a new beginning.
 //!
 //! The budget is the target's `attempts` per image (and per act of the run itself: open, list, settle). It counts
-//! failures in a row: an attempt that moved the transfer on by a checkpoint's worth of bytes starts the count anew,
+//! failures in a row: an attempt that came further than any before it, by a checkpoint's worth of bytes, starts the count anew,
 //! because a long transfer over a line that drops every hour must end some day, and one that never gets anywhere must
 //! not go on for ever. Waits grow exponentially from the target's first wait to at most five minutes, with jitter so
 //! that the streams of many machines do not come back in step; a server's own wait is honoured when it is longer.
@@ -16,7 +16,7 @@ use crate::error::{Error, Kind, Result};
 
 const LONGEST: Duration = Duration::from_secs(300);
 const LONGEST_ASKED: Duration = Duration::from_secs(3600);
-/// Acknowledged bytes that start the count of failures anew: a checkpoint's worth.
+/// Bytes gained that start the count of failures anew: a checkpoint's worth.
 pub const PROGRESS: u64 = 64 << 20;
 
 /// Why and when the next attempt comes.
@@ -40,7 +40,7 @@ impl Attempts {
         Self { policy, failed: 0 }
     }
 
-    /// After a failure. `moved`: bytes acknowledged since the attempt began. `chance`: 0 to 1, the jitter.
+    /// After a failure. `moved`: bytes by which the attempt came further than any before it. `chance`: 0 to 1, the jitter.
     /// `None`: give up.
     pub fn failed(&mut self, error: &Error, moved: u64, chance: f64) -> Option<Again> {
         if moved >= PROGRESS {
@@ -59,7 +59,7 @@ impl Attempts {
         Some(Again { attempt: self.failed, of: self.policy.attempts, wait })
     }
 
-    /// Runs `act` until it succeeds or the budget ends. `moved` gives the bytes acknowledged so far; `say` is told of
+    /// Runs `act` until it succeeds or the budget ends. `moved` gives the bytes gained so far; `say` is told of
     /// each failure that is followed by another attempt.
     pub fn run<T>(
         &mut self,

@@ -322,7 +322,7 @@ impl Attempts<'_> {
             if self.context.stop.borrow().is_some() {
                 return (Outcome::Stopped, Some(error));
             }
-            let Some(again) = attempts.failed(&error, self.live.sent(), retry::chance()) else {
+            let Some(again) = attempts.failed(&error, self.live.gained(), retry::chance()) else {
                 return (Outcome::Failed, Some(error));
             };
             request.attempt += 1;

@@ -333,6 +333,17 @@ fn the_next_run_sends_only_what_was_not_staged() {
     assert_eq!(bench.wire.sent(), 10 * MIB);
 }
 
+/// A target that damages what it holds is asked as often as the budget says, however much it takes each time.
+#[test]
+fn what_was_sent_again_in_vain_is_no_progress() {
+    let mut bench = Bench::new(&[("a1", 65 * MIB)]);
+    bench.attempts = 2;
+    bench.wire.flip = Some(5);
+    let summary = bench.copy(&bench.context(), &["a1"]);
+    assert_eq!((summary.failed, bench.visible().len()), (1, 0));
+    assert_eq!(bench.wire.sent(), 2 * 65 * MIB);
+}
+
 /// A byte that one interruption damaged is found by the proof, however the transfer went on after that.
 #[test]
 fn every_place_where_a_transfer_was_taken_up_is_proved() {

@@ -90,14 +90,14 @@ impl FileJob {
 /// what was sent; the backend's own. What is staged stays, for the next attempt or run, unless it is of no use.
 pub fn stage(context: &Context, job: &FileJob, streams: u32) -> Result<Publish> {
     let name = job.step.path.display().into_owned();
-    let moved = Cell::new(0);
+    let growth = Growth::default();
     let state: RefCell<Option<TakenUp>> = RefCell::new(None);
-    let result = context.retried(Some(&name), &|| moved.get(), || {
+    let result = context.retried(Some(&name), &|| growth.gained.get(), || {
         let taken = match state.borrow_mut().take() {
             Some(taken) => taken,
             None => resume::take_up(context, job)?,
         };
-        attempt(context, job, streams, taken, &moved, &state)
+        attempt(context, job, streams, taken, &growth, &state)
     });
     match &result {
         Err(e) if e.is_backend(&BackendKind::SourceChanged) => give_up(context, job),
@@ -107,6 +107,23 @@ pub fn stage(context: &Context, job: &FileJob, streams: u32) -> Result<Publish> 
         _ => {}
     }
     result
+}
+
+/// How much further than ever before a transfer came: what starts the count of its failures anew. Bytes that were sent
+/// again (after a proof that failed, or where nothing can be resumed) are no progress.
+#[derive(Default)]
+struct Growth {
+    /// Bytes staged and kept at best; `None` before anything is known.
+    best: Cell<Option<u64>>,
+    gained: Cell<u64>,
+}
+
+impl Growth {
+    fn reached(&self, held: u64) {
+        let best = self.best.get().unwrap_or(held);
+        self.gained.set(self.gained.get() + held.saturating_sub(best));
+        self.best.set(Some(best.max(held)));
+    }
 }
 
 /// Drops what is staged for a file whose content is gone. Failing to is no more than debris that the next run sweeps.
@@ -126,15 +143,17 @@ fn attempt(
     job: &FileJob,
     streams: u32,
     taken: TakenUp,
-    moved: &Cell<u64>,
+    growth: &Growth,
     state: &RefCell<Option<TakenUp>>,
 ) -> Result<Publish> {
     let reader = taken.reader.clone();
     let held = taken.from.as_ref().map_or(0, |f| sum(&f.ranges));
+    growth.reached(held);
+    let gained = growth.gained.get();
     context.line.meter.correct(signed(held));
     let token = match taken.complete {
         Some(token) => token,
-        None => match send(context, job, streams, &taken, moved) {
+        None => match send(context, job, streams, &taken, growth) {
             Ok(staged) => staged.token,
             Err(failed) => {
                 let (error, again) = *failed;
@@ -164,6 +183,7 @@ fn attempt(
             Err(mut error) if error.kind == Kind::Verify => {
                 give_up(context, job);
                 context.line.meter.correct(-signed(job.source.size));
+                growth.gained.set(gained);
                 // What was damaged on its way may arrive whole the next time.
                 error.retry = Retry::Now;
                 error.on = Some(job.step.path.display().into_owned());
@@ -202,7 +222,7 @@ fn send(
     job: &FileJob,
     streams: u32,
     taken: &TakenUp,
-    moved: &Cell<u64>,
+    growth: &Growth,
 ) -> std::result::Result<Staged, Box<(Error, Option<TakenUp>)>> {
     let (reader, from) = (&taken.reader, &taken.from);
     let held = from.as_ref().map_or(0, |f| sum(&f.ranges));
@@ -224,9 +244,9 @@ fn send(
     let (call, counted) = context.line.sending();
     let result = context.backend.stage(&call, &request, reader.clone(), session.clone());
     let acked = counted.acked();
-    moved.set(moved.get() + acked);
     match result {
         Ok(staged) if staged.size == job.source.size && staged.token.0.len() <= Token::MAX => {
+            growth.reached(job.source.size);
             // The progress of a complete file is its size, whatever was reported on the way.
             context.line.meter.correct(signed(job.source.size) - signed(held) - signed(acked));
             Ok(staged)
@@ -244,6 +264,7 @@ fn send(
                 return Err(Box::new((state, None)));
             }
             context.line.meter.correct(-signed(held) - signed(acked));
+            growth.reached(session.resume().map_or(0, |kept| sum(&kept.ranges)));
             let again = match error.kind() {
                 ErrorKind::StaleToken => {
                     give_up(context, job);
@@ -256,6 +277,11 @@ fn send(
                     TakenUp { reader, from: Some(from), complete: None, proved: false, boundaries }
                 }),
             };
+            if let Some(again) = &again
+                && let Err(state) = context.catalog.taken_up(&job.step.target, &again.boundaries)
+            {
+                return Err(Box::new((state, None)));
+            }
             Err(Box::new((error.into(), again)))
         }
     }
@@ -275,11 +301,6 @@ pub fn adopt(context: &Context, job: &FileJob) -> Result<Option<VerifyLevel>> {
         let found = verify::published(
             &*context.backend,
             &context.line,
-            if let Some(again) = &again
-                && let Err(state) = context.catalog.taken_up(&job.step.target, &again.boundaries)
-            {
-                return Err(Box::new((state, None)));
-            }
             &context.capabilities,
             &job.step.target,
             job.source.size,
