@@ -57,7 +57,7 @@ pub fn check(sftp: &Sftp, call: &Call) -> Result<CheckReport> {
     }
     let path = TargetPath::new(format!("{NAME}-{}", std::process::id()))?;
     let staging = TargetPath::new(format!("offsite-check-{}.part", std::process::id()))?;
-    let (features, _) = sftp.features(call)?;
+    let features = sftp.traits(call)?.features;
     let written = put(sftp, call, &path, &staging, FIRST, Expect::Absent);
     let works = written.is_ok();
     let how = if features.fsync {

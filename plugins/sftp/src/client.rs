@@ -5,15 +5,16 @@ use std::time::Duration;
 
 use offsite_plugin_api::{
     Attributes, Backend, Call, Capabilities, CheckReport, Digest, Entry, EntryKind, Error, ErrorKind, Expect,
-    NameRules, Object, Opened, Page, Plugin, PublishRequest, Range, Replace, Result, Resume, Session, Sink,
-    Source, Space, StageRequest, Staged, StagedInfo, TargetPath, Timestamp, Token,
+    Object, Opened, Page, Plugin, PublishRequest, Range, Result, Session, Sink, Source, Space, StageRequest,
+    Staged, StagedInfo, TargetPath, Timestamp, Token,
 };
 
 use super::config::Config;
 use super::error::{changed, exists, with_hint};
-use super::link::{Features, Link, Watch};
-use super::pool::{Lease, MOST, Pool};
-use super::wire::{self, Attrs, Out, SetAttrs};
+use super::link::{Link, Watch};
+use super::pool::{Lease, Pool};
+use super::traits::{Traits, other_case};
+use super::wire::{self, Attrs, Out, Reply, SetAttrs};
 
 pub const SECOND: i64 = 1_000_000_000;
 
@@ -29,14 +30,14 @@ pub struct Sftp {
     pub(super) config: Arc<Config>,
     pool: Arc<Pool>,
     /// What the server can do, once known: the same for as long as the target is open.
-    features: Mutex<Option<(Features, u32)>>,
+    traits: Mutex<Option<Traits>>,
 }
 
 impl Sftp {
     /// Errors: `InvalidConfig`. Uses no network.
     pub fn open(target: &Opened<'_>) -> Result<Self> {
         let config = Arc::new(Config::new(target.url, target.options, &target.secrets)?);
-        Ok(Self { pool: Pool::new(config.clone(), target.host.clone()), config, features: Mutex::default() })
+        Ok(Self { pool: Pool::new(config.clone(), target.host.clone()), config, traits: Mutex::default() })
     }
 
     /// Where `path` is on the server.
@@ -159,34 +160,41 @@ impl Sftp {
         String::from_utf8_lossy(&self.config.root).into_owned()
     }
 
-    /// What the server can do, and its longest name.
-    pub(super) fn features(&self, call: &Call) -> Result<(Features, u32)> {
-        if let Some(known) = *self.features.lock().unwrap_or_else(PoisonError::into_inner) {
+    /// What the server can do; asked once.
+    pub(super) fn traits(&self, call: &Call) -> Result<Traits> {
+        if let Some(known) = *self.traits.lock().unwrap_or_else(PoisonError::into_inner) {
             return Ok(known);
         }
         let mut link = self.lease(call)?;
+        let mut traits = Traits::new(link.features, &link.banner);
+        let root = &self.config.root[..];
         // Of the root, or of what is above it while it is not made yet.
-        let mut longest = None;
-        let mut at = self.config.root.clone();
-        loop {
-            match link.space(call, &at)? {
-                Some(space) => {
-                    longest = Some(space.longest_name);
-                    break;
-                }
-                None => match at.iter().rposition(|&b| b == b'/') {
-                    Some(0) if at.len() > 1 => at.truncate(1),
-                    Some(slash) if slash > 0 => at.truncate(slash),
-                    _ => break,
-                },
-            }
-            if !link.features.statvfs {
+        let mut at = root.to_vec();
+        while traits.features.statvfs {
+            if let Some(space) = link.space(call, &at)? {
+                traits.longest_name = Some(space.longest_name);
                 break;
             }
+            match at.iter().rposition(|&b| b == b'/') {
+                Some(0) if at.len() > 1 => at.truncate(1),
+                Some(slash) if slash > 0 => at.truncate(slash),
+                _ => break,
+            }
         }
-        let known = (link.features, longest.unwrap_or(255).clamp(64, 4096));
-        *self.features.lock().unwrap_or_else(PoisonError::into_inner) = Some(known);
-        Ok(known)
+        if let Some(other) = other_case(root) {
+            let mut look = |path: &[u8]| {
+                let id = link.request(call, wire::LSTAT, Out::default().bytes(path))?;
+                match link.answer(call, id)? {
+                    Reply::Attrs(attrs) => Ok(Some(attrs)),
+                    _ => Ok::<_, Error>(None),
+                }
+            };
+            // Two folders that differ in case alone hardly changed in the same second.
+            traits.ignores_case = look(root)?.is_some_and(|attrs| attrs.mtime.is_some_and(|m| m > 0))
+                && look(root)? == look(&other)?;
+        }
+        *self.traits.lock().unwrap_or_else(PoisonError::into_inner) = Some(traits);
+        Ok(traits)
     }
 }
 
@@ -255,21 +263,7 @@ impl Backend for Sftp {
     }
 
     fn capabilities(&self, call: &Call) -> Result<Capabilities> {
-        let (features, longest_name) = self.features(call)?;
-        Ok(Capabilities {
-            durable_checkpoints: features.fsync,
-            resume: Resume::Ranges,
-            replace: if features.posix_rename { Replace::Atomic } else { Replace::None },
-            // A version is compared by looking first.
-            conditional_publish: false,
-            staged_readable: true,
-            names: NameRules { longest_name, ..NameRules::default() },
-            mtime_precision_ns: Some(SECOND as u64),
-            digests: self.config.digest.iter().map(|d| d.algorithm.to_owned()).collect(),
-            rename: true,
-            parallel_ranges: MOST as u32 / 2,
-            ..Capabilities::default()
-        })
+        Ok(self.traits(call)?.capabilities(self.config.digest.as_ref().map(|d| d.algorithm)))
     }
 
     fn space(&self, call: &Call) -> Result<Space> {

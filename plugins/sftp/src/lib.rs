@@ -15,6 +15,7 @@ mod list;
 mod pool;
 mod read;
 mod stage;
+mod traits;
 mod wire;
 mod write;
 

@@ -11,7 +11,7 @@ use offsite_plugin_api::{Call, Error, ErrorKind, Host, Result};
 
 use super::config::Config;
 use super::connect::connect;
-use super::link::Link;
+use super::link::{Link, Soon};
 
 /// Connections at once. More wait, or do without.
 pub const MOST: usize = 16;
@@ -189,7 +189,10 @@ fn keep(pool: &Weak<Pool>) {
         for mut link in std::mem::take(&mut state.idle) {
             if !due(&link) {
                 kept.push(link);
-            } else if link.idle_since.elapsed() < KEEP && link.keep_alive() && link.alive(&Always) {
+            } else if link.idle_since.elapsed() < KEEP
+                && link.keep_alive()
+                && link.alive(&Soon(Instant::now() + Duration::from_millis(200)))
+            {
                 link.used = Instant::now();
                 kept.push(link);
             } else {
@@ -200,14 +203,6 @@ fn keep(pool: &Weak<Pool>) {
         state.open -= lost.len();
         drop(state);
         drop(lost);
-    }
-}
-
-struct Always;
-
-impl super::link::Watch for Always {
-    fn proceed(&self) -> Result<()> {
-        Ok(())
     }
 }
 
