@@ -161,15 +161,15 @@ impl Facts {
 }
 
 impl WebDav {
-    /// Asked once; an error is not kept.
+    /// Asked once; an error is not kept. Nobody waits for another's question: each call has its own time.
     pub(super) fn facts(&self, call: &Call) -> Result<Facts, Error> {
-        let mut facts = self.facts.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Some(known) = &*facts {
-            return Ok(known.clone());
+        let known = || self.facts.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(facts) = &*known() {
+            return Ok(facts.clone());
         }
         let found = find(self, call)?;
-        *facts = Some(found.clone());
-        Ok(found)
+        // Who was first counts: the answer never changes while the target is open.
+        Ok(known().get_or_insert(found).clone())
     }
 }
 

@@ -250,3 +250,18 @@ fn a_folder_open_for_reading_only_gets_no_body_without_a_login() {
         assert_eq!(stage(&dav, &Call::unwatched(), "one.img", 300_000).unwrap().size, 300_000);
     }
 }
+
+/// What is missing has a reason: WebDAV has no resumable PUT, its servers replace no file in one act (mod_dav deletes the old
+/// one first), a COPY shows itself half done, times cannot be set, and nothing says that a file is on the disk.
+#[test]
+fn apaches_capabilities_are_these() {
+    let server = Apache::start();
+    let found = open(&server.url(Login::Basic), &json!({})).capabilities(&Call::unwatched()).unwrap();
+    let expected = Capabilities {
+        staged_readable: true,
+        rename: true,
+        names: NameRules { utf8_only: true, longest_path: 2048, ..NameRules::default() },
+        ..Capabilities::default()
+    };
+    assert_eq!(found, expected);
+}

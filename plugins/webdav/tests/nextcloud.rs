@@ -257,3 +257,28 @@ fn a_wrong_password_fails_the_check_by_name_and_sends_no_body() {
     assert_eq!(error.kind(), &ErrorKind::Unauthenticated);
     assert_eq!(server.received(), 0);
 }
+
+/// As Apache's, and chunks: parts that are resumed, eight at once; and a time of whole seconds.
+#[test]
+fn nextclouds_capabilities_are_these() {
+    let server = Nextcloud::start();
+    let capabilities = |options: Value| open(&server, &options).capabilities(&Call::unwatched()).unwrap();
+    let names = NameRules {
+        utf8_only: true,
+        longest_path: 2048,
+        longest_name: 250,
+        refused: "\\".to_owned(),
+        ..NameRules::default()
+    };
+    let plain = Capabilities {
+        staged_readable: true,
+        rename: true,
+        mtime_precision_ns: Some(1_000_000_000),
+        names,
+        ..Capabilities::default()
+    };
+    assert_eq!(capabilities(json!({ "chunked": "never" })), plain);
+    let part_sizes = Some(PartSizes { smallest: 5 << 20, largest: 5 << 30, most_parts: 10_000 });
+    let chunked = Capabilities { resume: Resume::Parts, part_sizes, parallel_ranges: 8, ..plain };
+    assert_eq!(capabilities(json!({})), chunked);
+}
