@@ -26,7 +26,7 @@ pub fn main(global: &Global, args: &ChainsArgs) -> Exit {
         return session::fail(global, &session::no_target(&jobs, name));
     }
     let (all, target, global_) = (jobs.clone(), args.target.clone(), global.clone());
-    let reporter = Box::new(Quiet { verbose: global.verbose });
+    let reporter = Box::new(Quiet::new(global.verbose));
     session::with_context(global, &jobs, reporter, move |context| async move {
         let shown = match target {
             Some(name) => of_targets(&context, all, name).await,

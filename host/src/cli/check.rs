@@ -18,7 +18,7 @@ pub fn main(global: &Global, args: &CheckArgs) -> Exit {
         return session::fail(global, &session::no_target(&jobs, name));
     }
     let (all, only, global_) = (jobs.clone(), args.target.clone(), global.clone());
-    let reporter = Box::new(Quiet { verbose: global.verbose });
+    let reporter = Box::new(Quiet::new(global.verbose));
     session::with_context(global, &jobs, reporter, move |context| async move {
         let asked = each::ask(&context, all, Op::Check, false, only).await;
         let mut shown = Vec::new();

@@ -13,7 +13,7 @@ pub fn main(global: &Global, args: &JobArgs) -> Exit {
         Err(exit) => return exit,
     };
     let (all, global_) = (jobs.clone(), global.clone());
-    let reporter = Box::new(Quiet { verbose: global.verbose });
+    let reporter = Box::new(Quiet::new(global.verbose));
     session::with_context(global, &jobs, reporter, move |context| async move {
         let asked = each::ask(&context, all, Op::Plan, true, None).await;
         show(&global_, &asked)

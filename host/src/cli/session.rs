@@ -172,7 +172,10 @@ fn listen(wish: watch::Sender<Option<Stop>>) -> Result<()> {
                 _ = hangup.recv() => {}
             }
             if stop == Stop::Checkpoint {
-                report::note("stopping at the next checkpoint; a second signal stops at once");
+                // In a thread: a terminal that takes nothing must not keep the workers from hearing of it.
+                std::thread::spawn(|| {
+                    report::note("stopping at the next checkpoint; a second signal stops at once");
+                });
             }
             let _ = wish.send(Some(stop));
         }

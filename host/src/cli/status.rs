@@ -8,8 +8,8 @@ use crate::catalog::{Catalog, JobDb, catalog_path};
 use crate::config::{Job, Problem, Problems, Target, units};
 use crate::error::Result;
 use crate::report::exit::Exit;
-use crate::report::{self, JobStatus, Staged, TargetStatus};
-use crate::run::progress;
+use crate::report::{self, JobStatus, LeftImage, Staged, TargetStatus};
+use crate::run::{left, progress};
 
 /// Runs shown of each target.
 const RUNS: usize = 5;
@@ -69,6 +69,11 @@ fn of_target(state_dir: &Path, job: &Job, target: &Target, db: &JobDb) -> Result
         bytes: file.ranges.iter().map(|r| r.length).sum(),
         size: file.identity.size,
     });
+    let left = left::known(&catalog)?.into_iter().map(|(image, l)| LeftImage {
+        image,
+        since_ns: l.since_ns,
+        runs: l.runs,
+    });
     Ok(TargetStatus {
         target: target.name.clone(),
         url: target.url.clone(),
@@ -76,6 +81,7 @@ fn of_target(state_dir: &Path, job: &Job, target: &Target, db: &JobDb) -> Result
         last_success: db.last_success(&target.name)?,
         runs: db.runs(Some(&target.name), RUNS)?,
         staged: staged.collect(),
+        left: left.collect(),
         too_old: false,
     })
 }

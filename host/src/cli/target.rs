@@ -39,7 +39,7 @@ fn ask(global: &Global, args: &TargetArgs, op: Op) -> Exit {
         Err(error) => return session::fail(global, &error),
     };
     let global_ = global.clone();
-    let reporter = Box::new(Quiet { verbose: global.verbose });
+    let reporter = Box::new(Quiet::new(global.verbose));
     session::with_context(global, &jobs, reporter, move |context| async move {
         match each::one(&context, &job, &target, op, None).await {
             Ok(Answer::Done { what }) if global_.json => {

@@ -103,6 +103,9 @@ pub enum Event {
         images: u64,
         deleted: u64,
         failed: u64,
+        /// Images that were still being written, and what comes after them.
+        #[serde(default)]
+        left: u64,
         error: Option<String>,
     },
 }

@@ -20,6 +20,8 @@ const TOLD: u32 = 20;
 pub struct Human {
     bars: Option<MultiProgress>,
     targets: BTreeMap<String, Shown>,
+    /// What a job as a whole waits for, told once.
+    waits: Option<String>,
     verbose: bool,
 }
 
@@ -37,7 +39,7 @@ impl Human {
         let bars = std::io::stderr()
             .is_terminal()
             .then(|| MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(8)));
-        Self { bars, targets: BTreeMap::new(), verbose }
+        Self { bars, targets: BTreeMap::new(), waits: None, verbose }
     }
 
     /// Above the bars, or as a line; what went wrong goes to standard error.
@@ -139,7 +141,7 @@ fn sentence(event: &Event) -> Option<String> {
             let hint = hint.as_ref().map(|h| format!(" ({})", clean(h))).unwrap_or_default();
             format!("failed: {}: {}{hint}", clean(image), clean(error))
         }
-        Event::Finished { outcome, sent_bytes, images, deleted, failed, error } => {
+        Event::Finished { outcome, sent_bytes, images, deleted, failed, left, error } => {
             let mut parts = Vec::new();
             if *images > 0 || *outcome == Outcome::Done {
                 parts.push(format!("{} published", count(*images, "image")));
@@ -149,6 +151,9 @@ fn sentence(event: &Event) -> Option<String> {
             }
             if *failed > 0 {
                 parts.push(format!("{failed} failed"));
+            }
+            if *left > 0 {
+                parts.push(format!("{left} left for the next run"));
             }
             parts.push(format!("{} sent", bytes(*sent_bytes)));
             let counts = parts.join(", ");
@@ -178,6 +183,10 @@ impl Reporter for Human {
         if at.target.is_none() {
             let text = match event {
                 Event::Log { level, message } if self.verbose || level != "info" => Some(clean(message)),
+                Event::Alive { note } if !note.is_empty() && self.waits.as_ref() != Some(note) => {
+                    self.waits = Some(note.clone());
+                    Some(clean(note))
+                }
                 _ => sentence(event),
             };
             if let Some(text) = text {
@@ -206,7 +215,7 @@ impl Reporter for Human {
                 shown.published += 1;
                 sentence(event).filter(|_| verbose || shown.published <= TOLD)
             }
-            Event::Skipped { image, reason, .. } if verbose => {
+            Event::Skipped { image, code, reason } if verbose || code == "changed-meanwhile" => {
                 Some(format!("skipped {}: {}", clean(image), clean(reason)))
             }
             Event::Alive { note } if note.is_empty() => None,
@@ -273,6 +282,7 @@ mod tests {
                 images: 2,
                 deleted: 1,
                 failed: 0,
+                left: 1,
                 error: None,
             },
             Event::Finished {
@@ -281,6 +291,7 @@ mod tests {
                 images: 0,
                 deleted: 0,
                 failed: 1,
+                left: 0,
                 error: Some("the disk is full".into()),
             },
         ];

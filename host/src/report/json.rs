@@ -28,12 +28,12 @@ pub struct Json;
 
 impl Reporter for Json {
     fn event(&mut self, at: &At<'_>, event: &Event) {
-        line(&render(now(), at, event));
+        self.event_at(jiff::Timestamp::now(), at, event);
     }
-}
 
-pub(super) fn now() -> String {
-    jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string()
+    fn event_at(&mut self, time: jiff::Timestamp, at: &At<'_>, event: &Event) {
+        line(&render(time.strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string(), at, event));
+    }
 }
 
 /// An error as an object, for results that are one JSON document.

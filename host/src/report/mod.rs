@@ -3,6 +3,7 @@
 //! Nothing here ever gets a secret: events, errors and results hold none, and URLs came without passwords.
 
 mod amount;
+mod behind;
 mod chains;
 mod check;
 mod errors;
@@ -17,6 +18,7 @@ mod status;
 mod table;
 
 pub use amount::{ago, bytes, count, duration, rate};
+pub use behind::{Behind, Rest};
 pub use chains::{ChainsOf, chains_json, chains_text};
 pub use check::{CheckOf, check_json, check_text};
 pub use errors::{error, problems};
@@ -26,7 +28,7 @@ pub use json::{Json, json_error};
 pub use plan::{PlanOf, plan_json, plan_text};
 pub use plugins::{plugin_json, plugin_text, plugins_json, plugins_text};
 pub use print::{line, note};
-pub use status::{JobStatus, Staged, TargetStatus, status_json, status_text};
+pub use status::{JobStatus, LeftImage, Staged, TargetStatus, status_json, status_text};
 pub use table::Table;
 
 /// Whose event.
@@ -49,11 +51,23 @@ impl std::fmt::Display for At<'_> {
 /// Shows events as they happen.
 pub trait Reporter {
     fn event(&mut self, at: &At<'_>, event: &Event);
+
+    /// One that is shown later than it happened.
+    fn event_at(&mut self, _time: jiff::Timestamp, at: &At<'_>, event: &Event) {
+        self.event(at, event);
+    }
 }
 
-/// Shows warnings and errors only: for commands whose result is something else than events.
+/// Shows warnings and errors, and what is waited for: for commands whose result is something else than events.
 pub struct Quiet {
-    pub verbose: bool,
+    verbose: bool,
+    told: Option<String>,
+}
+
+impl Quiet {
+    pub fn new(verbose: bool) -> Self {
+        Self { verbose, told: None }
+    }
 }
 
 impl Reporter for Quiet {
@@ -62,6 +76,14 @@ impl Reporter for Quiet {
             && (self.verbose || matches!(level.as_str(), "warn" | "error"))
         {
             note(&format!("{at}: {message}"));
+        }
+        // What a scan waits for, once: a command that stands still says why.
+        if let (Event::Alive { note: text }, None) = (event, at.target)
+            && !text.is_empty()
+            && self.told.as_ref() != Some(text)
+        {
+            note(&format!("{at}: {text}"));
+            self.told = Some(text.clone());
         }
     }
 }

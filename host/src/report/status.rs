@@ -25,8 +25,19 @@ pub struct TargetStatus {
     pub runs: Vec<RunRecord>,
     /// What earlier runs staged and the next resumes.
     pub staged: Vec<Staged>,
+    /// Images that the last run left because they were still being written.
+    pub left: Vec<LeftImage>,
     /// The last success is older than `--max-age`, or there is none.
     pub too_old: bool,
+}
+
+#[derive(Debug, Serialize)]
+pub struct LeftImage {
+    pub image: String,
+    /// Nanoseconds since the Unix epoch.
+    pub since_ns: i64,
+    /// In a row.
+    pub runs: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -74,6 +85,12 @@ fn of_target(job: &JobStatus, target: &TargetStatus, now_ns: i64) -> String {
     for staged in &target.staged {
         let held = format!("{} of {}", bytes(staged.bytes), bytes(staged.size));
         text.push_str(&format!("\nstaged: {}, {held}", clean(&staged.path)));
+    }
+    for left in &target.left {
+        let (image, since, runs) = (clean(&left.image), ago(left.since_ns, now_ns), count(left.runs, "run"));
+        text.push_str(&format!(
+            "\nleft for the next run: {image}, still being written in {runs}, first {since}"
+        ));
     }
     text
 }
@@ -172,6 +189,7 @@ mod tests {
                 last_success: Some(done.clone()),
                 runs: vec![run("r3", 7000, None, None), run("r2", 3600, None, None), done],
                 staged: vec![Staged { path: "inc2.qcow2".into(), bytes: 1 << 20, size: 11 << 20 }],
+                left: vec![LeftImage { image: "live.vbk".into(), since_ns: 3600 * second, runs: 2 }],
                 too_old: true,
             }],
         };

@@ -30,6 +30,8 @@ pub struct Summary {
     pub images: u64,
     pub deleted: u64,
     pub failed: u64,
+    /// Images that were still being written, with what comes after them: the next run takes them.
+    pub left: Vec<String>,
     pub first_error: Option<Error>,
     /// What ended the run before its end.
     pub fatal: Option<Error>,
@@ -103,7 +105,7 @@ pub fn execute(context: &Context, material: &Material<'_>) -> Summary {
     let schedule = Schedule::new(plan);
     let active: u64 = plan.steps.iter().filter(|s| active(s)).count() as u64;
     context.line.meter.plan(plan.totals.bytes, active);
-    skips(context, plan);
+    let left = skips(context, plan);
     let files: usize = schedule.units.iter().map(|u| u.files.len().max(1)).sum();
     let threads = (context.streams.max(1) as usize).min(files).max(1);
     let executor = Executor {
@@ -114,7 +116,7 @@ pub fn execute(context: &Context, material: &Material<'_>) -> Summary {
             ready: HashMap::new(),
             writing: HashSet::new(),
             written: HashMap::new(),
-            summary: Summary::default(),
+            summary: Summary { left, ..Summary::default() },
         }),
         changed: Condvar::new(),
     };
@@ -144,17 +146,23 @@ pub fn execute(context: &Context, material: &Material<'_>) -> Summary {
     state.summary
 }
 
-/// Tells of what is left out for a reason that a user may want to act on. What is simply there already is not told.
-fn skips(context: &Context, plan: &Plan) {
+/// Tells of what is left out for a reason that a user may want to act on. What is simply there already is not told. Gives
+/// what is left for the next run.
+fn skips(context: &Context, plan: &Plan) -> Vec<String> {
     use Code::{Damaged, NotSettled, OverDeleteLimit, Protected, Refused, Retained, Unproven};
     let told = [Damaged, NotSettled, OverDeleteLimit, Protected, Refused, Retained, Unproven];
+    let mut left = Vec::new();
     for step in plan.steps.iter().filter(|s| s.action == Action::Skip && told.contains(&s.code)) {
+        if step.code == NotSettled {
+            left.push(step.image.display().into_owned());
+        }
         context.line.outbox.event(Event::Skipped {
             image: step.image.display().into_owned(),
             code: code_name(step.code),
             reason: step.reason.to_string(),
         });
     }
+    left
 }
 
 fn code_name(code: Code) -> String {
@@ -162,19 +170,27 @@ fn code_name(code: Code) -> String {
 }
 
 fn report_failed(context: &Context, summary: &mut Summary, step: &Step, error: &Error) {
-    let changed = error.is_backend(&BackendKind::SourceChanged);
-    // A file that the backup product changed meanwhile is no failure of the run: the next one takes it.
-    if !changed {
-        summary.failed += 1;
-        summary.first_error.get_or_insert_with(|| error.clone());
-    }
-    let hint = if changed { Some("it is left for the next run".to_owned()) } else { error.hint.clone() };
+    summary.failed += 1;
+    summary.first_error.get_or_insert_with(|| error.clone());
+    let hint = error.hint.clone();
     let error = Error { hint: None, ..error.clone() };
     context.line.outbox.event(Event::ImageFailed {
         image: step.image.display().into_owned(),
         error: super::meter::bounded(&error.to_string()),
         hint,
     });
+}
+
+/// A file that the backup product changed meanwhile is no failure of the run: it is left, as one that was not settled.
+fn report_left(context: &Context, summary: &mut Summary, step: &Step, error: &Error) {
+    let image = step.image.display().into_owned();
+    let why = super::meter::bounded(&error.without_hint());
+    context.line.outbox.event(Event::Skipped {
+        image: image.clone(),
+        code: "changed-meanwhile".to_owned(),
+        reason: format!("it changed while it was being replicated; the next run takes it ({why})"),
+    });
+    summary.left.push(image);
 }
 
 /// Whether every further image would meet the same error.
@@ -381,14 +397,24 @@ impl Executor<'_> {
         }
         if error.kind != Kind::Stopped && !known {
             let step = &plan.steps[step];
-            report_failed(self.context, &mut state.summary, step, error);
+            let left = error.is_backend(&BackendKind::SourceChanged);
+            let (code, which) = if left {
+                report_left(self.context, &mut state.summary, step, error);
+                ("waits-for-changed", "is left for the next run")
+            } else {
+                report_failed(self.context, &mut state.summary, step, error);
+                ("waits-for-failed", "failed")
+            };
             for after in taken.iter().flat_map(|u| &state.schedule.units[*u].steps) {
-                let after = &plan.steps[*after];
+                let image = plan.steps[*after].image.display().into_owned();
                 self.context.line.outbox.event(Event::Skipped {
-                    image: after.image.display().into_owned(),
-                    code: "waits-for-failed".to_owned(),
-                    reason: format!("it comes after '{}', which failed", step.image.display()),
+                    image: image.clone(),
+                    code: code.to_owned(),
+                    reason: format!("it comes after '{}', which {which}", step.image.display()),
                 });
+                if left {
+                    state.summary.left.push(image);
+                }
             }
         }
         if let Some(fatal) = fatal {

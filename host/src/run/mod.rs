@@ -15,6 +15,7 @@ pub mod context;
 pub mod execute;
 pub mod identity;
 pub mod killpoint;
+pub mod left;
 pub mod meter;
 pub mod open;
 pub mod ops;

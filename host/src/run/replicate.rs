@@ -17,7 +17,7 @@ use super::open::{Answers, Open, open};
 use super::protocol::{Answer, Failure, Request};
 use super::source_reader::SourceRoot;
 use super::stop::Stop;
-use super::{scan_worker, transfer, verify};
+use super::{left, scan_worker, transfer, verify};
 use crate::catalog::{Catalog, PublishStep};
 use crate::chain::{Chains, Knowledge, assemble};
 use crate::config::Target;
@@ -71,6 +71,7 @@ fn tell_end(line: &Line, summary: &Summary) {
         images: summary.images,
         deleted: summary.deleted,
         failed: summary.failed,
+        left: summary.left.len() as u64,
         error: error.map(ToString::to_string),
     });
     if let Some(error) = &summary.fatal {
@@ -143,6 +144,9 @@ fn on_target(
             retried(line, target.retry, None, &|| 0, || manifest::write_behind(&context.site(&call)));
         if let Err(error) = written {
             summary.fatal.get_or_insert(error);
+        }
+        for notice in left::remember(&context.catalog, &summary.left, now_ns())? {
+            line.outbox.event(notice);
         }
     }
     Ok(summary)

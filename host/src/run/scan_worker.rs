@@ -36,12 +36,14 @@ pub fn run(request: &Request, outbox: &Arc<Outbox>, stop: &Arc<Stop>) -> Result<
     // Only a target that syncs deletes, and it needs the proof.
     let prove_absence = job.targets.iter().any(|t| t.plan.sync);
     let options = ScanOptions { settle: job.settle, prove_absence, ..ScanOptions::default() };
-    let mut told = std::time::Instant::now();
+    let mut told: Option<std::time::Instant> = None;
+    let longest = job.settle;
     let (asked, out) = (Arc::clone(stop), Arc::clone(outbox));
     let mut clock = SystemClock(move || {
-        if told.elapsed() >= EVERY {
-            told = std::time::Instant::now();
-            out.event(Event::Alive { note: "waiting for files to settle".to_owned() });
+        if !longest.is_zero() && told.is_none_or(|told| told.elapsed() >= EVERY) {
+            told = Some(std::time::Instant::now());
+            let longest = crate::report::duration(longest);
+            out.event(Event::Alive { note: format!("waiting up to {longest} for new files to settle") });
         }
         asked.is_set()
     });

@@ -275,6 +275,7 @@ async fn run_target(
             images: 0,
             deleted: 0,
             failed: 0,
+            left: 0,
             error: error.as_ref().map(ToString::to_string),
         };
         context.event(&job.name, Some(&target.name), &event);
