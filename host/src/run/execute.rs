@@ -401,6 +401,17 @@ impl Executor<'_> {
             let (code, which) = if left {
                 report_left(self.context, &mut state.summary, step, error);
                 ("waits-for-changed", "is left for the next run")
+            } else if error.is_backend(&BackendKind::Retained) {
+                // A lock that the listing did not show: a run after its end does what has to wait.
+                self.context.line.outbox.event(Event::Skipped {
+                    image: step.image.display().into_owned(),
+                    code: code_name(Code::Retained),
+                    reason: format!(
+                        "the target keeps it locked: {}",
+                        super::meter::bounded(&error.without_hint())
+                    ),
+                });
+                ("waits-for-retained", "is locked on the target")
             } else {
                 report_failed(self.context, &mut state.summary, step, error);
                 ("waits-for-failed", "failed")

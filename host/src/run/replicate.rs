@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use offsite_plugin_api::{Backend, Capabilities, TargetPath};
 
-use super::call::{LONG, Line};
+use super::call::{LONG, Line, SHORT};
 use super::context::{Context, retried};
 use super::execute::{Material, Summary, execute};
 use super::open::{Answers, Open, open};
@@ -133,6 +133,7 @@ fn on_target(
     let names = names(request);
     let plan = plan::plan(&Input { names: &names, ..input });
     tell_plan(line, &plan);
+    tell_space(&context, plan.totals.bytes);
     line.stop.proceed()?;
     clean(&context, &survey, &plan)?;
     let material = Material::new(&plan, &survey.view, &inventory.files);
@@ -265,6 +266,19 @@ fn tell_plan(line: &Line, plan: &Plan) {
             text: notice.text.clone(),
             failing: notice.failing,
         });
+    }
+}
+
+/// Says beforehand that the room will not do, where the target knows. No reason to stop: what fits is a gain, replaced files
+/// give room back, and the target refuses what does not fit.
+fn tell_space(context: &Context, needed: u64) {
+    let line = &context.line;
+    let Ok(space) = context.backend.space(&line.call(Some(SHORT))) else { return };
+    if let Some(free) = space.free.filter(|free| *free < needed) {
+        let (needed, free) = (crate::report::bytes(needed), crate::report::bytes(free));
+        let text =
+            format!("{needed} are to be sent and {free} are free on the target: not all of it may fit");
+        line.outbox.event(Event::Notice { code: "space".to_owned(), text, failing: false });
     }
 }
 

@@ -249,10 +249,11 @@ impl Backend for Chaos {
 
     fn delete_batch(&self, call: &Call, items: &[(TargetPath, Expect)]) -> Result<Vec<Result<()>>> {
         self.faults.meet("delete_batch", Some(call))?;
-        for (path, _) in items {
+        let one = |(path, expect): &(TargetPath, Expect)| {
             self.facts.may_change(path)?;
-        }
-        self.folder.delete_batch(call, items)
+            self.folder.delete(call, path, expect)
+        };
+        Ok(items.iter().map(one).collect())
     }
 
     fn copy(&self, call: &Call, from: &TargetPath, to: &TargetPath, expect: &Expect) -> Result<Entry> {

@@ -56,6 +56,10 @@ impl Sink for TamperedSink {
                 wrong[bytes.len() / 2] ^= 0x20;
                 self.inner.write(&wrong)
             }
+            Effect::ShortWrite => self.inner.write(&bytes[..bytes.len() / 2]),
+            Effect::LieSize if !bytes.is_empty() && !self.flipped.swap(true, Ordering::SeqCst) => {
+                self.inner.write(&[bytes, b"+"].concat())
+            }
             _ => self.inner.write(bytes),
         }
     }
