@@ -44,6 +44,18 @@ impl Catalog {
         })
     }
 
+    /// The same for one set: thousands of them are written in one run.
+    pub fn manifest_of(&self, hash: &str) -> Result<Option<(u64, [u8; 32])>> {
+        self.db.read(|c| {
+            c.prepare_cached("SELECT sequence, digest FROM manifest WHERE hash = ?1")?
+                .query_row([hash], |row| {
+                    let digest = hash_at(row, 1)?.ok_or_else(|| damaged(1, "no digest"))?;
+                    Ok((row.get::<_, i64>(0)? as u64, digest))
+                })
+                .optional()
+        })
+    }
+
     /// Remembers that these manifests' facts are in the catalog, with the spans they record.
     pub fn manifests_seen(
         &self,
@@ -82,6 +94,16 @@ impl Catalog {
             c.prepare_cached("SELECT set_id, changes FROM unwritten_set ORDER BY set_id")?
                 .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
                 .collect()
+        })
+    }
+
+    /// That number for one set; 0 where its manifest is written.
+    pub fn unwritten_changes(&self, set: &str) -> Result<i64> {
+        self.db.read(|c| {
+            c.prepare_cached("SELECT changes FROM unwritten_set WHERE set_id = ?1")?
+                .query_row([set], |row| row.get(0))
+                .optional()
+                .map(Option::unwrap_or_default)
         })
     }
 

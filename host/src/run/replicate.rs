@@ -4,7 +4,7 @@
 //! listing is joined with what is known, the plan is made, debris that the plan does not resume is swept, and only then
 //! does anything change.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ use crate::config::Target;
 use crate::error::{BackendKind, Error, Kind, Result};
 use crate::plan::{self, Baseline, FileAction, Input, Names, Plan};
 use crate::report::{Event, Outcome};
-use crate::source::{Inventory, SourceFile};
+use crate::source::Inventory;
 use crate::target::{self, Reopen, Site, Survey, manifest, marker, sweep};
 
 /// Streams where the configuration names none.
@@ -88,6 +88,7 @@ fn replicate(request: &Request, line: &Line, answers: &Arc<Answers>) -> Result<S
     let open = open(request, line, answers, true)?;
     let result = on_target(request, target, line, &open, &inventory, root);
     open.backend.close(CLOSE);
+    std::mem::forget(inventory);
     result
 }
 
@@ -126,8 +127,13 @@ fn on_target(
         root,
         cache: Arc::default(),
     };
-    let survey = prepare(&context, request, target, inventory)?;
-    let source = assemble(&inventory.members(), &Knowledge::default());
+    // The source's chains are assembled while the target is listed.
+    let (survey, source) = std::thread::scope(|scope| {
+        let chains = scope.spawn(|| assemble(&inventory.members(), &Knowledge::default()));
+        let survey = prepare(&context, request, target, inventory);
+        (survey, chains.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    });
+    let survey = survey?;
     let baseline = baseline(&context, target, &source, inventory, &survey)?;
     let input = input(request, target, inventory, &source, &survey, baseline.as_ref(), &context.capabilities);
     let names = names(request);
@@ -150,6 +156,8 @@ fn on_target(
             line.outbox.event(notice);
         }
     }
+    // The process ends now: giving back a million small pieces would only take time.
+    std::mem::forget((survey, source, plan));
     Ok(summary)
 }
 
@@ -167,9 +175,8 @@ fn prepare(context: &Context, request: &Request, target: &Target, inventory: &In
     if claimed {
         line.outbox.event(Event::Settled { what: "the target is claimed by this job".to_owned() });
     }
-    let files: HashMap<&TargetPath, &SourceFile> = inventory.files.iter().map(|f| (&f.path, f)).collect();
     let reopen = |step: &PublishStep| {
-        let file = step.source.as_ref().and_then(|path| files.get(path)).copied();
+        let file = step.source.as_ref().and_then(|path| inventory.file(path));
         transfer::reopen(&context.root, &context.cache, file, &step.record)
     };
     let reopen: Reopen<'_> = &reopen;

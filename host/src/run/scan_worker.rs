@@ -53,12 +53,15 @@ pub fn run(request: &Request, outbox: &Arc<Outbox>, stop: &Arc<Stop>) -> Result<
         scan(&job.source, &options, &mut observations, &mut clock)?
     };
     write(path, &inventory)?;
-    Ok(Answer::Scanned {
+    let answer = Answer::Scanned {
         files: inventory.files.len() as u64,
         bytes: inventory.files.iter().map(|f| f.size).sum(),
         unsettled: inventory.unsettled.len() as u64,
         unreadable: inventory.unreadable.len() as u64,
-    })
+    };
+    // The process ends now: giving back a million small pieces would only take time.
+    std::mem::forget(inventory);
+    Ok(answer)
 }
 
 /// Knows what the job's database knows, and adds nothing to it.

@@ -53,3 +53,10 @@ pub struct Inventory {
     /// The settle time this scan used, nanoseconds.
     pub settle_ns: i64,
 }
+
+impl Inventory {
+    /// The settled file of that path.
+    pub fn file(&self, path: &TargetPath) -> Option<&SourceFile> {
+        self.files.binary_search_by(|f| f.path.cmp(path)).ok().map(|at| &self.files[at])
+    }
+}

@@ -58,8 +58,8 @@ impl Learned {
     }
 }
 
-/// The store of one source's observations.
-pub trait Observations {
+/// The store of one source's observations. Read on a thread of its own while the source is walked.
+pub trait Observations: Send {
     /// Everything remembered, in one go.
     fn load(&mut self) -> Result<Remembered>;
 

@@ -11,7 +11,7 @@ use offsite_plugin_api::TargetPath;
 use rustix::fs::{AtFlags, fstat, stat, statat};
 
 use super::memory::Memory;
-use super::walk::{Facts, walk};
+use super::walk::{Facts, Walk, walk};
 use super::{Inventory, Observations, Place, SourceFile, Unsettled, open_root, recognise, trouble};
 use crate::error::{Error, Kind, Result};
 use crate::format;
@@ -75,11 +75,45 @@ pub fn scan(
     observations: &mut dyn Observations,
     clock: &mut dyn Clock,
 ) -> Result<Inventory> {
-    let mut memory = Memory::load(observations)?;
-    let first = pass(root, options, &mut memory, observations, clock)?;
+    // The walk stays on this thread: it is the one that is watched for hanging.
+    let (remembered, look) = std::thread::scope(|scope| {
+        let loading = scope.spawn(|| Memory::load(observations));
+        let look = Look::at(root, clock);
+        (loading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), look)
+    });
+    let mut memory = remembered?;
+    let first = pass(root, look?, options, &mut memory, observations)?;
     let Some(wait) = first.wait.filter(|_| options.wait) else { return Ok(first.inventory) };
     clock.sleep(wait.min(options.settle))?;
-    Ok(pass(root, options, &mut memory, observations, clock)?.inventory)
+    let look = Look::at(root, clock)?;
+    Ok(pass(root, look, options, &mut memory, observations)?.inventory)
+}
+
+/// What one walk found, and when: judged at the start, remembered at the end, so that the time between two looks is
+/// never overstated.
+struct Look {
+    descriptor: OwnedFd,
+    place: Place,
+    start: i64,
+    end: i64,
+    found: Walk,
+}
+
+impl Look {
+    fn at(root: &Path, clock: &mut dyn Clock) -> Result<Self> {
+        let descriptor = open_root(root)?;
+        let place = place(root, &descriptor)?;
+        let start = clock.now_ns();
+        let found = walk(descriptor.as_fd()).map_err(|e| trouble::root(root, e))?;
+        still_there(root, &descriptor, place)?;
+        if found.files.is_empty() && found.doubtful.is_empty() {
+            return Err(match found.unreadable.first() {
+                Some((_, why)) => trouble::unreadable(root, found.unreadable.len(), why),
+                None => trouble::empty(root),
+            });
+        }
+        Ok(Self { descriptor, place, start, end: clock.now_ns(), found })
+    }
 }
 
 struct Pass {
@@ -90,24 +124,12 @@ struct Pass {
 
 fn pass(
     root: &Path,
+    look: Look,
     options: &ScanOptions,
     memory: &mut Memory,
     observations: &mut dyn Observations,
-    clock: &mut dyn Clock,
 ) -> Result<Pass> {
-    let descriptor = open_root(root)?;
-    let place = place(root, &descriptor)?;
-    // Judged at the start, remembered at the end: the time between two looks is never overstated.
-    let start = clock.now_ns();
-    let mut found = walk(descriptor.as_fd()).map_err(|e| trouble::root(root, e))?;
-    still_there(root, &descriptor, place)?;
-    if found.files.is_empty() && found.doubtful.is_empty() {
-        return Err(match found.unreadable.first() {
-            Some((_, why)) => trouble::unreadable(root, found.unreadable.len(), why),
-            None => trouble::empty(root),
-        });
-    }
-    let end = clock.now_ns();
+    let Look { descriptor, place, start, end, mut found } = look;
     if memory.place.is_some_and(|known| known.device != place.device) && !memory.holds_any(&found.files) {
         return Err(trouble::elsewhere(root));
     }

@@ -44,8 +44,14 @@ pub struct Survey {
 ///
 /// Errors: what kept it from listing, or from reading what it must read.
 pub fn survey(site: &Site<'_>) -> Result<Survey> {
-    let mut listing = listing::list(site.backend, site.call)?;
-    let mut records = site.catalog.published()?;
+    // What is recorded is read while the target lists.
+    let catalog = site.catalog;
+    let (listing, records) = std::thread::scope(|scope| {
+        let records = scope.spawn(|| catalog.published());
+        let listing = listing::list(site.backend, site.call);
+        (listing, records.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    });
+    let (mut listing, mut records) = (listing?, records?);
     let known = site.catalog.manifests()?;
     let mut from = manifest::read_new(site, &listing.manifests, &known)?;
     let mut notices = std::mem::take(&mut from.notices);

@@ -47,7 +47,7 @@ pub fn list(
         }
         Ok(result.entries.len() < PAGE)
     };
-    if !walk(&fd, dir, recursive, &resume, 0, &mut visit)? {
+    if !walk(&fd, dir, recursive, &resume, 0, &|_| true, &mut visit)? {
         result.next = result.entries.last().map(|last| last.path.as_bytes().to_vec());
     }
     Ok(result)
@@ -58,12 +58,13 @@ pub fn staged(folder: &Folder, call: &Call, dir: &TargetPath) -> Result<Vec<Stag
     let fd = root.dir(dir).map_err(|e| failed("list", dir, e))?;
     let mut found = Vec::new();
     let mut seen = 0_u32;
-    walk(&fd, dir, true, &[], 0, &mut |path, at, kind| {
+    let staging = |name: &[u8]| write::owner_of(name).is_some();
+    walk(&fd, dir, true, &[], 0, &staging, &mut |path, at, kind| {
         seen += 1;
         if seen.is_multiple_of(1000) {
             call.proceed()?;
         }
-        if kind == FileType::RegularFile && write::owner_of(path.name()).is_some() {
+        if kind == FileType::RegularFile && staging(path.name()) {
             match rustix::fs::statat(at, path.name(), AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(stat) => found.push(write::info(&path, &stat)),
                 Err(Errno::NOENT) => {}
@@ -76,13 +77,14 @@ pub fn staged(folder: &Folder, call: &Call, dir: &TargetPath) -> Result<Vec<Stag
 }
 
 /// Gives every entry after `resume` (components below this directory) to `visit`; false from it ends the walk and
-/// is returned.
+/// is returned. Files whose name is not `wanted` are passed over before a path is made of it.
 fn walk(
     fd: &OwnedFd,
     dir: &TargetPath,
     recursive: bool,
     resume: &[Vec<u8>],
     depth: usize,
+    wanted: &dyn Fn(&[u8]) -> bool,
     visit: &mut dyn FnMut(TargetPath, &OwnedFd, FileType) -> Result<bool>,
 ) -> Result<bool> {
     if depth > DEEPEST {
@@ -92,7 +94,8 @@ fn walk(
     for item in Dir::read_from(fd).map_err(|e| failed("list", dir, e))? {
         let item = item.map_err(|e| failed("list", dir, e))?;
         let name = item.file_name().to_bytes();
-        if !matches!(name, b"." | b"..") {
+        let passed = item.file_type() == FileType::RegularFile && !wanted(name);
+        if !passed && !matches!(name, b"." | b"..") {
             names.push((name.to_vec(), item.file_type()));
         }
     }
@@ -118,7 +121,7 @@ fn walk(
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             match rustix::fs::openat(fd, name.as_slice(), flags, Mode::empty()) {
                 Ok(child) => {
-                    if !walk(&child, &path, true, below, depth + 1, visit)? {
+                    if !walk(&child, &path, true, below, depth + 1, wanted, visit)? {
                         return Ok(false);
                     }
                 }

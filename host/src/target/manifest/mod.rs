@@ -181,9 +181,7 @@ pub fn write_behind(site: &Site<'_>) -> Result<usize> {
 /// Brings one set's manifest up to what the catalog says: a new generation beside the old, or, when nothing is left of
 /// the set, none at all. False when there was nothing to do.
 pub fn write_set(site: &Site<'_>, set: &str) -> Result<bool> {
-    let behind = site.catalog.unwritten_sets()?;
-    let changes = behind.iter().find(|(s, _)| s == set).map_or(0, |(_, changes)| *changes);
-    write_at(site, set, changes)
+    write_at(site, set, site.catalog.unwritten_changes(set)?)
 }
 
 fn write_at(site: &Site<'_>, set: &str, changes: i64) -> Result<bool> {
@@ -207,7 +205,7 @@ pub fn write_baseline(site: &Site<'_>, policy: Policy, baseline: &Baseline) -> R
 
 fn write(site: &Site<'_>, set: &str, changes: i64, hash: &str, mut body: Body) -> Result<bool> {
     let digest = content_digest(&body);
-    let known = site.catalog.manifests()?.get(hash).copied();
+    let known = site.catalog.manifest_of(hash)?;
     if known.is_some_and(|(_, written)| written == digest) {
         site.catalog.set_written(set, changes)?;
         return Ok(false);
@@ -268,7 +266,7 @@ fn delete(site: &Site<'_>, path: &TargetPath) -> Result<bool> {
 
 /// The highest goes last: what a kill leaves is a record of files that are gone, which nothing acts upon.
 fn remove_generations(site: &Site<'_>, hash: &str) -> Result<bool> {
-    let Some((highest, _)) = site.catalog.manifests()?.get(hash).copied() else { return Ok(false) };
+    let Some((highest, _)) = site.catalog.manifest_of(hash)? else { return Ok(false) };
     let mut removed = false;
     for sequence in [highest.saturating_sub(1), highest].into_iter().filter(|s| *s > 0) {
         removed |= delete(site, &place(hash, sequence)?)?;
