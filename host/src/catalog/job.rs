@@ -23,7 +23,8 @@ pub struct JobDb {
     known: OnceLock<Known>,
 }
 
-const SCHEMA: &[&str] = &["
+/// As the catalog's.
+pub(super) const SCHEMA: &[&str] = &["
 CREATE TABLE seen (
     path BLOB PRIMARY KEY, size INTEGER NOT NULL, mtime INTEGER NOT NULL, ctime INTEGER NOT NULL,
     inode INTEGER NOT NULL, since INTEGER NOT NULL, absent INTEGER, header BLOB
@@ -34,6 +35,8 @@ CREATE TABLE run (
     ended INTEGER, outcome TEXT, images INTEGER NOT NULL, deleted INTEGER NOT NULL, failed INTEGER NOT NULL,
     sent INTEGER NOT NULL, error TEXT, UNIQUE (run_id, target)
 );
+", "
+ALTER TABLE seen ADD COLUMN device INTEGER NOT NULL DEFAULT 0;
 "];
 
 impl JobDb {
@@ -91,7 +94,7 @@ impl Observations for JobDb {
                 .optional()?;
             let files = c
                 .prepare_cached(
-                    "SELECT path, size, mtime, ctime, inode, since, absent, header FROM seen ORDER BY path",
+                    "SELECT path, size, mtime, ctime, inode, since, absent, header, device FROM seen ORDER BY path",
                 )?
                 .query_map([], |row| {
                     let seen = Seen {
@@ -102,6 +105,7 @@ impl Observations for JobDb {
                         since_ns: row.get(5)?,
                         absent_ns: row.get(6)?,
                         header: row.get(7)?,
+                        device: row.get::<_, i64>(8)? as u64,
                     };
                     Ok((path_at(row, 0)?, seen))
                 })?
@@ -120,8 +124,8 @@ impl Observations for JobDb {
                 )?;
             }
             let mut put = t.prepare_cached(
-                "INSERT OR REPLACE INTO seen (path, size, mtime, ctime, inode, since, absent, header) \
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+                "INSERT OR REPLACE INTO seen (path, size, mtime, ctime, inode, since, absent, header, \
+                 device) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
             )?;
             for (path, seen) in &learned.put {
                 put.execute(params![
@@ -133,6 +137,7 @@ impl Observations for JobDb {
                     seen.since_ns,
                     seen.absent_ns,
                     seen.header,
+                    seen.device as i64,
                 ])?;
             }
             for path in &learned.forget {

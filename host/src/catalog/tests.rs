@@ -280,10 +280,26 @@ fn seen(n: i64) -> Seen {
         mtime_ns: n,
         ctime_ns: n,
         inode: u64::MAX,
+        device: u64::MAX - 1,
         since_ns: n,
         absent_ns: (n % 2 == 0).then_some(n),
         header: (n % 3 == 0).then(|| vec![1, 2, 3]),
     }
+}
+
+#[test]
+fn a_job_database_of_the_first_version_is_read_and_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = super::job_path(dir.path(), "job");
+    std::fs::create_dir_all(at.parent().unwrap()).unwrap();
+    let old = rusqlite::Connection::open(&at).unwrap();
+    old.execute_batch(super::job::SCHEMA[0]).unwrap();
+    old.pragma_update(None, "user_version", 1).unwrap();
+    old.execute_batch("INSERT INTO seen VALUES (x'61', 1, 2, 3, 4, 5, NULL, NULL)").unwrap();
+    drop(old);
+    let mut db = JobDb::open(dir.path(), "job", &[]).unwrap();
+    let files = db.load().unwrap().files;
+    assert_eq!((files.len(), &files[0].0, files[0].1.inode, files[0].1.device), (1, &path("a"), 4, 0));
 }
 
 #[test]

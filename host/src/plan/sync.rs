@@ -7,6 +7,7 @@ use offsite_plugin_api::TargetPath;
 
 use super::explain::Reason;
 use super::index::Index;
+use crate::format::Role;
 
 /// Why nothing may be deleted in this run. `unmatched`: what the target lists and the source does not, sorted.
 pub(crate) fn forbidden<'a>(index: &Index<'a>, unmatched: &[&TargetPath]) -> Option<Reason<'a>> {
@@ -23,6 +24,10 @@ pub(crate) fn forbidden<'a>(index: &Index<'a>, unmatched: &[&TargetPath]) -> Opt
     let gone: HashSet<_> = unmatched.iter().copied().collect();
     let recorded = index.input.target.files.iter().filter(|(_, file)| file.recorded.is_some());
     let mut still_there = recorded.filter(|(path, file)| {
+        // A side-car or a part beside nothing is no image: it may lie on another file system than the images.
+        if file.recognised().is_some_and(|r| !matches!(r.role, Role::Anchor | Role::Running(_))) {
+            return false;
+        }
         let unfinished = || file.recorded.as_ref().is_some_and(|r| index.unsettled.contains_key(&r.image));
         !gone.contains(path) || unfinished()
     });

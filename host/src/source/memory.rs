@@ -37,6 +37,7 @@ impl Memory {
                 mtime_ns: 0,
                 ctime_ns: 0,
                 inode: 0,
+                device: 0,
                 since_ns: 0,
                 absent_ns: None,
                 header: None,
@@ -65,18 +66,22 @@ impl Memory {
         let was_changed: std::collections::BTreeSet<usize> = self.changed.drain(..).collect();
         self.files.reserve(found.len().max(before.len()));
         let mut absent = BTreeMap::new();
+        let mounts = self.mounts(walk, &before, &found);
         let mut out = Vec::with_capacity(found.len());
         let mut old = before.into_iter().enumerate().peekable();
         for (path, facts) in found {
             while let Some((at, (gone, seen))) = old.next_if(|(_, (o, _))| *o < path) {
-                self.absent(walk, gone, seen, now_ns, was_changed.contains(&at), &mut absent);
+                self.absent(walk, &mounts, (gone, seen), now_ns, was_changed.contains(&at), &mut absent);
             }
             let known = old.next_if(|(_, (o, _))| *o == path);
             let (seen, changed) = match known {
                 Some((at, (_, mut seen))) if same(&seen, &facts) => {
                     // A clock that was set back must not make a file wait until it catches up.
-                    let changed =
-                        was_changed.contains(&at) || seen.absent_ns.is_some() || seen.since_ns > now_ns;
+                    let changed = was_changed.contains(&at)
+                        || seen.absent_ns.is_some()
+                        || seen.since_ns > now_ns
+                        || seen.device != facts.device;
+                    seen.device = facts.device;
                     seen.since_ns = seen.since_ns.min(now_ns);
                     if seen.absent_ns.take().is_some() {
                         seen.since_ns = now_ns;
@@ -89,24 +94,52 @@ impl Memory {
             self.remember(path, seen, changed);
         }
         for (at, (gone, seen)) in old {
-            self.absent(walk, gone, seen, now_ns, was_changed.contains(&at), &mut absent);
+            self.absent(walk, &mounts, (gone, seen), now_ns, was_changed.contains(&at), &mut absent);
         }
         (out, absent)
+    }
+
+    /// Devices that have another number now, as after a reboot: the root's, and that of a file system inside the source
+    /// where a file of it is found under its old path again, on another file system than the root's. A file system that
+    /// is not mounted has no such file: its directory is empty, or shows what lies beneath.
+    fn mounts(
+        &self,
+        walk: &Walk,
+        before: &[(TargetPath, Seen)],
+        found: &[(TargetPath, Facts)],
+    ) -> BTreeMap<u64, u64> {
+        let mut mounts = BTreeMap::new();
+        for (path, seen) in before {
+            if seen.device == 0 || walk.devices.contains(&seen.device) || mounts.contains_key(&seen.device) {
+                continue;
+            }
+            if self.place.is_some_and(|place| place.device == seen.device) {
+                mounts.insert(seen.device, walk.device);
+            } else if let Ok(at) = found.binary_search_by(|f| f.0.cmp(path))
+                && found[at].1.device != walk.device
+            {
+                mounts.insert(seen.device, found[at].1.device);
+            }
+        }
+        mounts
     }
 
     fn absent(
         &mut self,
         walk: &Walk,
-        path: TargetPath,
-        mut seen: Seen,
+        mounts: &BTreeMap<u64, u64>,
+        (path, mut seen): (TargetPath, Seen),
         now_ns: i64,
         changed: bool,
         absent: &mut BTreeMap<TargetPath, i64>,
     ) {
+        let device = mounts.get(&seen.device).copied().unwrap_or(seen.device);
+        let mounted = device == 0 || walk.devices.contains(&device);
         // Where nobody could look, nothing is absent, and an absence proven earlier starts anew.
-        let since =
-            if walk.unknown(&path) { None } else { Some(seen.absent_ns.unwrap_or(now_ns).min(now_ns)) };
-        let changed = changed || seen.absent_ns != since;
+        let unknown = !mounted || walk.unknown(&path);
+        let since = if unknown { None } else { Some(seen.absent_ns.unwrap_or(now_ns).min(now_ns)) };
+        let changed = changed || seen.absent_ns != since || seen.device != device;
+        seen.device = device;
         seen.absent_ns = since;
         if let Some(since) = since {
             absent.insert(path.clone(), since);
@@ -174,6 +207,7 @@ fn first_seen(facts: &Facts, now_ns: i64) -> Seen {
         mtime_ns: facts.mtime_ns,
         ctime_ns: facts.ctime_ns,
         inode: facts.inode,
+        device: facts.device,
         since_ns: now_ns,
         absent_ns: None,
         header: None,

@@ -19,6 +19,9 @@ pub struct Seen {
     pub mtime_ns: i64,
     pub ctime_ns: i64,
     pub inode: u64,
+    /// Of the file system that it was on; zero where that is not known.
+    #[serde(default)]
+    pub device: u64,
     /// When it was first seen exactly like this, nanoseconds since the Unix epoch.
     pub since_ns: i64,
     /// When it was first found absent, while it stays so.

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use offsite_plugin_api::TargetPath;
 
+use super::memory::Memory;
+use super::walk::{Facts, Walk};
 use super::*;
 use crate::error::{Error, Kind, Result};
 use crate::format::{Format, Link};
@@ -349,6 +351,32 @@ fn an_unreadable_directory_is_told_and_hides_no_deletion() {
     assert_eq!((names(&inventory), inventory.unreadable.len()), (vec!["a".to_owned()], 1));
     assert!(deep.starts_with(&inventory.unreadable[0].0));
     assert_eq!(inventory.absent_since.keys().collect::<Vec<_>>(), [&path("c")], "nobody looked where b was");
+}
+
+#[test]
+fn a_file_system_inside_the_source_that_is_not_mounted_is_no_deletion() {
+    let facts = |device| Facts { size: 1, mtime_ns: 1, ctime_ns: 1, device, inode: 1 };
+    let mut memory = InMemory::default();
+    let mut look = |devices: &[u64], files: &[(&str, u64)], now: i64| {
+        let mut kept = Memory::load(&mut memory).unwrap();
+        let files = files.iter().map(|(name, device)| (path(name), facts(*device))).collect();
+        let (device, devices) = (devices[0], devices.iter().copied().collect());
+        let mut walk = Walk { files, device, devices, ..Walk::default() };
+        let absent = kept.observe(&mut walk, now).1;
+        kept.save(&mut memory, Place { device, inode: 1 }, now).unwrap();
+        absent.into_iter().map(|(path, since)| (path.display().into_owned(), since)).collect::<Vec<_>>()
+    };
+    let gone = |name: &str, since| vec![(name.to_owned(), since)];
+    // The first device is the root's; the second is mounted within.
+    assert_eq!(look(&[1, 2], &[("a", 1), ("in/b", 2), ("in/c", 2)], 10), []);
+    assert_eq!(look(&[1], &[("a", 1)], 20), [], "not mounted: nothing is known of what is on it");
+    assert_eq!(look(&[1, 2], &[("a", 1), ("in/b", 2)], 30), gone("in/c", 30), "mounted, and one is deleted");
+    assert_eq!(look(&[1], &[("a", 1)], 40), []);
+    // After a reboot both have other numbers; what is deleted stays known to be, from scan to scan.
+    assert_eq!(look(&[8, 9], &[("in/b", 9)], 50), [("a".to_owned(), 50), ("in/c".to_owned(), 50)]);
+    assert_eq!(look(&[8, 9], &[("in/b", 9)], 60), [("a".to_owned(), 50), ("in/c".to_owned(), 50)]);
+    // Other numbers while it is not mounted.
+    assert_eq!(look(&[4], &[("x", 4)], 70), gone("a", 50));
 }
 
 #[test]

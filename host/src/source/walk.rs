@@ -3,11 +3,12 @@
 //! Directories are read with `getdents` into a large buffer and each file costs one `stat` by the directory's
 //! descriptor; over a network share every call counts. Symbolic links are never followed.
 
+use std::collections::BTreeSet;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use offsite_plugin_api::TargetPath;
-use rustix::fs::{AtFlags, FileType, OFlags, RawDir, Stat, statat};
+use rustix::fs::{AtFlags, FileType, OFlags, RawDir, Stat, fstat, statat};
 use rustix::io::Errno;
 
 use super::Unsettled;
@@ -31,6 +32,10 @@ pub(super) struct Walk {
     pub doubtful: Vec<Unsettled>,
     pub left_alone: Vec<Unsettled>,
     pub unreadable: Vec<(TargetPath, String)>,
+    /// The root's device.
+    pub device: u64,
+    /// Devices of everything that was walked: one for each file system mounted in the source.
+    pub devices: BTreeSet<u64>,
 }
 
 impl Walk {
@@ -117,6 +122,11 @@ fn one(
 ) -> Result<(), Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let descriptor = open_beneath(root, directory, flags)?;
+    let device = fstat(&descriptor)?.st_dev;
+    if directory.is_root() {
+        walk.device = device;
+    }
+    walk.devices.insert(device);
     let mut entries = RawDir::new(descriptor.as_fd(), buffer);
     while let Some(entry) = entries.next() {
         let entry = entry?;
@@ -155,7 +165,12 @@ fn one(
             }
         }
         match (kind, stat) {
-            (FileType::RegularFile, Some(stat)) => walk.files.push((path, facts(&stat))),
+            (FileType::RegularFile, Some(stat)) => {
+                if stat.st_dev != device {
+                    walk.devices.insert(stat.st_dev);
+                }
+                walk.files.push((path, facts(&stat)));
+            }
             (FileType::Directory, _) => directories.push(path),
             (FileType::Symlink, _) => alone(walk, path, "it is a symbolic link"),
             _ => alone(walk, path, "it is no regular file (a device, a socket or a pipe)"),

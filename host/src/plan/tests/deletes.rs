@@ -251,6 +251,23 @@ fn parts_and_side_cars_go_with_their_image_anchor_first() {
 }
 
 #[test]
+fn a_side_car_that_is_left_is_no_image_that_is_left() {
+    let mut world = World::default();
+    world.options.sync = true;
+    world.options.max_delete = 1.0;
+    world.options.allow_deletes = true;
+    for name in ["a-b001.spf", "a-b001.md5", "z-b001.spf"] {
+        world.file(name, 10, 1);
+    }
+    world.run();
+    world.remove("a-b001.spf");
+    world.remove("z-b001.spf");
+    let plan = world.run();
+    assert_eq!(work(&plan), [] as [String; 0]);
+    assert!(step(&plan, "z-b001.spf").reason.contains("no image on this target is at the source"));
+}
+
+#[test]
 fn a_part_that_went_alone_stays_with_its_image() {
     let mut world = World::default();
     world.options.sync = true;
