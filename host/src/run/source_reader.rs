@@ -160,7 +160,8 @@ pub struct SourceReader {
 }
 
 impl SourceReader {
-    /// Errors: `SourceChanged` when the file is not what the scan saw (size, modification time, inode), or gone.
+    /// Errors: `SourceChanged` when the file is not what the scan saw (size, modification and change time), or gone. Not the
+    /// inode: some network file systems number a file anew whenever they look at it.
     pub fn open(root: &SourceRoot, scanned: &SourceFile, cache: Arc<BlockCache>) -> Result<Self> {
         let file = root.open_file(&scanned.path).map_err(|e| match e.kind() {
             ErrorKind::NotFound => changed(&scanned.path, "it is gone"),
@@ -171,7 +172,9 @@ impl SourceReader {
             return Err(changed(&scanned.path, "it is no regular file any more"));
         }
         let (mtime_ns, ctime_ns) = times(&meta);
-        if meta.len() != scanned.size || mtime_ns != scanned.mtime_ns || meta.ino() != scanned.inode {
+        let (seen, now) =
+            ((scanned.size, scanned.mtime_ns, scanned.ctime_ns), (meta.len(), mtime_ns, ctime_ns));
+        if now != seen {
             return Err(changed(&scanned.path, "it is not what the scan saw"));
         }
         let layout = Layout::new(scanned.size);

@@ -16,11 +16,16 @@ fn fixture(size: usize) -> Fixture {
 }
 
 fn reader(f: &Fixture) -> SourceReader {
+    open(f, |_| ()).unwrap()
+}
+
+/// Opens what a scan saw with this difference.
+fn open(f: &Fixture, difference: fn(&mut SourceFile)) -> Result<SourceReader> {
     let meta = std::fs::metadata(f.dir.path()).unwrap();
     let root = SourceRoot::open(f.dir.path(), meta.dev(), meta.ino()).unwrap();
     let meta = std::fs::metadata(f.dir.path().join("d/f")).unwrap();
     let (mtime_ns, ctime_ns) = times(&meta);
-    let scanned = SourceFile {
+    let mut scanned = SourceFile {
         path: TargetPath::new("d/f").unwrap(),
         size: meta.len(),
         mtime_ns,
@@ -29,11 +34,23 @@ fn reader(f: &Fixture) -> SourceReader {
         inode: meta.ino(),
         recognised: None,
     };
-    SourceReader::open(&root, &scanned, Arc::default()).unwrap()
+    difference(&mut scanned);
+    SourceReader::open(&root, &scanned, Arc::default())
 }
 
 fn no_tick() -> Result<()> {
     Ok(())
+}
+
+#[test]
+fn another_number_is_the_same_file_and_another_change_time_is_not() {
+    let f = fixture(10);
+    assert!(open(&f, |seen| seen.inode += 1).is_ok(), "a network file system numbers anew");
+    let changes: [fn(&mut SourceFile); 3] = [|s| s.size += 1, |s| s.mtime_ns += 1, |s| s.ctime_ns += 1];
+    for change in changes {
+        let error = open(&f, change).err().unwrap();
+        assert_eq!(*error.kind(), ErrorKind::SourceChanged);
+    }
 }
 
 #[test]
