@@ -12,6 +12,9 @@ use crate::catalog::StagedFile;
 use crate::error::Result;
 use crate::run::killpoint;
 
+/// Seconds after which an upload of nobody's is one that was left.
+const LEFT: u64 = 24 * 3600;
+
 /// Staging of somebody else.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Foreign {
@@ -115,13 +118,10 @@ pub fn sweep(site: &Site<'_>, survey: &Survey, resumed: &dyn Fn(&TargetPath) -> 
         if info.path.as_ref().is_some_and(|path| survey.listing.is_foreign(path)) {
             continue;
         }
-        if owner_of(info) != site.installation {
-            swept.foreign.push(Foreign {
-                owner: owner_of(info),
-                path: info.path.clone(),
-                bytes: info.bytes,
-                age: info.age,
-            });
+        let owner = owner_of(info);
+        let own = if owner.is_empty() { nobodys(survey, resumed, info) } else { owner == site.installation };
+        if !own {
+            swept.foreign.push(Foreign { owner, path: info.path.clone(), bytes: info.bytes, age: info.age });
         } else if !is_kept(&rows, info, &found) {
             site.backend.discard(site.call, &info.token)?;
             swept.discarded += 1;
@@ -131,6 +131,17 @@ pub fn sweep(site: &Site<'_>, survey: &Survey, resumed: &dyn Fn(&TargetPath) -> 
     }
     manifest::prune(site, &survey.listing.manifests)?;
     Ok(swept)
+}
+
+/// Whether a staging of which the server tells no owner (an unfinished multipart upload) is this installation's. The
+/// claim marker makes the target this job's alone, so one for a name that this job writes is. Another name may be some
+/// tool's that is uploading at this moment: that one must have been left for a day.
+fn nobodys(survey: &Survey, resumed: &dyn Fn(&TargetPath) -> bool, info: &StagedInfo) -> bool {
+    let view = &survey.view;
+    let written = |path: &TargetPath| {
+        resumed(path) || view.gone.contains_key(path) || view.files.recorded(path).is_some()
+    };
+    info.path.as_ref().is_some_and(written) || info.age.is_some_and(|age| age >= LEFT)
 }
 
 /// By what it was staged with, else by its name.
@@ -144,14 +155,16 @@ fn owner_of(info: &StagedInfo) -> String {
     }
 }
 
-/// Whether this is what a resumed staging goes on from. One that was never checkpointed is recognised by its path; of
+/// Whether this is what a resumed staging goes on from. One that was never checkpointed is recognised by its staging name;
+/// by the image's path only while there is a checkpoint, for nothing can go on with an upload whose token was not kept. Of
 /// several for one path the one that was checkpointed stays.
 fn is_kept(rows: &[StagedFile], info: &StagedInfo, all: &[StagedInfo]) -> bool {
     rows.iter().any(|row| {
         if row.token.as_ref() == Some(&info.token) {
             return true;
         }
-        let same_path = info.path.as_ref().is_some_and(|p| *p == row.path || *p == row.staging);
+        let same_path =
+            info.path.as_ref().is_some_and(|p| *p == row.staging || (*p == row.path && row.token.is_some()));
         let checkpointed_is_there = all.iter().any(|i| row.token.as_ref() == Some(&i.token));
         same_path && !checkpointed_is_there
     })

@@ -3,11 +3,11 @@
 //! Killing unwinds the test's thread through `killpoint`, before and after every change, so nothing of the code under
 //! test runs after it. What was changed stays: a second [`Mem`] on the same [`Disk`] is the next run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use offsite_plugin_api::{
-    Attributes, Backend, Call, Capabilities, CheckReport, Entry, Error, ErrorKind, Expect, Page,
+    Attributes, Backend, Call, Capabilities, CheckReport, Entry, EntryKind, Error, ErrorKind, Expect, Page,
     PublishRequest, Range, Replace, Result, Resume, Session, Sink, Source, StageRequest, Staged, StagedInfo,
     TargetPath, Timestamp, Token,
 };
@@ -34,6 +34,9 @@ pub(crate) struct MemStaged {
 pub(crate) struct Disk {
     pub files: BTreeMap<TargetPath, MemFile>,
     pub staged: BTreeMap<TargetPath, MemStaged>,
+    /// Files that cannot be read for now, and names that are directories'.
+    pub locked: BTreeSet<TargetPath>,
+    pub directories: BTreeSet<TargetPath>,
     pub serial: u64,
     /// Answers `place`, when set.
     pub place: Option<String>,
@@ -45,6 +48,8 @@ pub(crate) struct Disk {
     pub gone: bool,
     /// Published files lose their last byte.
     pub lossy: bool,
+    /// Seconds since stagings changed, where the server tells.
+    pub age: Option<u64>,
     /// Entries of a page.
     pub page: usize,
 }
@@ -193,7 +198,11 @@ impl Backend for Mem {
 
     fn stat(&self, _: &Call, path: &TargetPath) -> Result<Entry> {
         self.read()?;
-        self.disk().files.get(path).map(|f| self.entry(path, f)).ok_or_else(missing)
+        let disk = self.disk();
+        if disk.directories.contains(path) {
+            return Ok(Entry { kind: EntryKind::Dir, ..Entry::file(path.clone(), 0) });
+        }
+        disk.files.get(path).map(|f| self.entry(path, f)).ok_or_else(missing)
     }
 
     fn stage(
@@ -229,10 +238,11 @@ impl Backend for Mem {
         let staged = disk.staged.get(&staging).ok_or_else(missing)?;
         Ok(StagedInfo {
             token: token.clone(),
-            path: Some(staging),
+            // As the unfinished uploads of an object store: they have an image's path, and nobody's name.
+            path: Some(if staged.owner.is_empty() { staged.path.clone() } else { staging }),
             owner: staged.owner.clone(),
             bytes: staged.bytes.len() as u64,
-            age: None,
+            age: disk.age,
         })
     }
 
@@ -281,6 +291,9 @@ impl Backend for Mem {
         sink: Arc<dyn Sink>,
     ) -> Result<()> {
         self.read()?;
+        if self.disk().locked.contains(path) {
+            return Err(Error::new(ErrorKind::Locked, "somebody has it open"));
+        }
         let bytes = self.content(path).ok_or_else(missing)?;
         let range = range.unwrap_or(Range { offset: 0, length: bytes.len() as u64 });
         let end = usize::try_from(range.end()).unwrap().min(bytes.len());
