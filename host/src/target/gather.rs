@@ -9,11 +9,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use offsite_plugin_api::TargetPath;
 
 use super::manifest::{self, FromManifests};
-use super::site::Site;
+use super::site::{Site, of_target};
 use super::{Files, Gathered, Listing, Recorded, TargetView, evidence, intent, listing, small};
 use crate::catalog::{Catalog, Published};
 use crate::chain::Span;
-use crate::error::{BackendKind, Error, Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::format::{self, Recognised};
 use crate::plan::{Baseline, Policy};
 
@@ -103,10 +103,8 @@ fn headers(
         let entry = &files[&path].entry;
         let recognised = format::recognise(&entry.path, entry.size, |most| {
             match small::read_head(site.backend, site.call, entry, most as u64) {
-                // Gone since the listing, or not to be read: nothing is known of it.
-                Err(e) if e.is_backend(&BackendKind::NotFound) || e.is_backend(&BackendKind::Denied) => {
-                    Ok(Vec::new())
-                }
+                // Gone since the listing, locked, damaged, not to be read: nothing is known of it.
+                Err(e) if !of_target(&e) => Ok(Vec::new()),
                 other => other,
             }
         })?;

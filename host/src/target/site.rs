@@ -39,6 +39,31 @@ pub fn replaceable(capabilities: &Capabilities) -> Result<()> {
     Ok(())
 }
 
+/// Whether an error while a file was read says something of the whole target (or of this program), and nothing of the
+/// file: what cannot be read for another reason is not known, and no other file waits for it.
+pub(super) fn of_target(error: &Error) -> bool {
+    use ErrorKind::{
+        Busy, Cancelled, Interrupted, Offline, Panicked, Throttled, TimedOut, Unauthenticated, Unreachable,
+        UntrustedPeer,
+    };
+    match &error.kind {
+        Kind::Backend(kind) => matches!(
+            kind,
+            Unreachable
+                | Offline
+                | TimedOut
+                | Interrupted
+                | Unauthenticated
+                | UntrustedPeer
+                | Throttled
+                | Busy
+                | Cancelled
+                | Panicked
+        ),
+        _ => true,
+    }
+}
+
 /// `None` where nothing has the name.
 pub(super) fn absent<T>(result: offsite_plugin_api::Result<T>) -> Result<Option<T>> {
     match result {
@@ -49,14 +74,16 @@ pub(super) fn absent<T>(result: offsite_plugin_api::Result<T>) -> Result<Option<
 }
 
 impl Site<'_> {
-    /// The file of that name; `None` when there is none. Errors: `TargetRefused` when the name is a directory's.
+    /// The file of that name; `None` when there is none. Errors: `Backend(Exists)` when the name is a directory's: one
+    /// image cannot be there, the others can.
     pub fn file(&self, path: &TargetPath) -> Result<Option<Entry>> {
         match absent(self.backend.stat(self.call, path))? {
-            Some(entry) if entry.kind != EntryKind::File => {
-                Err(Error::new(Kind::TargetRefused, "the name is taken by something that is no file")
-                    .on(path.display())
-                    .hint("move it away"))
-            }
+            Some(entry) if entry.kind != EntryKind::File => Err(Error::new(
+                Kind::Backend(ErrorKind::Exists),
+                "the name is taken by something that is no file",
+            )
+            .on(path.display())
+            .hint("move it away")),
             found => Ok(found),
         }
     }

@@ -80,7 +80,7 @@ pub(super) fn side_for(
             return Ok(Some(side));
         }
     }
-    Err(Error::new(Kind::TargetRefused, "every side name for replacing this file is taken")
+    Err(Error::new(Kind::Backend(ErrorKind::Exists), "every side name for replacing this file is taken")
         .on(path.display())
         .hint("look at the files that end in .old beside it, and remove what is not needed"))
 }

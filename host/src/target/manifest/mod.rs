@@ -16,7 +16,7 @@ use self::body::{
     Body, baseline_name, baseline_of, body_of, content_digest, decode, encode, place, published,
 };
 pub use self::body::{parse_name, set_hash};
-use super::site::Site;
+use super::site::{Site, of_target};
 use super::small::{self, Bytes};
 use crate::catalog::{Intent, IntentKind, IntentStep, Published};
 use crate::chain::Span;
@@ -103,7 +103,7 @@ pub fn read_new(
             } else {
                 match small::read(site.backend, site.call, &entry.path, LARGEST) {
                     Ok(bytes) => decode(&bytes, &hash, sequence),
-                    Err(e) if gives_up(&e) => return Err(e),
+                    Err(e) if of_target(&e) => return Err(e),
                     Err(e) => Err(e.to_string()),
                 }
             };
@@ -149,16 +149,6 @@ fn take(found: &mut FromManifests, disputed: &mut Vec<TargetPath>, body: &Body) 
         found.baselines.push((policy, baseline.clone()));
     }
     Ok(())
-}
-
-/// Errors that say nothing about the file but everything about the target.
-fn gives_up(error: &Error) -> bool {
-    !matches!(
-        &error.kind,
-        Kind::Backend(
-            BackendKind::NotFound | BackendKind::TooLarge | BackendKind::Corrupt | BackendKind::Denied
-        )
-    )
 }
 
 /// Writes the manifests of every set that changed since its manifest was written (or whose manifest was lost), and of

@@ -3,7 +3,7 @@
 use super::mem::{Mem, MemStaged};
 use super::{Bench, ME, OTHER, path};
 use crate::error::BackendKind;
-use crate::target::{list, names, no_source, publish_file, settle, survey, sweep};
+use crate::target::{list, manifest, names, no_source, publish_file, settle, survey, sweep};
 
 fn leave(bench: &Bench, image: &str, owner: &str) {
     let staging = names::staging(&path(image), owner).unwrap();
@@ -28,6 +28,58 @@ fn own_staging_that_nobody_resumes_goes_and_foreign_staging_is_reported() {
     assert_eq!(left.len(), 2, "{left:?}");
     assert!(left.iter().all(|l| l.contains("resumed") || l.contains("theirs")), "{left:?}");
     assert_eq!(bench.catalog.staged().unwrap().len(), 1);
+}
+
+#[test]
+fn an_upload_of_nobodys_is_ours_by_its_name_or_when_it_was_left() {
+    let bench = Bench::new(Mem::atomic());
+    bench.publish("published.aiv", b"content", 1);
+    let begin = |image: &str| {
+        let staged = MemStaged { path: path(image), owner: String::new(), bytes: b"half".to_vec() };
+        bench.mem.disk().staged.insert(path(&format!("upload-{image}")), staged);
+    };
+    let left =
+        || -> Vec<String> { bench.mem.disk().staged.keys().map(|p| p.display().into_owned()).collect() };
+    for image in ["published.aiv", "killed.aiv", "planned.aiv", "someones.bin"] {
+        begin(image);
+    }
+    // A kill before the first checkpoint: the row tells no token to go on with.
+    let row = bench.stage("killed.aiv", b"whole", 3, None);
+    let begun = bench.catalog.staged_at(&row.path).unwrap().unwrap();
+    let begun = crate::catalog::StagedFile { token: None, complete: false, blake3: None, ..begun };
+    bench.catalog.begin_staging(&begun).unwrap();
+    bench.mem.disk().staged.remove(&row.staging);
+    bench.mem.disk().age = Some(600);
+    let planned = |p: &offsite_plugin_api::TargetPath| *p == path("planned.aiv") || *p == path("killed.aiv");
+    let sweep = || sweep::sweep(&bench.site(), &survey(&bench.site()).unwrap(), &planned).unwrap();
+    let swept = sweep();
+    assert_eq!((swept.discarded, left()), (3, vec!["upload-someones.bin".to_owned()]));
+    assert_eq!(swept.foreign[0].path, Some(path("someones.bin")));
+    bench.mem.disk().age = Some(24 * 3600);
+    assert_eq!((sweep().discarded, left().len()), (1, 0));
+}
+
+#[test]
+fn what_cannot_be_read_or_has_a_directorys_name_keeps_no_other_image_waiting() {
+    let bench = Bench::new(Mem::atomic());
+    bench.mem.put(&path("theirs.qcow2"), b"no header of theirs is read", 1);
+    bench.mem.disk().locked.insert(path("theirs.qcow2"));
+    bench.publish("ours.aiv", b"content", 1);
+    manifest::write_behind(&bench.site()).unwrap();
+    let manifests: Vec<_> = bench.mem.disk().files.keys().filter(|p| names::is_own(p)).cloned().collect();
+    assert_eq!(manifests.len(), 1);
+    bench.mem.disk().locked.extend(manifests);
+    let bench = Bench { catalog: crate::catalog::Catalog::in_memory().unwrap(), ..bench };
+    let found = survey(&bench.site()).unwrap();
+    assert_eq!((found.view.files.iter().count(), found.notices.len()), (2, 1), "{:?}", found.notices);
+    bench.mem.disk().gone = true;
+    assert!(survey(&bench.site()).is_err(), "the whole target says nothing");
+
+    let bench = Bench::new(Mem::plain());
+    bench.mem.disk().directories.insert(path("base.aiv"));
+    let file = bench.stage("base.aiv", b"content", 1, None);
+    let error = publish_file(&bench.site(), &file).unwrap_err();
+    assert!(error.is_backend(&BackendKind::Exists), "{error}");
 }
 
 #[test]
