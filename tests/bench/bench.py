@@ -10,7 +10,9 @@ import tempfile
 import threading
 import time
 
-RUNS = 5
+import network
+
+RUNS = int(os.environ.get("BENCH_RUNS", 5))
 BUILT = pathlib.Path(sys.argv[1])
 OFFSITE = BUILT / "offsite"
 
@@ -52,7 +54,11 @@ def fresh(folder):
 
 
 def offsite(root, source, target, *more):
-    return [OFFSITE, "--state-dir", root / "state", "run", "--source", source, "--to", target, "--settle", "0", *more]
+    return offsite_flags(root, source, ["--to", target, *more])
+
+
+def offsite_flags(root, source, flags):
+    return [OFFSITE, "--state-dir", root / "state", "run", "--source", source, "--settle", "0", *flags]
 
 
 def random_file(path, size):
@@ -129,19 +135,23 @@ def throttle(root):
         print(f"  asked {rate:>10} B/s   reached {reached:>12.0f} B/s   {100 * (reached / rate - 1):+.1f} %")
 
 
+def look_at_children(pid, peaks):
+    """Raises peaks to the highest resident set so far of each child, KiB."""
+    for entry in pathlib.Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            status = (entry / "status").read_text()
+        except OSError:
+            continue
+        fields = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
+        if fields.get("PPid", "").strip() == str(pid) and "VmHWM" in fields:
+            peaks[entry.name] = max(peaks.get(entry.name, 0), int(fields["VmHWM"].split()[0]))
+
+
 def peak_of_children(pid, peaks, stop):
-    """Highest resident set of each descendant, KiB."""
     while not stop.is_set():
-        for entry in pathlib.Path("/proc").iterdir():
-            if not entry.name.isdigit():
-                continue
-            try:
-                status = (entry / "status").read_text()
-            except OSError:
-                continue
-            fields = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
-            if fields.get("PPid", "").strip() == str(pid) and "VmHWM" in fields:
-                peaks[entry.name] = max(peaks.get(entry.name, 0), int(fields["VmHWM"].split()[0]))
+        look_at_children(pid, peaks)
         stop.wait(0.1)
 
 
@@ -177,7 +187,23 @@ def plan(_):
     subprocess.run([BUILT / "bench-plan"], check=True)
 
 
-BENCHES = {"copy": copy, "nochange": nochange, "throttle": throttle, "memory": memory, "plan": plan}
+def of_network(bench):
+    return lambda root: bench(sys.modules[__name__], root)
+
+
+BENCHES = {
+    "copy": copy,
+    "nochange": nochange,
+    "throttle": throttle,
+    "memory": memory,
+    "plan": plan,
+    "sftp": of_network(network.sftp),
+    "sftp-far": of_network(network.sftp_far),
+    "s3": of_network(network.s3),
+    "together": of_network(network.together),
+    "wire": of_network(network.wire),
+    "memory-network": of_network(network.memory),
+}
 
 
 def main():

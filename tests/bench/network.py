@@ -1,0 +1,242 @@
+"""SFTP and S3 against their peers, on the harness's servers. Imported by bench.py, which has the stopwatch."""
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import time
+
+GIB = int(os.environ.get("BENCH_MIB", 1024)) << 20
+SMALL_FILES = int(os.environ.get("BENCH_FILES", 2000))
+# Each of three targets at once, and alone.
+HELD_TO = 40_000_000
+
+
+class Helper:
+    """A program of the harness that answers each line with a line."""
+
+    def __init__(self, *command):
+        self.process = subprocess.Popen(
+            [str(c) for c in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.said = self.process.stdout.readline().strip()
+
+    def ask(self, line):
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+        return self.process.stdout.readline().strip()
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+class Servers(Helper):
+    def __init__(self, built, *names):
+        super().__init__(built / "servers", *names)
+        found = json.loads(self.said)
+        self.sshd, self.garage = found["sshd"], found["garage"]
+
+    def reset(self):
+        self.ask("reset")
+
+
+def sftp_flags(sshd, address=None):
+    url = sshd["url"].replace(sshd["address"], address or sshd["address"])
+    return ["--to", url, "--option", f"key_file={sshd['key']}", "--option", f"known_hosts={sshd['known_hosts']}"]
+
+
+def sftp_peers(sshd, source, address=None):
+    host, port = (address or sshd["address"]).rsplit(":", 1)
+    remote = (
+        f":sftp,host={host},port={port},user={sshd['user']},key_file={sshd['key']},"
+        f"known_hosts_file={sshd['known_hosts']}:{sshd['data']}/copy"
+    )
+    batch = f"put -r {source} {sshd['data']}/copy"
+    sftp = (
+        f"echo '{batch}' | sftp -q -b - -F none -o UserKnownHostsFile={sshd['known_hosts']} -i {sshd['key']}"
+        f" -P {port} {sshd['user']}@{host}"
+    )
+    return {"rclone copy": ["rclone", "copy", str(source), remote, "--config", "/dev/null"], "OpenSSH sftp": sftp}
+
+
+def s3_flags(garage, address=None):
+    os.environ["BENCH_S3_KEY"] = garage["access_key_id"]
+    os.environ["BENCH_S3_SECRET"] = garage["secret_access_key"]
+    return [
+        *("--to", f"s3+http://{address or garage['address']}/{garage['bucket']}/copy"),
+        *("--option", f"region={garage['region']}"),
+        *("--credential", "access_key_id=env:BENCH_S3_KEY"),
+        *("--credential", "secret_access_key=env:BENCH_S3_SECRET"),
+    ]
+
+
+def s3_peers(garage, source):
+    os.environ["AWS_ACCESS_KEY_ID"] = garage["access_key_id"]
+    os.environ["AWS_SECRET_ACCESS_KEY"] = garage["secret_access_key"]
+    os.environ["AWS_REGION"] = garage["region"]
+    remote = (
+        f":s3,provider=Other,env_auth=true,region={garage['region']},endpoint='{garage['endpoint']}',"
+        f"force_path_style=true:{garage['bucket']}/copy"
+    )
+    return {
+        "rclone copy": ["rclone", "copy", str(source), remote, "--config", "/dev/null"],
+        "s5cmd cp": [
+            *("s5cmd", "--endpoint-url", garage["endpoint"], "--log", "error"),
+            *("cp", f"{source}/", f"s3://{garage['bucket']}/copy/"),
+        ],
+    }
+
+
+def scenes(bench, root):
+    """(title, folder, bytes) of each thing to copy: one large image, and many small files."""
+    large, small = root / "net-large", root / "net-small"
+    if not large.exists():
+        bench.fresh(large)
+        bench.random_file(large / "disk-b000.spf", GIB)
+        bench.fresh(small)
+        for n in range(SMALL_FILES):
+            folder = small / f"set{n // 40:03}"
+            folder.mkdir(exist_ok=True)
+            name = "disk-b000.spf" if n % 40 == 0 else f"disk-b000-i{n % 40:03}.spi"
+            (folder / name).write_bytes(os.urandom(64 << 10))
+    yield f"1 image of {GIB >> 20} MiB", large, GIB
+    yield f"{SMALL_FILES} files of 64 KiB", small, SMALL_FILES << 16
+
+
+def contest(bench, root, title, servers, flags, peers):
+    for what, source, size in scenes(bench, root):
+        contestants = {"offsite": bench.offsite_flags(root, source, flags)} | peers(source)
+
+        def scene(_):
+            servers.reset()
+            shutil.rmtree(root / "state", ignore_errors=True)
+
+        bench.table(f"{title}: {what}", bench.in_turn(contestants, scene), size)
+
+
+def sftp(bench, root):
+    with Servers(bench.BUILT, "sshd") as servers:
+        peers = lambda source: sftp_peers(servers.sshd, source)
+        contest(bench, root, "SFTP (OpenSSH)", servers, sftp_flags(servers.sshd), peers)
+
+
+def sftp_far(bench, root):
+    with Servers(bench.BUILT, "sshd") as servers:
+        with Helper(bench.BUILT / "fault-proxy", servers.sshd["address"], 50) as proxy:
+            address = proxy.said
+            servers.ask(f"know {address}")
+            peers = lambda source: sftp_peers(servers.sshd, source, address)
+            flags = sftp_flags(servers.sshd, address)
+            contest(bench, root, "SFTP, 50 ms round trip", servers, flags, peers)
+
+
+def s3(bench, root):
+    with Servers(bench.BUILT, "garage") as servers:
+        peers = lambda source: s3_peers(servers.garage, source)
+        contest(bench, root, "S3 (Garage)", servers, s3_flags(servers.garage), peers)
+
+
+def together(bench, root):
+    """Folder, SFTP and S3 at once, each held to a rate, against each of them alone."""
+    _, source, size = next(scenes(bench, root))
+    with Servers(bench.BUILT) as servers:
+        s3_flags(servers.garage)
+        sshd, garage, folder = servers.sshd, servers.garage, root / "together"
+        targets = {
+            "folder": f'url = "{folder}"',
+            "sftp": f'url = "{sshd["url"]}"\n'
+            f'options = {{ key_file = "{sshd["key"]}", known_hosts = "{sshd["known_hosts"]}" }}',
+            "s3": f'url = "s3+http://{garage["address"]}/{garage["bucket"]}/copy"\n'
+            f'options = {{ region = "{garage["region"]}" }}\n'
+            'credentials = { access_key_id = { env = "BENCH_S3_KEY" }, secret_access_key = { env = "BENCH_S3_SECRET" } }',
+        }
+
+        def config(name, chosen):
+            text = f'[[job]]\nname = "bench"\nsource = "{source}"\nsettle = "0s"\n'
+            for target in chosen:
+                text += f'[[job.target]]\nname = "{target}"\nbandwidth = "{HELD_TO // 1_000_000}MB"\n{targets[target]}\n'
+            path = root / f"{name}.toml"
+            path.write_text(text)
+            return [bench.OFFSITE, "--config", path, "--state-dir", root / "state", "run"]
+
+        contestants = {name: config(name, [name]) for name in targets}
+        contestants["all three at once"] = config("all", targets)
+
+        def scene(_):
+            servers.reset()
+            bench.fresh(folder)
+            shutil.rmtree(root / "state", ignore_errors=True)
+
+        medians = bench.in_turn(contestants, scene)
+        bench.table("folder + SFTP + S3, each held to 40 MB/s", medians, size, ours="all three at once")
+        slowest = max(median for name, median in medians.items() if name in targets)
+        print(f"  at once / slowest alone: {medians['all three at once'] / slowest:.2f}")
+
+
+def wire(bench, root):
+    """The throttle, counted by a proxy before the server."""
+    print("\nthrottle on the wire, over 30 s")
+    with Servers(bench.BUILT) as servers:
+        for name, address in (("sftp", servers.sshd["address"]), ("s3", servers.garage["address"])):
+            for rate, label in ((64 << 10, "64KiB"), (10_000_000, "10MB")):
+                with Helper(bench.BUILT / "fault-proxy", address) as proxy:
+                    servers.ask(f"know {proxy.said}")
+                    flags = (
+                        sftp_flags(servers.sshd, proxy.said) if name == "sftp" else s3_flags(servers.garage, proxy.said)
+                    )
+                    reached = on_the_wire(bench, root, proxy, flags, rate, label)
+                print(f"  {name:<6} asked {rate:>10} B/s   reached {reached:>12.0f} B/s   {100 * (reached / rate - 1):+.1f} %")
+                servers.reset()
+
+
+def on_the_wire(bench, root, proxy, flags, rate, label):
+    source = root / "slow"
+    bench.fresh(source)
+    shutil.rmtree(root / "state", ignore_errors=True)
+    bench.random_file(source / "disk-b000.spf", max(rate * 60 // (1 << 20), 16) << 20)
+    up = lambda: int(proxy.ask("count").split()[0])
+    command = bench.offsite_flags(root, source, [*flags, "--bandwidth", label])
+    run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while up() < rate and run.poll() is None:
+        time.sleep(0.05)
+    begin, start = up(), time.perf_counter()
+    time.sleep(30)
+    reached = (up() - begin) / (time.perf_counter() - start)
+    run.terminate()
+    run.wait()
+    return reached
+
+
+def memory(bench, root):
+    """Highest resident set of a worker over the first 8 GiB of a sparse image of 1 TiB."""
+    print("\nresident memory over the first 8 GiB of a 1 TiB sparse image")
+    source = root / "net-sparse"
+    bench.fresh(source)
+    with open(source / "disk-b000.spf", "wb") as out:
+        out.truncate(1 << 40)
+    with Servers(bench.BUILT) as servers:
+        for name, address in (("sftp", servers.sshd["address"]), ("s3", servers.garage["address"])):
+            shutil.rmtree(root / "state", ignore_errors=True)
+            with Helper(bench.BUILT / "fault-proxy", address) as proxy:
+                servers.ask(f"know {proxy.said}")
+                flags = sftp_flags(servers.sshd, proxy.said) if name == "sftp" else s3_flags(servers.garage, proxy.said)
+                command = bench.offsite_flags(root, source, flags)
+                run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+                peaks, sent = {}, 0
+                while run.poll() is None and sent < 8 << 30:
+                    bench.look_at_children(run.pid, peaks)
+                    sent = int(proxy.ask("count").split()[0])
+                    time.sleep(0.1)
+                run.terminate()
+                said = run.communicate()[1]
+            note = "" if sent >= 8 << 30 else f"   only {sent >> 20} MiB went: {said.strip()[-300:]}"
+            print(f"  {name:<6}{max(peaks.values(), default=0) / 1024:8.1f} MiB{note}")
+            servers.reset()

@@ -1,0 +1,52 @@
+//! The harness's servers as a program, for benches and for trying things by hand: `servers [sshd] [garage]`.
+//!
+//! Prints one line of JSON: for each server where it is and how to get in, secrets included (they are made up, and end with
+//! it). The line `reset` on standard input empties all of them, and is answered `done`. They end with the standard input.
+#![allow(clippy::print_stdout)] // A program of the tests.
+
+use std::io::BufRead;
+
+use offsite_tests::servers::garage::Garage;
+use offsite_tests::servers::sshd::Sshd;
+use serde_json::json;
+
+fn main() {
+    let wanted: Vec<String> = std::env::args().skip(1).collect();
+    let wants = |name: &str| wanted.is_empty() || wanted.iter().any(|w| w == name);
+    let mut sshd = wants("sshd").then(Sshd::start);
+    let mut garage = wants("garage").then(Garage::start);
+    let sshd_json = sshd.as_ref().map(|server| {
+        json!({
+            "address": server.address().to_string(), "host": server.host(), "port": server.port(), "user": server.user(),
+            "url": server.url(), "data": server.data(), "key": server.key(), "known_hosts": server.known_hosts(),
+        })
+    });
+    let garage_json = garage.as_ref().map(|server| {
+        let service = server.service();
+        json!({
+            "address": service.address.to_string(), "endpoint": service.endpoint(), "region": service.region,
+            "bucket": service.bucket, "access_key_id": service.access_key, "secret_access_key": service.secret_key,
+        })
+    });
+    println!("{}", json!({ "sshd": sshd_json, "garage": garage_json }));
+    for line in std::io::stdin().lock().lines().map_while(Result::ok) {
+        match line.trim() {
+            "reset" => {
+                sshd.as_mut().map(Sshd::reset);
+                garage.as_mut().map(Garage::reset);
+                println!("done");
+            }
+            // A proxy before the SSH server: its host key under the proxy's address.
+            line => {
+                match (line.strip_prefix("know ").and_then(|a| a.parse::<std::net::SocketAddr>().ok()), &sshd)
+                {
+                    (Some(address), Some(server)) => {
+                        server.know(&address.ip().to_string(), address.port());
+                        println!("done");
+                    }
+                    _ => println!("unknown: {line}"),
+                }
+            }
+        }
+    }
+}
