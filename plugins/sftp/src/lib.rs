@@ -2,6 +2,7 @@
 //!
 //! The modules are the backend; this file only exports it.
 
+mod ask;
 mod change;
 mod check;
 mod client;
@@ -15,6 +16,7 @@ mod list;
 mod pool;
 mod read;
 mod stage;
+mod stream;
 mod traits;
 mod wire;
 mod write;
