@@ -32,8 +32,12 @@ fn main() {
     for line in std::io::stdin().lock().lines().map_while(Result::ok) {
         match line.trim() {
             "reset" => {
-                sshd.as_mut().map(Sshd::reset);
-                garage.as_mut().map(Garage::reset);
+                if let Some(server) = &mut sshd {
+                    server.reset();
+                }
+                if let Some(server) = &mut garage {
+                    server.reset();
+                }
                 println!("done");
             }
             // A proxy before the SSH server: its host key under the proxy's address.
