@@ -76,35 +76,8 @@ fn recovers(mode: &str) {
 }
 
 #[test]
-fn an_abort_at_each_operation_is_restarted_and_resumed() {
-    recovers("abort");
-}
-
-#[test]
 fn a_segfault_at_each_operation_is_restarted_and_resumed() {
     recovers("segfault");
-}
-
-#[test]
-fn a_hang_at_each_operation_is_ended_restarted_and_resumed() {
-    recovers("hang-uncancellable");
-}
-
-#[test]
-fn a_panic_at_each_operation_is_an_error_and_the_others_finish() {
-    for operation in OPERATIONS {
-        let box_ = sandbox();
-        let faults = format!(r#"[{{ op = "{operation}", mode = "panic", times = 1 }}]"#);
-        let ran = job(&box_, &faults, "{}").run();
-        let what = format!("panic at {operation}");
-        others_done(&box_, &what, &ran);
-        if ran.code != Some(0) {
-            assert_eq!(ran.code, Some(3), "{what}: {}", ran.all());
-            assert!(ran.all().contains("panic"), "{what}: {}", ran.all());
-            job(&box_, "[]", "{}").run().expect(0);
-        }
-        assert_eq!(tree(&box_.source()), tree(&box_.path("c")), "{what}: {}", ran.all());
-    }
 }
 
 #[test]

@@ -2,11 +2,15 @@
 //! one promise. The conformance kit is tested with it, and so is the boundary.
 #![allow(clippy::unwrap_used, dead_code)]
 
+mod store;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use offsite_plugin_api::*;
+
+use store::{File, Shared, Store, Upload, add_dirs, gaps, info, merge};
 
 pub struct Memory;
 
@@ -23,32 +27,6 @@ offsite_plugin_api::export_backend! {
 }
 
 pub use __offsite_export::Exported;
-
-#[derive(Clone)]
-struct File {
-    bytes: Arc<Vec<u8>>,
-    version: u64,
-    mtime: Option<Timestamp>,
-}
-
-struct Upload {
-    path: TargetPath,
-    owner: String,
-    bytes: Vec<u8>,
-    ranges: Vec<Range>,
-    mtime: Option<Timestamp>,
-}
-
-#[derive(Default)]
-struct Store {
-    files: BTreeMap<TargetPath, File>,
-    dirs: BTreeSet<TargetPath>,
-    uploads: BTreeMap<Token, Upload>,
-    published: BTreeMap<Token, (TargetPath, u64)>,
-    counter: u64,
-}
-
-type Shared = Arc<Mutex<Store>>;
 
 /// One store per URL, for the life of the process: opening it again is another process on the same target.
 static STORES: Mutex<BTreeMap<String, Shared>> = Mutex::new(BTreeMap::new());
@@ -148,41 +126,6 @@ impl Opened1 {
         }
         Ok(())
     }
-}
-
-fn add_dirs(store: &mut Store, mut dir: Option<TargetPath>) {
-    while let Some(path) = dir.filter(|d| !d.is_root()) {
-        dir = path.parent();
-        store.dirs.insert(path);
-    }
-}
-
-/// What of `0 .. size` is not in `ranges` (sorted, disjoint).
-fn gaps(ranges: &[Range], size: u64) -> Vec<Range> {
-    let mut at = 0;
-    let mut gaps = Vec::new();
-    for range in ranges.iter().chain([&Range { offset: size, length: 0 }]) {
-        if range.offset > at {
-            gaps.push(Range { offset: at, length: range.offset - at });
-        }
-        at = at.max(range.end());
-    }
-    gaps
-}
-
-fn merge(ranges: &mut Vec<Range>, new: Range) {
-    ranges.push(new);
-    ranges.sort();
-    let mut merged: Vec<Range> = Vec::new();
-    for range in ranges.drain(..) {
-        match merged.last_mut() {
-            Some(last) if last.end() >= range.offset => {
-                last.length = last.end().max(range.end()) - last.offset
-            }
-            _ => merged.push(range),
-        }
-    }
-    *ranges = merged;
 }
 
 impl Backend for Opened1 {
@@ -525,16 +468,5 @@ impl Backend for Opened1 {
         if self.flawed("closes slowly") {
             std::thread::sleep(deadline * 3);
         }
-    }
-}
-
-fn info(token: &Token, upload: &Upload) -> StagedInfo {
-    let bytes = upload.ranges.iter().map(|r| r.length).sum();
-    StagedInfo {
-        token: token.clone(),
-        path: Some(upload.path.clone()),
-        owner: upload.owner.clone(),
-        bytes,
-        age: Some(0),
     }
 }
