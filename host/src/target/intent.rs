@@ -127,22 +127,28 @@ fn already(site: &Site<'_>, file: &Publish) -> Result<Option<Recorded>> {
     Ok(there.then_some(record))
 }
 
-/// What has the name is what was planned. A server that compares by itself is not asked twice; and whatever it is, a publish
-/// where nothing is expected refuses an existing name (the contract of `Expect::Absent`).
+/// What has the name is what was planned. A server that compares by itself is not asked twice; nor is one that replaces in
+/// one act where nothing is expected: its publish refuses an existing name (the contract of `Expect::Absent`).
 fn expected(site: &Site<'_>, file: &Publish) -> Result<()> {
-    let Some(was) = &file.before else { return Ok(()) };
-    let compares = site.capabilities.conditional_publish
-        && was.version.is_some()
-        && site.capabilities.replace == offsite_plugin_api::Replace::Atomic;
-    if compares {
+    let atomic = site.capabilities.replace == offsite_plugin_api::Replace::Atomic;
+    let compares = match &file.before {
+        None => true,
+        Some(was) => site.capabilities.conditional_publish && was.version.is_some(),
+    };
+    if atomic && compares {
         return Ok(());
     }
-    match site.file(&file.path)? {
-        Some(entry) if was.still(&entry) => Ok(()),
-        None => {
+    let found = site.file(&file.path)?;
+    match (&file.before, &found) {
+        (None, None) => Ok(()),
+        (Some(was), Some(entry)) if was.still(entry) => Ok(()),
+        (None, Some(_)) => {
+            Err(unexpected(&file.path, BackendKind::Exists, "there is a file that was not there"))
+        }
+        (Some(_), None) => {
             Err(unexpected(&file.path, BackendKind::PreconditionFailed, "the file to be replaced is gone"))
         }
-        Some(_) => {
+        (Some(_), Some(_)) => {
             Err(unexpected(&file.path, BackendKind::PreconditionFailed, "the file was changed meanwhile"))
         }
     }
