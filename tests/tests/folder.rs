@@ -358,6 +358,26 @@ fn a_target_claimed_by_another_installation_is_refused_until_taken_over() {
 }
 
 #[test]
+fn a_second_state_directory_is_a_second_writer_until_it_takes_over() {
+    let box_ = Sandbox::new();
+    qemu::chain(&box_.source(), 1);
+    box_.run(&["a"]).run().expect(0);
+    let held = tree(&box_.path("a"));
+    // Another user of this machine: same installation, same job, another catalog and another lock.
+    fs::rename(box_.path("state"), box_.path("first")).unwrap();
+    fs::create_dir(box_.path("second")).unwrap();
+    std::os::unix::fs::symlink(box_.path("second"), box_.path("state")).unwrap();
+    qemu::extend(&box_.source(), 2);
+    let refused = box_.run(&["a"]).run().expect(1);
+    assert!(refused.all().contains("state directory"), "{}", refused.all());
+    assert_eq!(tree(&box_.path("a")), held);
+    let arguments = ["target", "take-over", "--source", &box_.text("source"), "--to", &box_.text("a")];
+    box_.offsite().args(arguments).run().expect(0);
+    let ran = box_.run(&["a"]).run().expect(0);
+    assert_eq!(published(&ran), ["inc2.qcow2"], "what is there is adopted");
+}
+
+#[test]
 fn targets_inside_around_or_equal_to_the_source_are_refused() {
     let box_ = Sandbox::new();
     qemu::chain(&box_.source(), 1);

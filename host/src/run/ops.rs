@@ -9,7 +9,7 @@ use super::call::{LONG, Line, SHORT};
 use super::context::retried;
 use super::open::{Answers, Open, open};
 use super::protocol::{Answer, Op, Request};
-use super::replicate::{input, inventory, look, names};
+use super::replicate::{input, inventory, look, names, who};
 use super::verify;
 use crate::chain::{Knowledge, assemble};
 use crate::config::Target;
@@ -67,7 +67,7 @@ fn plan(request: &Request, target: &Target, open: &Open) -> Result<Answer> {
             call: &call,
             installation: &request.installation,
         };
-        marker::verify(&site, &request.job.name, &target.name).map(|_| ())
+        marker::verify(&site, &who(request, target)).map(|_| ())
     })?;
     let (survey, capabilities) = surveyed(request, target, open)?;
     let source = assemble(&inventory.members(), &Knowledge::default());
@@ -90,8 +90,7 @@ fn check(request: &Request, target: &Target, open: &Open) -> Result<Answer> {
     let call = line.call(Some(SHORT));
     let capabilities = open.backend.capabilities(&call).ok();
     let space = open.backend.space(&call).ok().filter(|_| passed);
-    let claim =
-        marker::examine(&*open.backend, &call, &request.installation, &request.job.name, &target.name);
+    let claim = marker::examine(&*open.backend, &call, &request.installation, &who(request, target));
     Ok(Answer::Check {
         identity: open.backend.identity(),
         report,
@@ -112,7 +111,7 @@ fn take_over(request: &Request, target: &Target, open: &Open) -> Result<Answer> 
             call: &call,
             installation: &request.installation,
         };
-        marker::take_over(&site, &request.job.name, &target.name)
+        marker::take_over(&site, &who(request, target))
     })?;
     Ok(Answer::Done { what })
 }

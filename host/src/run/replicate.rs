@@ -25,7 +25,7 @@ use crate::error::{BackendKind, Error, Kind, Result};
 use crate::plan::{self, Baseline, FileAction, Input, Names, Plan};
 use crate::report::{Event, Outcome};
 use crate::source::Inventory;
-use crate::target::{self, Reopen, Site, Survey, manifest, marker, sweep};
+use crate::target::{self, Reopen, Site, Survey, Who, manifest, marker, sweep};
 
 /// Streams where the configuration names none.
 const STREAMS: u32 = 4;
@@ -168,8 +168,9 @@ fn prepare(context: &Context, request: &Request, target: &Target, inventory: &In
         context.retried(None, &|| 0, || what(&context.site(&line.call(Some(LONG)))))
     };
     let mut claimed = false;
+    let who = who(request, target);
     act(&mut |site| {
-        claimed |= marker::claim(site, &request.job.name, &target.name)?;
+        claimed |= marker::claim(site, &who)?;
         Ok(())
     })?;
     if claimed {
@@ -224,6 +225,11 @@ fn baseline(
         manifest::write_baseline(&context.site(&call), policy, &taken).map(|_| ())
     })?;
     Ok(Some(taken))
+}
+
+/// As which this run claims the target.
+pub fn who(request: &Request, target: &Target) -> Who {
+    Who::new(&request.state_dir, &request.host, &request.job.name, &target.name)
 }
 
 pub fn names(request: &Request) -> Names {

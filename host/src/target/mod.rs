@@ -28,6 +28,6 @@ pub use intent::{
     settle,
 };
 pub use listing::{Listing, list};
-pub use marker::{Claim, Marker, take_over};
+pub use marker::{Claim, Marker, Who, take_over};
 pub use site::{Reopen, Site, no_source, replaceable};
 pub use view::{Recorded, TargetFile, TargetView, VerifyLevel};

@@ -16,6 +16,8 @@ pub const MANIFESTS: &str = "offsite-manifest";
 
 const PREFIX: &[u8] = b"offsite-";
 const OWNER: usize = 8;
+/// In the state directory, where the machine has no id.
+const KEPT: &str = "installation";
 const HASH: usize = 16;
 
 /// What a name of the host's own stands for.
@@ -139,8 +141,13 @@ fn installation_of(machine: &[u8]) -> String {
     text
 }
 
+/// Whether the installation id is not the machine's but one that was made for this state directory.
+pub fn keeps_installation(state_dir: &Path) -> bool {
+    state_dir.join(KEPT).exists()
+}
+
 fn kept_installation(state_dir: &Path) -> Result<String> {
-    let path = state_dir.join("installation");
+    let path = state_dir.join(KEPT);
     let read = || std::fs::read_to_string(&path).ok().map(|t| t.trim().to_owned()).filter(|t| is_owner(t));
     if let Some(found) = read() {
         return Ok(found);
