@@ -259,11 +259,11 @@ fn info_finds_a_plugin_by_id_and_a_file_by_path() {
 fn an_unknown_scheme_is_an_error_that_lists_schemes_directories_and_the_likely_refusal() {
     let plugins = Plugins::new();
     plugins.plugin("good.so", &metadata("good"));
-    std::fs::write(plugins.file("liboffsite_plugin_sftp.so"), "x").unwrap();
+    std::fs::write(plugins.file("liboffsite_plugin_gopher.so"), "x").unwrap();
     let registry = Registry::discover(&[plugins.path().to_owned()]);
-    let error = registry.for_url("sftp://host/path").err().expect("there is no such plugin").to_string();
+    let error = registry.for_url("gopher://host/path").err().expect("there is no such plugin").to_string();
     for part in
-        ["sftp", "good", &plugins.path().to_string_lossy(), "/usr/lib/offsite/plugins", "starts with 'x'"]
+        ["gopher", "good", &plugins.path().to_string_lossy(), "/usr/lib/offsite/plugins", "starts with 'x'"]
     {
         assert!(error.contains(part), "{part} is missing: {error}");
     }
