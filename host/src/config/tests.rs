@@ -125,6 +125,6 @@ fn the_readmes_configuration_reads() {
     let readme = include_str!("../../../README.md");
     let text = readme.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
     let jobs = read(Path::new("offsite.toml"), text, Path::new("/base")).unwrap();
-    assert_eq!(jobs[0].targets.len(), 2);
+    assert_eq!(jobs[0].targets.len(), 3);
     assert_eq!(jobs[0].targets[0].bandwidth.windows.len(), 1);
 }
