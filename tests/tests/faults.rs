@@ -46,7 +46,7 @@ url = "{b}"
     std::fs::write(box_.path("offsite.toml"), file).unwrap();
     box_.offsite()
         .args(["--config", &box_.text("offsite.toml"), "run", "--json"])
-        .env("OFFSITE_HANG_SECONDS", "3")
+        .env("OFFSITE_HANG_SECONDS", "5")
 }
 
 #[track_caller]

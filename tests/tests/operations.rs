@@ -76,7 +76,15 @@ sync = true
         options = story.options,
     );
     fs::write(box_.path("offsite.toml"), file).unwrap();
-    box_.offsite().args(["--config", &box_.text("offsite.toml")]).env("OFFSITE_HANG_SECONDS", "2")
+    box_.offsite()
+        .args(["--config", &box_.text("offsite.toml")])
+        .env("OFFSITE_HANG_SECONDS", patience(faults))
+}
+
+/// Seconds of silence after which a worker is taken for hung: short where one hangs on purpose, and otherwise as much
+/// as a loaded machine may need for one fsync.
+fn patience(faults: &str) -> &'static str {
+    if faults.contains("hang") { "5" } else { "60" }
 }
 
 fn run(box_: &Sandbox, story: &Story, faults: &str, counters: &str) -> Ran {
@@ -137,24 +145,30 @@ fn breaks(story: &Story, modes: &[&str]) {
 
 const ENDS: &[&str] = &["abort", "panic", "hang-uncancellable"];
 
+const FIRST_RUN: &[&str] = &[
+    "open",
+    "identity",
+    "capabilities",
+    "invoke",
+    "get",
+    "stat",
+    "list",
+    "space",
+    "list_staged",
+    "stage",
+    "read_staged",
+    "publish",
+    "close",
+];
+
 #[test]
 fn in_a_first_run() {
-    let ops = &[
-        "open",
-        "identity",
-        "capabilities",
-        "invoke",
-        "get",
-        "stat",
-        "list",
-        "space",
-        "list_staged",
-        "stage",
-        "read_staged",
-        "publish",
-        "close",
-    ];
-    breaks(&Story { ops, ..PLAIN }, ENDS);
+    breaks(&Story { ops: FIRST_RUN, ..PLAIN }, &["abort", "panic"]);
+}
+
+#[test]
+fn hanging_in_a_first_run() {
+    breaks(&Story { ops: FIRST_RUN, ..PLAIN }, &["hang-uncancellable"]);
 }
 
 #[test]

@@ -118,7 +118,7 @@ target = [
     );
     fs::write(box_.path("offsite.toml"), file).unwrap();
     let run = box_.offsite().args(["--config", &box_.text("offsite.toml"), "run", "--json"]);
-    run.env("OFFSITE_HANG_SECONDS", "2").run().expect(0);
+    run.env("OFFSITE_HANG_SECONDS", "5").run().expect(0);
     for target in ["a", "b"] {
         assert!(box_.path(target).join("disk-b000.spf").exists(), "{target}");
     }

@@ -80,7 +80,7 @@ fn a_hanging_share_is_abandoned_and_reported() {
     let held = tree(&box_.path("a"));
     mirror.set(Mode::Hang);
     let start = Instant::now();
-    let run = run(&box_).env("OFFSITE_HANG_SECONDS", "3").start(&box_.path("home"));
+    let run = run(&box_).env("OFFSITE_HANG_SECONDS", "5").start(&box_.path("home"));
     let ran = run.wait(Duration::from_secs(60));
     assert_ne!(ran.code, Some(0));
     assert!(ran.all().contains("hang") || ran.all().contains("answer"), "{}", ran.all());

@@ -28,7 +28,7 @@ fn a_target_that_holds_its_worker_in_the_kernel_is_left_behind_and_stays_locked(
     let run = || {
         box_.run(&["a", "b"])
             .args(["--attempts", "2", "--first-wait", "100ms", "--streams", "1"])
-            .env("OFFSITE_HANG_SECONDS", "3")
+            .env("OFFSITE_HANG_SECONDS", "5")
     };
     let start = Instant::now();
     let ran = run().run();
