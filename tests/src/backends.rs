@@ -12,6 +12,7 @@ use crate::servers::account::account;
 use crate::servers::apache::{self, Apache, Login};
 use crate::servers::garage::{Garage, Service};
 use crate::servers::nextcloud::{self, Nextcloud};
+use crate::servers::samba::{self, Samba};
 use crate::servers::sshd::Sshd;
 
 /// What a user writes to reach a target.
@@ -349,4 +350,45 @@ pub fn long_name(prefix: &str, suffix: &str, length: usize) -> String {
     let name = format!("{prefix}{}{suffix}", "ü".repeat(filler / 2) + &"x".repeat(filler % 2));
     assert_eq!(name.len(), length);
     name
+}
+
+/// Samba, in a folder of its share.
+pub struct Smb(pub Samba);
+
+impl Backend for Smb {
+    fn start() -> Self {
+        Self(Samba::start())
+    }
+
+    fn reach(&self) -> Reach {
+        self.through(self.0.address())
+    }
+
+    fn look<T>(&self, what: impl FnOnce(&Path) -> T) -> T {
+        what(&self.0.data())
+    }
+
+    fn change(&self, what: impl FnOnce(&Path)) {
+        what(&self.0.data());
+    }
+}
+
+impl Network for Smb {
+    fn address(&self) -> SocketAddr {
+        self.0.address()
+    }
+
+    fn through(&self, proxy: SocketAddr) -> Reach {
+        Reach::new(self.0.url_at(proxy, samba::SHARE)).secret("password", samba::PASSWORD)
+    }
+
+    fn start_with_secrets() -> (Self, Reach) {
+        let backend = Self::start();
+        let reach = backend.reach();
+        (backend, reach)
+    }
+
+    fn at_stake(_: u64) -> u64 {
+        64 << 20
+    }
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use offsite_tests::backends::{Backend, Cloud, Folder, S3, Sftp, WebDav, long_name};
+use offsite_tests::backends::{Backend, Cloud, Folder, S3, Sftp, Smb, WebDav, long_name};
 use offsite_tests::law::Laws;
 use offsite_tests::program::{Ran, kill_all, wait_until};
 use offsite_tests::qemu;
@@ -37,6 +37,22 @@ on!(folder: super::Folder, sftp: super::Sftp, s3: super::S3, webdav: super::WebD
     sync_deletes_what_was_absent_in_two_scans,
     consolidated_on_the_target_receives_only_the_next,
     awkward_names_arrive_byte_for_byte,
+    odd_sizes_parts_and_side_cars_arrive,
+    two_thousand_small_files_arrive_and_are_not_sent_again,
+    killed_in_mid_file_resumes_and_leaves_no_debris,
+    lost_catalog_and_manifest_cost_no_byte,
+    check_proves_every_operation_and_cleans_up,
+]);
+
+// Shares refuse what Windows refuses: the awkward names of the scenario are among it.
+on!(smb: super::Smb; [
+    first_run_arrives_whole_and_restorable,
+    a_run_without_changes_sends_nothing_and_a_new_incremental_only_itself,
+    a_replaced_image_is_replaced_whole,
+    a_rewritten_set_is_replaced_together,
+    consolidated_at_the_source_replaces_the_last_and_deletes_the_absorbed,
+    sync_deletes_what_was_absent_in_two_scans,
+    consolidated_on_the_target_receives_only_the_next,
     odd_sizes_parts_and_side_cars_arrive,
     two_thousand_small_files_arrive_and_are_not_sent_again,
     killed_in_mid_file_resumes_and_leaves_no_debris,

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use offsite_tests::backends::{Cloud, Network, Reach, S3, Sftp, WebDav};
+use offsite_tests::backends::{Cloud, Network, Reach, S3, Sftp, Smb, WebDav};
 use offsite_tests::law::Laws;
 use offsite_tests::program::{Running, kill_all, wait_until};
 use offsite_tests::proxy::{Direction, Proxy};
@@ -31,7 +31,7 @@ macro_rules! on {
     };
 }
 
-on!(sftp: super::Sftp, s3: super::S3, webdav: super::WebDav; [
+on!(sftp: super::Sftp, s3: super::S3, webdav: super::WebDav, smb: super::Smb; [
     killed_at_sixty_percent_sends_the_rest_and_at_most_what_was_at_stake,
     interrupted_on_a_frozen_line_ends_within_two_seconds,
     a_cut_line_is_taken_up_again_within_the_run,
@@ -235,6 +235,16 @@ impl Restart for S3 {
 }
 
 impl Restart for Sftp {
+    fn stop(&mut self) {
+        self.0.stop();
+    }
+
+    fn restart(&mut self) {
+        self.0.restart();
+    }
+}
+
+impl Restart for Smb {
     fn stop(&mut self) {
         self.0.stop();
     }

@@ -84,13 +84,31 @@ fn mistakes_are_told_in_words() {
     assert!(step == "reach" && detail.contains("nothing listens"), "{detail}");
 }
 
-/// Sessions of guests are not signed, and this client refuses them, whatever the server offers.
+/// Sessions of guests are not signed: who named an account is not given one instead.
 #[test]
-fn nobody_is_let_in_as_a_guest() {
+fn nobody_who_named_an_account_becomes_a_guest() {
     let server = Samba::start();
     let url = server.url_at(server.address(), "guests").replace(server.user(), "nobody-here");
     let report = check(&url, &json!({}), "");
-    assert_eq!(failed(&report).0, "authenticate", "{report:?}");
+    let (step, detail) = failed(&report);
+    assert!(step == "authenticate" && detail.contains("guest"), "{report:?}");
+}
+
+#[test]
+fn a_guest_is_let_in_when_asked_for_and_warned() {
+    let server = Samba::start();
+    let url = server.url_at(server.address(), "guests").replace(&format!("{}@", server.user()), "");
+    let report = check(&url, &json!({"guest": true}), "");
+    assert!(report.passed(), "{report:?}");
+    assert!(
+        report
+            .steps
+            .iter()
+            .any(|step| step.result == StepResult::Warned && step.detail.contains("not signed")),
+        "{report:?}"
+    );
+    let report = check(&url, &json!({"guest": true, "encryption": "required"}), "");
+    assert!(failed(&report).1.contains("encrypt"), "{report:?}");
 }
 
 #[test]

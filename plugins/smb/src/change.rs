@@ -1,13 +1,14 @@
 //! Deleting, renaming, directories, times.
 
 use offsite_plugin_api::{Attributes, Call, Entry, Error, ErrorKind, Expect, Result, TargetPath};
-use smb::{CreateDisposition, CreateOptions, Resource};
+use smb2::msg::create::CreateDisposition;
 
-use super::client::{LONG, SHORT, Smb, looking, open};
+use super::client::{LONG, SHORT, Smb};
 use super::error::{OBJECT_NAME_COLLISION, shown, status};
-use super::names::entry_of;
-use super::read::{all, close};
-use super::write::{changed, delete_open, deleting, move_open, set_mtime, there};
+use super::file::File;
+use super::names::{entry_of, to_filetime};
+use super::share::{Access, Options};
+use super::write::{changed, there};
 
 pub fn delete(smb: &Smb, call: &Call, path: &TargetPath, expect: &Expect) -> Result<()> {
     if matches!(expect, Expect::Absent) {
@@ -16,16 +17,17 @@ pub fn delete(smb: &Smb, call: &Call, path: &TargetPath, expect: &Expect) -> Res
     let name = smb.wire(path)?;
     let (expect, at) = (expect.clone(), path.clone());
     let as_expected = smb.on(call, "delete", path, LONG, |live| async move {
-        let resource = open(&live, &name, CreateDisposition::Open, deleting(), CreateOptions::new()).await?;
+        let file =
+            File::open(&live, &name, CreateDisposition::FileOpen, Access::DELETE, Options::ANY).await?;
         if let Expect::Version(wanted) = &expect {
-            let found = all(&resource).await?;
+            let found = live.about(*file).await?;
             if entry_of(at, &found).version.as_ref() != Some(wanted) {
-                close(resource).await;
+                file.close().await;
                 return Ok(false);
             }
         }
-        let marked = delete_open(&resource).await;
-        close(resource).await;
+        let marked = live.delete(*file).await;
+        file.close().await;
         marked.map(|()| true)
     })?;
     if as_expected { Ok(()) } else { Err(changed(path)) }
@@ -38,27 +40,29 @@ pub fn rename(smb: &Smb, call: &Call, from: &TargetPath, to: &TargetPath, expect
     }
     let (expect, at) = (expect.clone(), to.clone());
     let renamed = smb.on(call, "rename", from, LONG, |live| async move {
-        let resource = open(&live, &old, CreateDisposition::Open, deleting(), CreateOptions::new()).await?;
+        let file = File::open(&live, &old, CreateDisposition::FileOpen, Access::DELETE, Options::ANY).await?;
         if let Expect::Version(wanted) = &expect
-            && there(&live, &new).await?.is_none_or(|all| entry_of(at, &all).version.as_ref() != Some(wanted))
+            && there(&live, &new)
+                .await?
+                .is_none_or(|about| entry_of(at, &about).version.as_ref() != Some(wanted))
         {
-            close(resource).await;
+            file.close().await;
             return Ok(Err(false));
         }
         let replace = !matches!(expect, Expect::Absent);
-        match move_open(&resource, &new, replace).await {
+        match live.rename(*file, &new, replace).await {
             Err(error) if !replace && status(&error) == Some(OBJECT_NAME_COLLISION) => {
-                close(resource).await;
+                file.close().await;
                 return Ok(Err(true));
             }
             other => other?,
         }
-        let now = all(&resource).await;
-        close(resource).await;
-        now.map(|all| Ok(Box::new(all)))
+        let now = live.about(*file).await;
+        file.close().await;
+        now.map(Ok)
     })?;
     match renamed {
-        Ok(all) => Ok(entry_of(to.clone(), &all)),
+        Ok(about) => Ok(entry_of(to.clone(), &about)),
         Err(true) => Err(Error::new(ErrorKind::Exists, format!("{} exists already", shown(to)))),
         Err(false) => Err(changed(to)),
     }
@@ -71,10 +75,10 @@ pub fn make_dirs(smb: &Smb, call: &Call, path: &TargetPath) -> Result<()> {
         return Ok(());
     }
     smb.on(call, "make the directory", path, SHORT, |live| async move {
-        let options = CreateOptions::new().with_directory_file(true);
+        let options = Options::DIRECTORY;
         // Usually it is there.
-        if let Ok(resource) = open(&live, &name, CreateDisposition::Open, looking(), options).await {
-            close(resource).await;
+        if let Ok(open) = live.open(&name, CreateDisposition::FileOpen, Access::LOOK, options).await {
+            live.close(open).await;
             return Ok(());
         }
         let mut made = String::new();
@@ -83,8 +87,8 @@ pub fn make_dirs(smb: &Smb, call: &Call, path: &TargetPath) -> Result<()> {
                 made.push('\\');
             }
             made.push_str(part);
-            let resource = open(&live, &made, CreateDisposition::OpenIf, looking(), options).await?;
-            close(resource).await;
+            let file = File::open(&live, &made, CreateDisposition::FileOpenIf, Access::LOOK, options).await?;
+            file.close().await;
         }
         Ok(())
     })
@@ -97,14 +101,13 @@ pub fn set_attributes(smb: &Smb, call: &Call, path: &TargetPath, attributes: &At
     let name = smb.wire(path)?;
     let mtime = attributes.mtime.map(|t| t.ns);
     let found = smb.on(call, "set the time of", path, SHORT, |live| async move {
-        let access = looking().with_file_write_attributes(true);
-        let resource: Resource =
-            open(&live, &name, CreateDisposition::Open, access, CreateOptions::new()).await?;
+        let file =
+            File::open(&live, &name, CreateDisposition::FileOpen, Access::SET_TIMES, Options::ANY).await?;
         if let Some(ns) = mtime {
-            set_mtime(&resource, ns).await?;
+            live.set_written(*file, to_filetime(ns)).await?;
         }
-        let now = all(&resource).await;
-        close(resource).await;
+        let now = live.about(*file).await;
+        file.close().await;
         now
     })?;
     Ok(entry_of(path.clone(), &found))

@@ -6,8 +6,10 @@ use offsite_plugin_api::{
     Attributes, Backend, Call, CheckReport, Error, ErrorKind, Expect, PublishRequest, Range, Result, Session,
     Sink, Source, StageRequest, StepResult, TargetPath, Token,
 };
+use smb2::types::Dialect;
 
 use super::client::Smb;
+use super::config::Account;
 
 /// Characters beyond ASCII, composed and decomposed: a file system that normalises names shows itself.
 const NAME: &str = "offsite-check-é-e\u{301}-日本";
@@ -28,7 +30,14 @@ pub fn check(smb: &Smb, call: &Call) -> Result<CheckReport> {
     };
     report.server = Some(format!("SMB {}", version(dialect)));
     report.add("reach", StepResult::Passed, format!("{} answers", smb.config.host));
-    report.add("authenticate", StepResult::Passed, format!("logged in as {}", smb.config.user));
+    report.add("authenticate", StepResult::Passed, format!("logged in as {}", smb.config.account.shown()));
+    if smb.config.account == Account::Guest {
+        report.add(
+            "signing",
+            StepResult::Warned,
+            "a guest's session is not signed: whoever sits on the way can change it",
+        );
+    }
     let made = super::change::make_dirs(smb, call, &TargetPath::root());
     let listed = made.and_then(|()| smb.list(call, &TargetPath::root(), false, None));
     step(&mut report, "list", listed.map(|_| "readable".to_owned()));
@@ -78,13 +87,13 @@ fn step_of(error: &Error) -> &'static str {
     }
 }
 
-fn version(dialect: smb::Dialect) -> &'static str {
+fn version(dialect: Dialect) -> &'static str {
     match dialect {
-        smb::Dialect::Smb0202 => "2.0.2",
-        smb::Dialect::Smb021 => "2.1",
-        smb::Dialect::Smb030 => "3.0",
-        smb::Dialect::Smb0302 => "3.0.2",
-        smb::Dialect::Smb0311 => "3.1.1",
+        Dialect::Smb2_0_2 => "2.0.2",
+        Dialect::Smb2_1 => "2.1",
+        Dialect::Smb3_0 => "3.0",
+        Dialect::Smb3_0_2 => "3.0.2",
+        Dialect::Smb3_1_1 => "3.1.1",
     }
 }
 

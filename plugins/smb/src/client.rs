@@ -4,22 +4,23 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use offsite_plugin_api::{
-    Attributes, Backend, Call, Capabilities, CheckReport, Entry, Error, ErrorKind, Expect, Host, Opened,
-    Page, Plugin, PublishRequest, Range, Replace, Result, Resume, Secrets, Session, Sink, Source, Space,
-    StageRequest, Staged, StagedInfo, TargetPath, Token,
+    Attributes, Backend, Call, Capabilities, CheckReport, Entry, Error, ErrorKind, Expect, Host, Level,
+    Opened, Page, Plugin, PublishRequest, Range, Replace, Result, Resume, Secrets, Session, Sink, Source,
+    Space, StageRequest, Staged, StagedInfo, TargetPath, Token,
 };
-use smb::connection::{ConnectionConfig, EncryptionMode};
-use smb::{
-    Connection, CreateDisposition, CreateOptions, Dialect, FileAccessMask, FileAttributes, FileCreateArgs,
-    FileFsAttributeInformation, FileFsFullSizeInformation, Guid, Resource, Tree, UncPath,
-};
+use smb2::client::{Connection, Session as LogIn, Tree};
+use smb2::msg::create::CreateDisposition;
+use smb2::transport::{ConnectOptions, TcpTransport};
+use smb2::types::Dialect;
+use smb2::types::flags::Capabilities as Offers;
 use zeroize::Zeroizing;
 
-use super::config::Config;
-use super::error::{failed, lost};
+use super::config::{Account, Config};
+use super::error::{failed, lost, said};
+use super::hello::Hello;
 use super::names;
-use super::runtime::{Held, Runtime};
-use super::transport::Tcp;
+use super::runtime::Runtime;
+use super::share::{Access, Live, Options};
 use super::{change, check, list, read, stage, write};
 
 /// Time for one short operation at the server.
@@ -27,8 +28,12 @@ pub const SHORT: Duration = Duration::from_secs(60);
 /// Time for what may wait for the server's disk.
 pub const LONG: Duration = Duration::from_secs(600);
 const CONNECT: Duration = Duration::from_secs(20);
-/// Credits asked for: what may be in flight.
-const CREDITS: u16 = 1024;
+/// Time for one address of the server.
+const ADDRESS: Duration = Duration::from_secs(8);
+/// Silence after which a request is given up; six times that while the server answers others.
+const SILENCE: Duration = Duration::from_secs(60);
+/// Time for one message to get into the socket, behind those before it: lines may be slow.
+const SENDING: Duration = Duration::from_secs(180);
 /// Writes and reads in flight at most, per stream and in all for one file.
 pub const PER_STREAM: usize = 4;
 pub const IN_FLIGHT: usize = 16;
@@ -47,18 +52,7 @@ pub struct Smb {
     pub(super) runtime: Runtime,
     secrets: Secrets,
     host: Arc<dyn Host>,
-    live: Mutex<Option<Held<Live>>>,
-}
-
-/// A connected share. Fields drop in this order: the tree before its session, that before its connection.
-pub(super) struct Live {
-    pub tree: Tree,
-    _session: smb::Session,
-    _connection: Connection,
-    pub dialect: Dialect,
-    /// Largest write and read, bytes.
-    pub write: u64,
-    pub read: u64,
+    live: Mutex<Option<Arc<Live>>>,
 }
 
 impl Smb {
@@ -78,12 +72,13 @@ impl Smb {
     }
 
     /// The connection, made if there is none. Two callers make one.
-    pub(super) fn live(&self, call: &Call) -> Result<Held<Live>> {
+    pub(super) fn live(&self, call: &Call) -> Result<Arc<Live>> {
         let mut held = self.live.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(live) = &*held {
             return Ok(live.clone());
         }
         let password = match self.secrets.get("password") {
+            None if self.config.account == Account::Guest => Zeroizing::default(),
             Some(password) => Zeroizing::new(password.to_owned()),
             None => self.host.secret("password").map_err(|_| {
                 Error::new(ErrorKind::InvalidConfig, "no password is given")
@@ -91,7 +86,13 @@ impl Smb {
             })?,
         };
         let work = connect(self.config.clone(), password);
-        let live = self.runtime.run(call, CONNECT, async move { work.await.map(Held::new) })??;
+        let live = self.runtime.run(call, CONNECT, async move { work.await.map(Arc::new) })??;
+        if self.config.account == Account::Guest {
+            call.log(
+                Level::Warn,
+                "logged in as a guest: nothing is signed, so whoever sits on the way can change it",
+            );
+        }
         *held = Some(live.clone());
         Ok(live)
     }
@@ -108,11 +109,11 @@ impl Smb {
         act: &str,
         path: &TargetPath,
         limit: Duration,
-        work: impl FnOnce(Held<Live>) -> F,
+        work: impl FnOnce(Arc<Live>) -> F,
     ) -> Result<T>
     where
         T: Send + 'static,
-        F: Future<Output = smb::Result<T>> + Send + 'static,
+        F: Future<Output = smb2::Result<T>> + Send + 'static,
     {
         call.proceed()?;
         let live = self.live(call)?;
@@ -142,103 +143,96 @@ impl Smb {
 }
 
 async fn connect(config: Arc<Config>, password: Zeroizing<String>) -> Result<Live> {
-    let here = format!("{}:{}", config.host, config.port);
     let addresses = tokio::net::lookup_host((config.host.as_str(), config.port)).await.map_err(|e| {
         Error::new(ErrorKind::Unreachable, format!("the server '{}' is not known", config.host))
             .with_source(e.to_string())
             .with_context("hint", "check its name, and that this machine can resolve names")
     })?;
-    let settings = ConnectionConfig {
-        port: Some(config.port),
-        // Waits are bounded by whoever waits (runtime.rs); a server's disk may be slow.
-        timeout: Some(LONG),
-        encryption_mode: if config.encrypted { EncryptionMode::Required } else { EncryptionMode::Allowed },
-        compression_enabled: false,
-        client_name: Some("offsite".to_owned()),
-        disable_notifications: true,
-        // No server of this century needs to be asked in SMB 1 first.
-        smb2_only_negotiate: true,
-        credits_backlog: Some(CREDITS),
-        min_dialect: config.encrypted.then_some(Dialect::Smb030),
-        ..ConnectionConfig::default()
-    };
-    let fail = |act: &str, error: &smb::Error| {
-        let error = failed(act, &TargetPath::root(), error);
-        // The path is of no interest here; the server is.
-        let named =
-            Error::new(error.kind().clone(), format!("cannot {act} {here}")).with_retry(error.retry());
-        let named =
-            error.context().iter().fold(named, |named, (key, value)| named.with_context(key, value.clone()));
-        match error.source_text() {
-            Some(source) => named.with_source(source.to_owned()),
-            None => named,
-        }
-    };
     let mut last = None;
     for address in addresses.take(8) {
-        let transport = match Tcp::connect(address).await {
-            Ok(transport) => transport,
-            Err(error) => {
-                last = Some(fail("connect to", &smb::Error::IoError(error)));
-                continue;
-            }
-        };
-        let connection =
-            Connection::from_transport(Box::new(transport), &config.host, Guid::generate(), settings.clone())
-                .await
-                .map_err(|e| fail("connect to", &e))?;
-        let account = sspi::Username::new(&config.user, config.domain.as_deref()).map_err(|e| {
-            Error::new(ErrorKind::InvalidConfig, "the user's name cannot be used").with_source(e.to_string())
-        })?;
-        let identity = sspi::AuthIdentity { username: account, password: password.to_string().into() };
-        let session = connection.authenticate(identity).await.map_err(|e| fail("log in at", &e))?;
-        let share = UncPath::new(&config.unc_host())
-            .and_then(|server| server.with_share(&config.share))
-            .map_err(|e| fail("name the share at", &e))?;
-        let tree = session.tree_connect(&share).await.map_err(|e| {
-            let error = fail("open the share at", &e);
-            Error::new(error.kind().clone(), format!("cannot open the share {}", config.shown()))
-                .with_source(super::error::said(&e))
-                .with_context(
-                    "hint",
-                    error.context().iter().find(|(k, _)| k == "hint").map_or("", |(_, v)| v).to_owned(),
-                )
-        })?;
-        let (dialect, write, read) = {
-            let info = connection.conn_info().ok_or_else(super::runtime::broken)?;
-            let n = &info.negotiation;
-            (n.dialect_rev, n.max_write_size, n.max_read_size)
-        };
-        return Ok(Live {
-            tree,
-            _session: session,
-            _connection: connection,
-            dialect,
-            write: u64::from(write).clamp(4096, 1 << 20),
-            read: u64::from(read).clamp(4096, 1 << 20),
-        });
+        match TcpTransport::connect_with(address, ConnectOptions::with_timeout(ADDRESS)).await {
+            Ok(transport) => return log_in(&config, &password, transport).await,
+            Err(error) => last = Some(at_server(&config, "connect to", &error)),
+        }
     }
     Err(last.unwrap_or_else(|| {
         Error::new(ErrorKind::Unreachable, format!("the server '{}' has no address", config.host))
     }))
 }
 
-/// Opens what is there, or makes it; never follows a link.
-pub(super) async fn open(
-    live: &Live,
-    name: &str,
-    disposition: CreateDisposition,
-    access: FileAccessMask,
-    options: CreateOptions,
-) -> smb::Result<Resource> {
-    let attributes = FileAttributes::new().with_directory(options.directory_file());
-    let options = options.with_open_reparse_point(true);
-    live.tree.create(name, &FileCreateArgs { disposition, attributes, options, desired_access: access }).await
+/// Negotiates, logs in, opens the share.
+async fn log_in(config: &Config, password: &str, transport: TcpTransport) -> Result<Live> {
+    let negotiated = Hello::negotiate(transport, config.unc_host(), |connection| {
+        connection.set_response_timeout(Some(SILENCE));
+        connection.set_send_timeout(Some(SENDING));
+    });
+    let mut connection = negotiated.await.map_err(|e| match e {
+        smb2::Error::InvalidData { .. } | smb2::Error::Protocol { .. } => at_server(config, "talk to", &e)
+            .with_context("hint", "it must speak SMB 2.0.2 or newer; SMB 1 is not secure"),
+        e => at_server(config, "talk to", &e),
+    })?;
+    let (user, domain) = match &config.account {
+        Account::User { name, domain } => (name.as_str(), domain.as_deref().unwrap_or_default()),
+        Account::Guest => ("Guest", ""),
+    };
+    let session = LogIn::setup(&mut connection, user, password, domain)
+        .await
+        .map_err(|e| at_server(config, "log in at", &e))?;
+    if config.encrypted {
+        encrypt(config, &mut connection, &session)?;
+    }
+    let tree = Tree::connect(&mut connection, &config.share).await.map_err(|e| share_error(config, &e))?;
+    if tree.encrypt_data {
+        encrypt(config, &mut connection, &session)?;
+    }
+    if tree.is_dfs {
+        // Names are plain; one that leads to another server is an error that says so.
+        connection.deregister_dfs_tree(tree.tree_id);
+    }
+    Live::new(connection, tree.tree_id).map_err(|e| share_error(config, &e))
 }
 
-/// Looks at something: no more rights than that needs.
-pub(super) fn looking() -> FileAccessMask {
-    FileAccessMask::new().with_file_read_attributes(true).with_synchronize(true)
+/// From here on every message is encrypted. Errors: the server cannot.
+fn encrypt(config: &Config, connection: &mut Connection, session: &LogIn) -> Result<()> {
+    if connection.should_encrypt() {
+        return Ok(());
+    }
+    let cipher = connection.params().and_then(|params| match params.dialect {
+        Dialect::Smb3_1_1 => params.cipher,
+        Dialect::Smb3_0 | Dialect::Smb3_0_2 => {
+            params.capabilities.contains(Offers::ENCRYPTION).then_some(smb2::client::Cipher::Aes128Ccm)
+        }
+        _ => None,
+    });
+    match (cipher, &session.encryption_key, &session.decryption_key) {
+        // A guest's session has a key that everybody can compute.
+        (Some(cipher), Some(out), Some(back)) if config.account != Account::Guest => {
+            connection.activate_encryption(out.clone(), back.clone(), cipher);
+            Ok(())
+        }
+        _ => Err(Error::new(
+            ErrorKind::Unsupported,
+            format!("{}:{} cannot encrypt this session", config.host, config.port),
+        )
+        .with_context("hint", "use SMB 3 on the server and a real account, or set encryption = \"auto\"")),
+    }
+}
+
+/// The path is of no interest yet; the server is.
+fn at_server(config: &Config, act: &str, error: &smb2::Error) -> Error {
+    rewritten(&format!("cannot {act} {}:{}", config.host, config.port), error)
+}
+
+fn share_error(config: &Config, error: &smb2::Error) -> Error {
+    rewritten(&format!("cannot open the share {}", config.shown()), error)
+}
+
+fn rewritten(message: &str, error: &smb2::Error) -> Error {
+    let found = failed("", &TargetPath::root(), error);
+    let named = Error::new(found.kind().clone(), message.to_owned())
+        .with_retry(found.retry())
+        .with_source(said(error));
+    found.context().iter().fold(named, |named, (key, value)| named.with_context(key, value.clone()))
 }
 
 impl Backend for Smb {
@@ -250,13 +244,10 @@ impl Backend for Smb {
         let share = TargetPath::root();
         let longest = self.on(call, "look at", &share, SHORT, |live| async move {
             // The share's own root: the target's folder may not exist yet.
-            let root = open(&live, "", CreateDisposition::Open, looking(), CreateOptions::new()).await?;
-            let info = match &root {
-                Resource::Directory(dir) => dir.query_fs_info::<FileFsAttributeInformation>().await,
-                Resource::File(file) => file.query_fs_info::<FileFsAttributeInformation>().await,
-                Resource::Pipe(_) => Err(smb::Error::InvalidArgument("the share holds no files".to_owned())),
-            };
-            Ok(info?.maximum_component_name_length)
+            let root = live.open("", CreateDisposition::FileOpen, Access::LOOK, Options::ANY).await?;
+            let longest = live.longest_name(root).await;
+            live.close(root).await;
+            longest
         })?;
         Ok(Capabilities {
             // FLUSH: the server answers when its disk has it (Samba: `strict sync`, on by default).
@@ -276,17 +267,13 @@ impl Backend for Smb {
 
     fn space(&self, call: &Call) -> Result<Space> {
         let share = TargetPath::root();
-        self.on(call, "ask the free space of", &share, SHORT, |live| async move {
-            let root = open(&live, "", CreateDisposition::Open, looking(), CreateOptions::new()).await?;
-            let Resource::Directory(dir) = &root else { return Ok(Space::default()) };
-            let size = dir.query_fs_info::<FileFsFullSizeInformation>().await?;
-            let unit =
-                u64::from(size.sectors_per_allocation_unit).saturating_mul(size.bytes_per_sector.into());
-            Ok(Space {
-                total: Some(size.total_allocation_units.saturating_mul(unit)),
-                free: Some(size.caller_available_allocation_units.saturating_mul(unit)),
-            })
-        })
+        let room = self.on(call, "ask the free space of", &share, SHORT, |live| async move {
+            let root = live.open("", CreateDisposition::FileOpen, Access::LOOK, Options::ANY).await?;
+            let room = live.room(root).await;
+            live.close(root).await;
+            room
+        })?;
+        Ok(Space { total: Some(room.total), free: Some(room.free) })
     }
 
     fn check(&self, call: &Call) -> Result<CheckReport> {
@@ -360,11 +347,7 @@ impl Backend for Smb {
 
     fn close(&self, deadline: Duration) {
         let Some(live) = self.live.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
-        let work = async move {
-            let _ = live.tree.disconnect().await;
-            let _ = live._session.logoff().await;
-            let _ = live._connection.close().await;
-        };
+        let work = async move { live.leave().await };
         let _ = self.runtime.run(&Call::unwatched(), deadline, work);
     }
 }

@@ -17,9 +17,29 @@ pub struct Config {
     pub share: String,
     /// Components below the share; empty for the share itself.
     pub folder: Vec<String>,
-    pub user: String,
-    pub domain: Option<String>,
+    pub account: Account,
     pub encrypted: bool,
+}
+
+/// Who logs in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Account {
+    User {
+        name: String,
+        domain: Option<String>,
+    },
+    /// Nobody in particular, because it was asked for: nothing that is sent is signed.
+    Guest,
+}
+
+impl Account {
+    /// For people.
+    pub fn shown(&self) -> &str {
+        match self {
+            Self::User { name, .. } => name,
+            Self::Guest => "a guest",
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
@@ -36,6 +56,7 @@ enum Encryption {
 struct Options {
     user: Option<String>,
     domain: Option<String>,
+    guest: bool,
     encryption: Encryption,
 }
 
@@ -92,19 +113,27 @@ impl Config {
             }
             (domain, user) = (Some(in_domain.to_owned()), Some(name.to_owned()));
         }
-        let user = user.filter(|u| !u.is_empty()).ok_or_else(|| {
-            invalid("no user is given").with_context(
-                "hint",
-                "write smb://user@server/share, or set the option user; a share that lets guests in is reached by mounting it",
-            )
-        })?;
+        let (user, domain) = (user.filter(|u| !u.is_empty()), domain.filter(|d| !d.is_empty()));
+        let account = match (user, options.guest) {
+            (Some(name), false) => Account::User { name, domain },
+            (None, true) => Account::Guest,
+            (Some(_), true) => {
+                return Err(invalid("guest = true and a user are given")
+                    .with_context("hint", "leave one of them out"));
+            }
+            (None, false) => {
+                return Err(invalid("no user is given").with_context(
+                    "hint",
+                    "write smb://user@server/share, or set the option user; guest = true goes without",
+                ));
+            }
+        };
         Ok(Self {
             host,
             port,
             share,
             folder,
-            user,
-            domain: domain.filter(|d| !d.is_empty()),
+            account,
             encrypted: matches!(options.encryption, Encryption::Required),
         })
     }
@@ -201,13 +230,19 @@ mod tests {
         let plain = config("smb://backup@nas/images/daily/a%20b");
         assert_eq!((plain.host.as_str(), plain.port, plain.share.as_str()), ("nas", 445, "images"));
         assert_eq!(plain.folder, ["daily", "a b"]);
-        assert_eq!((plain.user.as_str(), plain.domain), ("backup", None));
+        let user = |name: &str, domain: Option<&str>| Account::User {
+            name: name.to_owned(),
+            domain: domain.map(str::to_owned),
+        };
+        assert_eq!(plain.account, user("backup", None));
         let domain = config("cifs://OFFICE;backup@[::1]:1445/images/");
         assert_eq!((domain.host.as_str(), domain.port), ("::1", 1445));
-        assert_eq!((domain.user.as_str(), domain.domain.as_deref()), ("backup", Some("OFFICE")));
+        assert_eq!(domain.account, user("backup", Some("OFFICE")));
         assert_eq!(domain.unc_host(), "--1.ipv6-literal.net");
         let options = Config::new("smb://nas/images", &json!({"user": "OFFICE\\backup"})).unwrap();
-        assert_eq!((options.user.as_str(), options.domain.as_deref()), ("backup", Some("OFFICE")));
+        assert_eq!(options.account, user("backup", Some("OFFICE")));
+        let guest = Config::new("smb://nas/images", &json!({"guest": true})).unwrap();
+        assert_eq!(guest.account, Account::Guest);
     }
 
     #[test]
@@ -232,6 +267,7 @@ mod tests {
         }
         assert!(Config::new("smb://a@nas/x", &json!({"user": "b"})).is_err());
         assert!(Config::new("smb://a@nas/x", &json!({"usr": "b"})).is_err());
+        assert!(Config::new("smb://a@nas/x", &json!({"guest": true})).is_err());
     }
 
     #[test]
@@ -253,7 +289,7 @@ mod tests {
             .filter(|(_, property)| property["x-secret"] != true)
             .map(|(name, property)| (name.clone(), property["default"].clone()))
             .collect();
-        assert_eq!(all.len(), 3);
+        assert_eq!(all.len(), 4);
         all.insert("user".into(), "backup".into());
         assert!(Config::new("smb://nas/images", &all.into()).is_ok());
     }

@@ -1,13 +1,13 @@
 //! The library's and the server's errors to the contract's: one table of NT status codes, one of everything else.
 //!
-//! Reads and writes give their status only within a text, so it is found there, too. What the server says besides its
-//! status is never shown: nothing but numbers of it reach a user.
+//! What the server says besides its status is never shown: nothing but numbers of it reach a user.
 
 use offsite_plugin_api::{Error, ErrorKind, TargetPath};
-use smb::transport::TransportError;
+use smb2::types::Command;
+use smb2::types::status::NtStatus;
 
 /// The error met when trying to `act` ("write", "look at", …) on `path`.
-pub fn failed(act: &str, path: &TargetPath, error: &smb::Error) -> Error {
+pub fn failed(act: &str, path: &TargetPath, error: &smb2::Error) -> Error {
     let (kind, hint) = meaning(error);
     let error = Error::new(kind, format!("cannot {act} {}", shown(path))).with_source(said(error));
     if hint.is_empty() { error } else { error.with_context("hint", hint) }
@@ -25,34 +25,31 @@ pub fn stale(path: &TargetPath, why: &str) -> Error {
 }
 
 /// The library's words without a server's text.
-pub fn said(error: &smb::Error) -> String {
-    match status(error) {
-        Some(status) => smb::Status::try_display_as_status(status),
-        None => error.to_string().chars().filter(|c| !c.is_control()).take(300).collect(),
+pub fn said(error: &smb2::Error) -> String {
+    match (status(error), error) {
+        (Some(status), _) => NtStatus(status).to_string(),
+        (None, smb2::Error::ConnectFailed { attempts, .. }) => attempts
+            .iter()
+            .find_map(|attempt| attempt.error_kind)
+            .map_or_else(|| "no answer".to_owned(), |kind| kind.to_string()),
+        (None, _) => error.to_string().chars().filter(|c| !c.is_control()).take(300).collect(),
     }
 }
 
-/// The NT status within an error; of reads and writes it is in the text alone.
-pub fn status(error: &smb::Error) -> Option<u32> {
-    match error {
-        smb::Error::UnexpectedMessageStatus(status) | smb::Error::ReceivedErrorMessage(status, _) => {
-            Some(*status)
-        }
-        smb::Error::IoError(io) => {
-            let text = io.to_string();
-            let after = text.split("status: ").nth(1)?;
-            let digits = after.split("0x").nth(1)?;
-            let end = digits.find(|c: char| !c.is_ascii_hexdigit()).unwrap_or(digits.len());
-            u32::from_str_radix(&digits[..end], 16).ok()
-        }
-        _ => None,
-    }
+/// The server's NT status, where it gave one.
+pub fn status(error: &smb2::Error) -> Option<u32> {
+    error.status().map(|status| status.0)
+}
+
+/// What a server would say with `status`.
+pub fn of_status(status: u32) -> smb2::Error {
+    smb2::Error::Protocol { status: NtStatus(status), command: Command::Create }
 }
 
 /// Whether the connection, the session or the share behind it is gone: the next call connects anew.
-pub fn lost(error: &smb::Error) -> bool {
-    match (status(error), error) {
-        (Some(status), _) => matches!(
+pub fn lost(error: &smb2::Error) -> bool {
+    match status(error) {
+        Some(status) => matches!(
             status,
             NETWORK_NAME_DELETED
                 | USER_SESSION_DELETED
@@ -62,12 +59,8 @@ pub fn lost(error: &smb::Error) -> bool {
                 | BAD_TID
                 | BAD_UID
         ),
-        (
-            None,
-            smb::Error::NotFound(_) | smb::Error::InvalidArgument(_) | smb::Error::MissingPermissions(_),
-        ) => false,
-        // A client that no longer understands its server is of no more use.
-        (None, _) => true,
+        // A client that no longer understands its server, or waits in vain, is of no more use.
+        None => true,
     }
 }
 
@@ -81,26 +74,29 @@ const BAD_UID: u32 = 0x005B_0002;
 pub const OBJECT_NAME_COLLISION: u32 = 0xC000_0035;
 pub const OBJECT_NAME_NOT_FOUND: u32 = 0xC000_0034;
 pub const OBJECT_PATH_NOT_FOUND: u32 = 0xC000_003A;
+pub const NOT_A_DIRECTORY: u32 = 0xC000_0103;
+pub const IS_A_DIRECTORY: u32 = 0xC000_00BA;
+pub const ACCESS_DENIED: u32 = 0xC000_0022;
 
 const PASSWORD: &str = "check user, domain and password";
 const ROOM: &str = "free space on the server or choose another share";
 
-fn meaning(error: &smb::Error) -> (ErrorKind, &'static str) {
+fn meaning(error: &smb2::Error) -> (ErrorKind, &'static str) {
     match status(error) {
-        Some(status) => of_status(status),
+        Some(status) => meaning_of(status),
         None => of_library(error),
     }
 }
 
 /// MS-ERREF 2.3.1.
-fn of_status(status: u32) -> (ErrorKind, &'static str) {
+fn meaning_of(status: u32) -> (ErrorKind, &'static str) {
     match status {
         // No such file, name, path, and a file where a directory should be.
-        0xC000_000F | OBJECT_NAME_NOT_FOUND | OBJECT_PATH_NOT_FOUND | 0xC000_0103 => {
+        0xC000_000F | OBJECT_NAME_NOT_FOUND | OBJECT_PATH_NOT_FOUND | NOT_A_DIRECTORY => {
             (ErrorKind::NotFound, "")
         }
-        OBJECT_NAME_COLLISION | 0xC000_00BA => (ErrorKind::Exists, ""),
-        0xC000_0022 => (ErrorKind::Denied, "check the permissions of the account on share and folder"),
+        OBJECT_NAME_COLLISION | IS_A_DIRECTORY => (ErrorKind::Exists, ""),
+        ACCESS_DENIED => (ErrorKind::Denied, "check the permissions of the account on share and folder"),
         0xC000_0121 => (ErrorKind::Denied, "the file is marked read-only on the server"),
         // Logon failure, no such user, wrong password, restriction, disabled, expired, locked out, must change.
         0xC000_006D | 0xC000_0064 | 0xC000_006A | 0xC000_006E | 0xC000_0070 | 0xC000_015B => {
@@ -147,57 +143,45 @@ fn of_status(status: u32) -> (ErrorKind, &'static str) {
     }
 }
 
-fn of_library(error: &smb::Error) -> (ErrorKind, &'static str) {
-    let text = error.to_string();
+fn of_library(error: &smb2::Error) -> (ErrorKind, &'static str) {
+    use smb2::Error as E;
     match error {
-        smb::Error::TransportError(TransportError::IoError(io)) | smb::Error::IoError(io) => {
-            match io.kind() {
-                std::io::ErrorKind::ConnectionRefused => (
-                    ErrorKind::Unreachable,
-                    "nothing listens there: check server and port, and that it shares files",
-                ),
-                std::io::ErrorKind::TimedOut => (ErrorKind::TimedOut, ""),
-                std::io::ErrorKind::HostUnreachable | std::io::ErrorKind::NetworkUnreachable => {
-                    (ErrorKind::Unreachable, "there is no way to the server")
-                }
-                std::io::ErrorKind::PermissionDenied => (ErrorKind::Denied, ""),
-                std::io::ErrorKind::InvalidData => {
-                    (ErrorKind::Interrupted, "the server sent something that cannot be read")
-                }
-                _ => (ErrorKind::Interrupted, ""),
+        E::Io(io) | E::SendFailed { source: io, .. } => of_socket(io.kind()),
+        E::ConnectFailed { attempts, .. } => match attempts.iter().find_map(|attempt| attempt.error_kind) {
+            Some(kind) => of_socket(kind),
+            None => {
+                (ErrorKind::TimedOut, "nothing answers there: check the address, and what filters the way")
             }
+        },
+        E::Timeout | E::CreditStarvation { .. } | E::SendTimeout { .. } | E::ServerUnresponsive { .. } => {
+            (ErrorKind::TimedOut, "")
         }
-        smb::Error::TransportError(_) | smb::Error::ConnectionStopped => (ErrorKind::Interrupted, ""),
-        smb::Error::OperationTimeout(..) => (ErrorKind::TimedOut, ""),
-        smb::Error::NotFound(_) => (ErrorKind::NotFound, ""),
-        smb::Error::MissingPermissions(_) => (ErrorKind::Denied, "the account may not do that in the folder"),
-        smb::Error::SspiError(_) => (ErrorKind::Unauthenticated, PASSWORD),
-        smb::Error::SignatureVerificationFailed | smb::Error::CryptoError(_) => {
+        E::Auth { .. } => (ErrorKind::Unauthenticated, PASSWORD),
+        E::SignatureInvalid { .. } => {
             (ErrorKind::UntrustedPeer, "a signature is wrong: somebody may be changing what is sent")
         }
-        smb::Error::NegotiationError(_) | smb::Error::UnsupportedAuthenticationMechanism(_) => (
-            ErrorKind::Unsupported,
-            "the server speaks no version of SMB that is secure enough (2.0.2 or newer is needed)",
+        E::GuestSessionRefused { .. } => (
+            ErrorKind::Unauthenticated,
+            "the server knows no such user and offers a guest's session; check user and domain",
         ),
-        // The library's way to say that the server let an unknown user in as a guest.
-        smb::Error::InvalidConfiguration(_) | smb::Error::InvalidMessage(_) | smb::Error::InvalidState(_)
-            if text.contains("guest") || text.contains("signing is required") =>
-        {
-            (
-                ErrorKind::Unauthenticated,
-                "the server knows no such user and offers a guest's session; check user and domain",
-            )
+        E::DfsReferralRequired { .. } | E::ShareRedirected { .. } => {
+            (ErrorKind::Unsupported, "the share is served by another server: name that one")
         }
-        smb::Error::InvalidMessage(_) if text.contains("requires encryption") => {
-            (ErrorKind::Unsupported, "the server asks for encryption that it did not negotiate")
+        E::InvalidData { .. } => (ErrorKind::Interrupted, "the server sent something that cannot be read"),
+        _ => (ErrorKind::Interrupted, ""),
+    }
+}
+
+fn of_socket(kind: std::io::ErrorKind) -> (ErrorKind, &'static str) {
+    match kind {
+        std::io::ErrorKind::ConnectionRefused => {
+            (ErrorKind::Unreachable, "nothing listens there: check server and port, and that it shares files")
         }
-        smb::Error::UnsupportedOperation(_) => (ErrorKind::Unsupported, ""),
-        smb::Error::BinRWError(_)
-        | smb::Error::InvalidMessage(_)
-        | smb::Error::SmbMessageError(_)
-        | smb::Error::FsccError(_) => {
-            (ErrorKind::Interrupted, "the server sent something that cannot be read")
+        std::io::ErrorKind::TimedOut => (ErrorKind::TimedOut, ""),
+        std::io::ErrorKind::HostUnreachable | std::io::ErrorKind::NetworkUnreachable => {
+            (ErrorKind::Unreachable, "there is no way to the server")
         }
+        std::io::ErrorKind::PermissionDenied => (ErrorKind::Denied, ""),
         _ => (ErrorKind::Interrupted, ""),
     }
 }
@@ -208,21 +192,10 @@ mod tests {
     use offsite_plugin_api::Retry;
 
     #[test]
-    fn a_status_within_a_text_is_found() {
-        let io = |text: &str| smb::Error::IoError(std::io::Error::other(text.to_owned()));
-        assert_eq!(status(&io("Unexpected message status: 0xc000007f.")), Some(0xC000_007F));
-        assert_eq!(
-            status(&io("Server returned an error message with status: Access Denied (0xc0000022).")),
-            Some(0xC000_0022)
-        );
-        assert_eq!(status(&io("broken pipe 0x12")), None);
-    }
-
-    #[test]
     fn the_kind_decides_what_the_host_does() {
         let path = TargetPath::new(&b"a/b"[..]).unwrap();
         let kind = |status| {
-            let error = failed("write", &path, &smb::Error::UnexpectedMessageStatus(status));
+            let error = failed("write", &path, &of_status(status));
             (error.kind().clone(), error.retry())
         };
         assert_eq!(kind(0xC000_007F), (ErrorKind::NoSpace, Retry::Never));
@@ -230,10 +203,8 @@ mod tests {
         assert_eq!(kind(0xC000_00CC), (ErrorKind::NotFound, Retry::Never));
         assert_eq!(kind(0xC000_0043), (ErrorKind::Busy, Retry::Now));
         assert_eq!(kind(NETWORK_NAME_DELETED), (ErrorKind::Interrupted, Retry::Now));
-        let gone = failed("write", &path, &smb::Error::ConnectionStopped);
+        let gone = failed("write", &path, &smb2::Error::Disconnected);
         assert_eq!((gone.kind(), gone.retry()), (&ErrorKind::Interrupted, Retry::Now));
-        assert!(
-            lost(&smb::Error::ConnectionStopped) && !lost(&smb::Error::UnexpectedMessageStatus(0xC000_0034))
-        );
+        assert!(lost(&smb2::Error::Disconnected) && !lost(&of_status(OBJECT_NAME_NOT_FOUND)));
     }
 }

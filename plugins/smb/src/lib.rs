@@ -7,12 +7,14 @@ mod check;
 mod client;
 mod config;
 mod error;
+mod file;
+mod hello;
 mod list;
 mod names;
 mod read;
 mod runtime;
+mod share;
 mod stage;
-mod transport;
 mod write;
 
 pub use client::{Smb, SmbPlugin};

@@ -3,17 +3,19 @@
 //! The page token is the last directory that was given whole, so a page can be asked for again and nothing is held between
 //! pages. Names come from the server: one that is no name of a single component is left out and told.
 
-use futures_util::StreamExt;
+use std::sync::Arc;
+
 use offsite_plugin_api::{
     Call, Entry, EntryKind, Error, ErrorKind, Level, Page, Result, StagedInfo, TargetPath,
 };
-use smb::{CreateDisposition, CreateOptions, Directory, FileIdFullDirectoryInformation, Resource};
+use smb2::msg::create::CreateDisposition;
+use smb2::msg::directory_info::DirectoryInfoEntry;
+use smb2::pack::FileTime;
 
-use super::client::{LONG, Live, Smb, looking, open};
-use super::error::{failed, shown};
+use super::client::{LONG, Smb};
+use super::error::{NOT_A_DIRECTORY, failed, of_status, shown};
 use super::names::entry_listed;
-use super::read::close;
-use super::runtime::Held;
+use super::share::{Access, Live, Options};
 use super::write;
 
 /// A page ends after the directory in which it reached so many entries.
@@ -22,8 +24,6 @@ const PAGE: usize = 20_000;
 const LARGEST: usize = 5_000_000;
 /// A tree deeper than this is a loop or an attack.
 const DEEPEST: usize = 200;
-/// Bytes asked for at once.
-const BUFFER: u32 = 256 * 1024;
 
 pub fn list(smb: &Smb, call: &Call, dir: &TargetPath, recursive: bool, page: Option<&[u8]>) -> Result<Page> {
     let mut result = Page::default();
@@ -62,7 +62,7 @@ pub fn staged(smb: &Smb, call: &Call, dir: &TargetPath) -> Result<Vec<StagedInfo
         // The version begins with the file's number and ends with the time of its last change.
         let fields: Vec<&str> = entry.version.as_deref().unwrap_or_default().split('-').collect();
         let number = |at: usize| fields.get(at).and_then(|f| u64::from_str_radix(f, 16).ok()).unwrap_or(0);
-        infos.push(write::info(&entry.path, number(0), entry.size, number(3).into()));
+        infos.push(write::info(&entry.path, number(0), entry.size, FileTime(number(3))));
     }
     Ok(infos)
 }
@@ -118,14 +118,13 @@ fn directory(smb: &Smb, call: &Call, dir: &TargetPath) -> Result<Vec<Entry>> {
     let name = smb.wire(dir)?;
     let listed = smb.on(call, "list", dir, LONG, |live| async move { read_directory(live, &name).await })?;
     let Some(listed) = listed else {
-        return Err(failed("list", dir, &smb::Error::UnexpectedMessageStatus(0xC000_0103)));
+        return Err(failed("list", dir, &of_status(NOT_A_DIRECTORY)));
     };
     let mut entries = Vec::with_capacity(listed.len());
     for item in listed {
-        let named = String::try_from(item.file_name.clone()).ok();
-        let path = match named.as_deref() {
-            Some("." | "..") => continue,
-            Some(name) if !name.is_empty() && !name.contains(['/', '\\']) => dir.join(name).ok(),
+        let path = match item.file_name.as_str() {
+            "." | ".." => continue,
+            name if !name.is_empty() && !name.contains(['/', '\\', '\0']) => dir.join(name).ok(),
             _ => None,
         };
         match path {
@@ -140,30 +139,23 @@ fn directory(smb: &Smb, call: &Call, dir: &TargetPath) -> Result<Vec<Entry>> {
 }
 
 /// `None`: it is no directory.
-async fn read_directory(
-    live: Held<Live>,
-    name: &str,
-) -> smb::Result<Option<Vec<FileIdFullDirectoryInformation>>> {
-    let access = looking().with_file_read_data(true);
-    let resource = open(&live, name, CreateDisposition::Open, access, CreateOptions::new()).await?;
-    let dir = match resource {
-        Resource::Directory(dir) => Held::new(dir),
-        other => {
-            close(other).await;
-            return Ok(None);
-        }
-    };
+async fn read_directory(live: Arc<Live>, name: &str) -> smb2::Result<Option<Vec<DirectoryInfoEntry>>> {
+    let dir = live.open(name, CreateDisposition::FileOpen, Access::READ, Options::ANY).await?;
+    if !dir.is_directory() {
+        live.close(dir).await;
+        return Ok(None);
+    }
     let mut found = Vec::new();
-    {
-        let mut stream =
-            Directory::query_with_options::<FileIdFullDirectoryInformation>(dir.arc(), "*", BUFFER).await?;
-        while let Some(item) = stream.next().await {
-            found.push(item?);
-            if found.len() > LARGEST {
-                return Err(smb::Error::InvalidArgument("the directory holds too many entries".to_owned()));
-            }
+    loop {
+        let some = live.list(dir).await?;
+        if some.is_empty() {
+            live.close(dir).await;
+            return Ok(Some(found));
+        }
+        found.extend(some);
+        if found.len() > LARGEST {
+            live.close(dir).await;
+            return Err(smb2::Error::invalid_data("the directory holds too many entries"));
         }
     }
-    let _ = dir.close().await;
-    Ok(Some(found))
 }

@@ -4,10 +4,12 @@
 //! Samba stores several of them mangled.
 
 use offsite_plugin_api::{Entry, EntryKind, Error, ErrorKind, NameRules, Result, TargetPath, Timestamp};
-use smb::binrw_util::file_time::FileTime;
-use smb::{FileAllInformation, FileAttributes, FileIdFullDirectoryInformation};
+use smb2::msg::directory_info::DirectoryInfoEntry;
+use smb2::pack::FileTime;
+use smb2::types::flags::FileAttributes;
 
 use super::config::Config;
+use super::share::About;
 
 /// 100-ns intervals between 1601 and 1970.
 const EPOCH: i128 = 116_444_736_000_000_000;
@@ -53,17 +55,17 @@ pub fn wire(config: &Config, path: &TargetPath) -> Result<String> {
 /// Seconds and 100-ns parts as the protocol's time; times before 1601 are its beginning.
 pub fn to_filetime(ns: i64) -> FileTime {
     let ticks = i128::from(ns).div_euclid(i128::from(TICK)) + EPOCH;
-    FileTime::from(u64::try_from(ticks).unwrap_or(1).max(1))
+    FileTime(u64::try_from(ticks).unwrap_or(1).max(1))
 }
 
 pub fn to_timestamp(time: FileTime) -> Option<Timestamp> {
-    let ns = (i128::from(*time) - EPOCH) * i128::from(TICK);
+    let ns = (i128::from(time.0) - EPOCH) * i128::from(TICK);
     let ns = i64::try_from(ns).ok()?;
-    (*time != 0).then_some(Timestamp { ns, precision_ns: TICK })
+    (time.0 != 0).then_some(Timestamp { ns, precision_ns: TICK })
 }
 
 fn kind(attributes: FileAttributes) -> EntryKind {
-    match (attributes.reparse_point(), attributes.directory()) {
+    match (attributes.is_reparse_point(), attributes.is_directory()) {
         (true, _) => EntryKind::Other,
         (false, true) => EntryKind::Dir,
         (false, false) => EntryKind::File,
@@ -82,22 +84,21 @@ fn entry(
         kind,
         mtime: to_timestamp(written),
         // Size and times alone would miss a replacement within the clock's precision.
-        version: file.then(|| format!("{id:x}-{size:x}-{:x}-{:x}", *written, *changed)),
+        version: file.then(|| format!("{id:x}-{size:x}-{:x}-{:x}", written.0, changed.0)),
         ..Entry::file(path, if file { size } else { 0 })
     }
 }
 
 /// What an open file says of itself.
-pub fn entry_of(path: TargetPath, all: &FileAllInformation) -> Entry {
-    let times = (all.basic.last_write_time, all.basic.change_time);
-    let kind = kind(all.basic.file_attributes);
-    entry(path, kind, all.standard.end_of_file, times, all.internal.index_number)
+pub fn entry_of(path: TargetPath, about: &About) -> Entry {
+    entry(path, kind(about.attributes), about.size, (about.written, about.changed), about.id)
 }
 
 /// What its directory says of it.
-pub fn entry_listed(path: TargetPath, listed: &FileIdFullDirectoryInformation) -> Entry {
+pub fn entry_listed(path: TargetPath, listed: &DirectoryInfoEntry) -> Entry {
     let times = (listed.last_write_time, listed.change_time);
-    entry(path, kind(listed.file_attributes), listed.end_of_file, times, listed.file_id)
+    let kind = kind(FileAttributes(listed.file_attributes));
+    entry(path, kind, listed.end_of_file, times, listed.file_id.unwrap_or(0))
 }
 
 #[cfg(test)]
@@ -123,6 +124,6 @@ mod tests {
         }
         assert_eq!(to_timestamp(to_filetime(123)).unwrap().ns, 100);
         assert!(to_timestamp(FileTime::ZERO).is_none());
-        assert!(*to_filetime(i64::MIN) >= 1);
+        assert!(to_filetime(i64::MIN).0 >= 1);
     }
 }

@@ -1,13 +1,10 @@
 //! The private runtime: one thread on which all of the SMB library runs.
 //!
-//! One thread, because the library's directory streams can lose a wake-up between two; it is busy with signing and
-//! copying only, since the host's own thread reads and hashes. Every wait of a caller ends within a tenth of a second of
-//! its call being cancelled. Handles of the library talk to the server when they are dropped, so they are only ever
-//! dropped in the runtime's context: [`Held`].
+//! One thread: it is busy with signing and copying only, since the host's own threads read and hash. Every wait of a caller
+//! ends within a tenth of a second of its call being cancelled.
 
-use std::ops::Deref;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use offsite_plugin_api::{Call, Error, ErrorKind, Result};
@@ -84,46 +81,6 @@ impl Drop for Runtime {
     fn drop(&mut self) {
         if let Some(end) = self.end.lock().unwrap_or_else(PoisonError::into_inner).take() {
             let _ = end.send(());
-        }
-    }
-}
-
-/// A shared handle whose last owner drops it in the runtime's context, whatever thread that is on.
-pub struct Held<T> {
-    value: Option<Arc<T>>,
-    runtime: Handle,
-}
-
-impl<T> Held<T> {
-    /// Within the runtime.
-    pub fn new(value: T) -> Self {
-        Self { value: Some(Arc::new(value)), runtime: Handle::current() }
-    }
-
-    pub fn arc(&self) -> &Arc<T> {
-        self.value.as_ref().expect("only drop takes the value")
-    }
-}
-
-impl<T> Clone for Held<T> {
-    fn clone(&self) -> Self {
-        Self { value: self.value.clone(), runtime: self.runtime.clone() }
-    }
-}
-
-impl<T> Deref for Held<T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        self.arc()
-    }
-}
-
-impl<T> Drop for Held<T> {
-    fn drop(&mut self) {
-        if let Some(value) = self.value.take().and_then(Arc::into_inner) {
-            let _context = self.runtime.enter();
-            drop(value);
         }
     }
 }

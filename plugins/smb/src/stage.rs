@@ -9,19 +9,16 @@ use std::time::{Duration, Instant};
 use offsite_plugin_api::{
     Call, Error, ErrorKind, Range, Ranges, Result, Session, Source, StageRequest, Staged, Token,
 };
-use smb::binrw_util::file_time::FileTime;
-use smb::{
-    CreateDisposition, CreateOptions, File, FileBasicInformation, FileEndOfFileInformation,
-    FileFsFullSizeInformation, Resource,
-};
+use smb2::msg::create::CreateDisposition;
 
 use super::change::make_dirs;
-use super::client::{IN_FLIGHT, LONG, Live, PER_STREAM, Smb, open};
-use super::error::{OBJECT_NAME_COLLISION, OBJECT_PATH_NOT_FOUND, failed, lost, stale, status};
+use super::client::{IN_FLIGHT, LONG, PER_STREAM, Smb};
+use super::error::{OBJECT_NAME_COLLISION, OBJECT_PATH_NOT_FOUND, failed, lost, of_status, stale, status};
+use super::file::File;
 use super::names::to_filetime;
-use super::read::{all, writing};
-use super::runtime::{Held, broken};
-use super::write::{StagingToken, absent, delete_open, deleting};
+use super::runtime::broken;
+use super::share::{Access, Live, Options};
+use super::write::{StagingToken, absent};
 
 const MIB: u64 = 1 << 20;
 /// Bytes and time after which a checkpoint is due.
@@ -54,38 +51,28 @@ pub fn stage(
         }
         return Err(error);
     }
-    let (file, live) = (opened.file.clone(), opened.live.clone());
+    let file = opened.file.clone();
     let (size, mtime) = (request.size, request.attributes.mtime.map(|t| t.ns));
     let held = smb.on(call, "finish", &request.staging, LONG, |_| async move {
-        // The handle belongs to this connection, which must stay while it is in use.
-        let _live = live;
+        let live = file.live();
         if size == 0 {
-            file.set_info(FileEndOfFileInformation { end_of_file: 0 }).await?;
+            live.set_size(*file, 0).await?;
         }
         // The time goes with the bytes: publishing then has nothing left to write to the file.
         if let Some(ns) = mtime {
-            let keep = FileTime::ZERO;
-            file.set_info(FileBasicInformation {
-                creation_time: keep,
-                last_access_time: keep,
-                last_write_time: to_filetime(ns),
-                change_time: keep,
-                file_attributes: Default::default(),
-            })
-            .await?;
+            live.set_written(*file, to_filetime(ns)).await?;
         }
-        file.flush().await.map_err(smb::Error::IoError)?;
-        let info: smb::FileAllInformation = file.query_info().await?;
-        let _ = file.close().await;
-        Ok(info.standard.end_of_file)
+        live.flush(*file).await?;
+        let about = live.about(*file).await?;
+        file.close().await;
+        Ok(about.size)
     })?;
     Ok(Staged { token: opened.token, size: held, digests: Vec::new() })
 }
 
 /// The staging file, open.
 struct Opened {
-    file: Held<File>,
-    live: Held<Live>,
+    file: File,
     token: Token,
     done: Ranges,
 }
@@ -105,25 +92,21 @@ fn begin(smb: &Smb, call: &Call, request: &StageRequest) -> Result<Opened> {
     };
     let fresh = resumed.is_none();
     let mut made_dirs = false;
-    let (file, live, id, held, room) = loop {
+    let (file, id, held, room) = loop {
         let (name, size) = (name.clone(), request.size);
         let opened = smb.on(call, "create", path, LONG, |live| async move {
-            let result = open_staging(&live, &name, fresh, size).await;
+            let result = open_staging(live, &name, fresh, size).await;
             match result {
                 Err(error) if fresh && status(&error) == Some(OBJECT_PATH_NOT_FOUND) => Ok(None),
                 Err(error) if !fresh && absent(&error) => Ok(Some(None)),
-                other => other.map(|(file, id, held, room)| Some(Some((file, live, id, held, room)))),
+                other => other.map(|opened| Some(Some(opened))),
             }
         })?;
         match opened {
             Some(Some(opened)) => break opened,
             Some(None) => return Err(stale(path, "is not staged any more")),
             None if made_dirs => {
-                return Err(failed(
-                    "create",
-                    path,
-                    &smb::Error::UnexpectedMessageStatus(OBJECT_PATH_NOT_FOUND),
-                ));
+                return Err(failed("create", path, &of_status(OBJECT_PATH_NOT_FOUND)));
             }
             None => {
                 make_dirs(smb, call, &path.parent().unwrap_or_default())?;
@@ -144,10 +127,10 @@ fn begin(smb: &Smb, call: &Call, request: &StageRequest) -> Result<Opened> {
     let left: u64 = done.missing(request.size).iter().map(|r| r.length).sum();
     if let Some(free) = room.filter(|free| left > *free) {
         if fresh {
-            let file = file.clone();
             let _ = smb.on(call, "remove", path, LONG, |_| async move {
-                let _ = file.set_info(smb::FileDispositionInformation::default()).await;
-                file.close().await
+                let removed = file.live().delete(*file).await;
+                file.close().await;
+                removed
             });
         }
         let message = format!(
@@ -157,42 +140,31 @@ fn begin(smb: &Smb, call: &Call, request: &StageRequest) -> Result<Opened> {
         return Err(Error::new(ErrorKind::NoSpace, message)
             .with_context("hint", "free space on the server or choose another share"));
     }
-    Ok(Opened { file, live, token: StagingToken { path: path.clone(), id }.token(), done })
+    Ok(Opened { file, token: StagingToken { path: path.clone(), id }.token(), done })
 }
 
 /// Always a new file unless resumed: the old one may be half published, or a dying worker may still write to it.
 async fn open_staging(
-    live: &Live,
+    live: Arc<Live>,
     name: &str,
     fresh: bool,
     size: u64,
-) -> smb::Result<(Held<File>, u64, u64, Option<u64>)> {
-    let options = CreateOptions::new().with_non_directory_file(true);
-    let disposition = if fresh { CreateDisposition::Create } else { CreateDisposition::Open };
-    let resource = match open(live, name, disposition, writing(), options).await {
+) -> smb2::Result<(File, u64, u64, Option<u64>)> {
+    let options = Options::FILE;
+    let disposition = if fresh { CreateDisposition::FileCreate } else { CreateDisposition::FileOpen };
+    let file = match File::open(&live, name, disposition, Access::WRITE, options).await {
         Err(error) if fresh && status(&error) == Some(OBJECT_NAME_COLLISION) => {
-            let old = open(live, name, CreateDisposition::Open, deleting(), options).await?;
-            let deleted = delete_open(&old).await;
-            super::read::close(old).await;
-            deleted?;
-            open(live, name, disposition, writing(), options).await?
+            let old = File::open(&live, name, CreateDisposition::FileOpen, Access::DELETE, options).await?;
+            live.delete(*old).await?;
+            old.close().await;
+            File::open(&live, name, disposition, Access::WRITE, options).await?
         }
         other => other?,
     };
-    let info = all(&resource).await?;
-    let Resource::File(file) = resource else {
-        return Err(smb::Error::UnexpectedMessageStatus(0xC000_00BA));
-    };
-    let room = if size >= ASK_ROOM {
-        // A server that does not tell is tried.
-        file.query_fs_info::<FileFsFullSizeInformation>().await.ok().map(|fs| {
-            let unit = u64::from(fs.sectors_per_allocation_unit).saturating_mul(fs.bytes_per_sector.into());
-            fs.caller_available_allocation_units.saturating_mul(unit)
-        })
-    } else {
-        None
-    };
-    Ok((Held::new(file), info.internal.index_number, info.standard.end_of_file, room))
+    let about = file.live().about(*file).await?;
+    // A server that does not tell is tried.
+    let room = if size >= ASK_ROOM { file.live().room(*file).await.ok() } else { None };
+    Ok((file, about.id, about.size, room.map(|room| room.free)))
 }
 
 struct Work<'a> {
@@ -208,8 +180,8 @@ struct Work<'a> {
     last: Instant,
     bite: u64,
     in_flight: usize,
-    give: Sender<(Range, smb::Result<()>)>,
-    take: Receiver<(Range, smb::Result<()>)>,
+    give: Sender<(Range, smb2::Result<()>)>,
+    take: Receiver<(Range, smb2::Result<()>)>,
 }
 
 impl<'a> Work<'a> {
@@ -231,7 +203,7 @@ impl<'a> Work<'a> {
             written: 0,
             safe: 0,
             last: Instant::now(),
-            bite: FIRST_BITE.min(opened.live.write),
+            bite: FIRST_BITE.min(opened.file.live().write),
             in_flight: 0,
             give,
             take,
@@ -279,11 +251,10 @@ impl<'a> Work<'a> {
             ));
         }
         self.pace(range.length)?;
-        let bytes: Arc<[u8]> = bytes.into();
-        let (file, live, give) = (self.opened.file.clone(), self.opened.live.clone(), self.give.clone());
+        let (file, give) = (self.opened.file.clone(), self.give.clone());
         self.smb.runtime.handle.spawn(async move {
-            let _live = live;
-            let result = write_all(&file, bytes, range.offset).await;
+            let result = file.live().write_all(*file, bytes, range.offset).await;
+            drop(file);
             let _ = give.send((range, result));
         });
         self.in_flight += 1;
@@ -302,12 +273,12 @@ impl<'a> Work<'a> {
         if waited > Duration::from_millis(250) {
             self.bite = (self.bite / 2).max(SMALLEST_BITE);
         } else if waited < Duration::from_millis(20) {
-            self.bite = (self.bite * 2).min(self.opened.live.write);
+            self.bite = (self.bite * 2).min(self.opened.file.live().write);
         }
         Ok(())
     }
 
-    fn arrived(&mut self, (range, result): (Range, smb::Result<()>)) -> Result<()> {
+    fn arrived(&mut self, (range, result): (Range, smb2::Result<()>)) -> Result<()> {
         self.in_flight -= 1;
         result.map_err(|error| {
             if lost(&error) {
@@ -346,7 +317,7 @@ impl<'a> Work<'a> {
         let file = self.opened.file.clone();
         let (done, written) = (self.done.clone(), self.written);
         self.smb.on(self.call, "make durable", &self.request.staging, LONG, |_| async move {
-            file.flush().await.map_err(smb::Error::IoError)
+            file.live().flush(*file).await
         })?;
         self.session.checkpoint(&self.opened.token, done.as_slice(), true)?;
         self.safe = written;
@@ -360,30 +331,12 @@ impl<'a> Work<'a> {
             return;
         }
         let file = self.opened.file.clone();
-        let flushed = self
-            .smb
-            .runtime
-            .run(&Call::unwatched(), Duration::from_millis(1200), async move { file.flush().await });
+        let flushed = self.smb.runtime.run(&Call::unwatched(), Duration::from_millis(1200), async move {
+            file.live().flush(*file).await
+        });
         if matches!(flushed, Ok(Ok(()))) {
             // The host is about to end: a refused checkpoint changes nothing any more.
             let _ = self.session.checkpoint(&self.opened.token, self.done.as_slice(), true);
         }
     }
-}
-
-/// A server may take less than it was given.
-async fn write_all(file: &File, bytes: Arc<[u8]>, offset: u64) -> smb::Result<()> {
-    let mut at = file.write_block_zc(bytes.clone(), offset, None).await.map_err(smb::Error::IoError)?;
-    while at < bytes.len() {
-        let wrote =
-            file.write_block(&bytes[at..], offset + at as u64, None).await.map_err(smb::Error::IoError)?;
-        if wrote == 0 {
-            return Err(smb::Error::InvalidMessage("the server took none of the bytes".to_owned()));
-        }
-        at += wrote;
-    }
-    if at > bytes.len() {
-        return Err(smb::Error::InvalidMessage("the server took more bytes than it was given".to_owned()));
-    }
-    Ok(())
 }

@@ -7,17 +7,15 @@ use offsite_plugin_api::{
     Call, Entry, Error, ErrorKind, Expect, PublishRequest, Result, StagedInfo, TargetPath, Token,
 };
 use serde::{Deserialize, Serialize};
-use smb::binrw_util::file_time::FileTime;
-use smb::{
-    CreateDisposition, CreateOptions, FileAllInformation, FileBasicInformation, FileDispositionInformation,
-    FileRenameInformation, Resource,
-};
+use smb2::msg::create::CreateDisposition;
+use smb2::pack::FileTime;
 
 use super::change::{self, make_dirs};
-use super::client::{LONG, Live, SHORT, Smb, looking, open};
-use super::error::{OBJECT_NAME_NOT_FOUND, OBJECT_PATH_NOT_FOUND, shown, stale, status};
+use super::client::{LONG, SHORT, Smb};
+use super::error::{ACCESS_DENIED, OBJECT_NAME_NOT_FOUND, OBJECT_PATH_NOT_FOUND, shown, stale, status};
+use super::file::File;
 use super::names::{entry_of, to_filetime};
-use super::read::{all, close, look, writing};
+use super::share::{About, Access, Live, Options};
 
 /// What a token holds: where the bytes are, and the file's number on the server (0 where it has none).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,13 +39,13 @@ impl StagingToken {
         Ok(parsed)
     }
 
-    pub fn is(&self, all: &FileAllInformation) -> bool {
-        self.id == 0 || all.internal.index_number == self.id
+    pub fn is(&self, about: &About) -> bool {
+        self.id == 0 || about.id == self.id
     }
 
     /// Errors: `StaleToken` for another file under the name.
-    pub fn same(&self, all: &FileAllInformation) -> Result<()> {
-        if self.is(all) { Ok(()) } else { Err(stale(&self.path, "was replaced by another staged file")) }
+    pub fn same(&self, about: &About) -> Result<()> {
+        if self.is(about) { Ok(()) } else { Err(stale(&self.path, "was replaced by another staged file")) }
     }
 
     pub fn gone(&self) -> Error {
@@ -70,17 +68,17 @@ pub fn owner_of(name: &[u8]) -> Option<String> {
 /// `changed`: when the server says that the file last changed.
 pub fn info(path: &TargetPath, id: u64, bytes: u64, changed: FileTime) -> StagedInfo {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    let now = *to_filetime(i64::try_from(now.as_nanos()).unwrap_or(i64::MAX));
+    let now = to_filetime(i64::try_from(now.as_nanos()).unwrap_or(i64::MAX)).0;
     StagedInfo {
         token: StagingToken { path: path.clone(), id }.token(),
         path: Some(path.clone()),
         owner: owner_of(path.name()).unwrap_or_default(),
         bytes,
-        age: Some(now.saturating_sub(*changed) / 10_000_000),
+        age: Some(now.saturating_sub(changed.0) / 10_000_000),
     }
 }
 
-pub fn absent(error: &smb::Error) -> bool {
+pub fn absent(error: &smb2::Error) -> bool {
     matches!(status(error), Some(OBJECT_NAME_NOT_FOUND | OBJECT_PATH_NOT_FOUND | 0xC000_000F))
 }
 
@@ -88,14 +86,14 @@ pub fn stat_staged(smb: &Smb, call: &Call, token: &Token) -> Result<StagedInfo> 
     let token = StagingToken::parse(token)?;
     let name = smb.wire(&token.path)?;
     let found = smb.on(call, "look at", &token.path, SHORT, |live| async move {
-        match look(&live, &name).await {
+        match live.look(&name).await {
             Err(error) if absent(&error) => Ok(None),
             other => other.map(Some),
         }
     })?;
-    let all = found.ok_or_else(|| token.gone())?;
-    token.same(&all)?;
-    Ok(info(&token.path, all.internal.index_number, all.standard.end_of_file, all.basic.change_time))
+    let about = found.ok_or_else(|| token.gone())?;
+    token.same(&about)?;
+    Ok(info(&token.path, about.id, about.size, about.changed))
 }
 
 pub fn discard(smb: &Smb, call: &Call, token: &Token) -> Result<()> {
@@ -106,53 +104,16 @@ pub fn discard(smb: &Smb, call: &Call, token: &Token) -> Result<()> {
     }
 }
 
-pub async fn set_mtime(resource: &Resource, ns: i64) -> smb::Result<()> {
-    // Zero leaves a time as it is.
-    let times = FileBasicInformation {
-        creation_time: FileTime::ZERO,
-        last_access_time: FileTime::ZERO,
-        last_write_time: to_filetime(ns),
-        change_time: FileTime::ZERO,
-        file_attributes: Default::default(),
-    };
-    match resource {
-        Resource::File(file) => file.set_info(times).await,
-        Resource::Directory(dir) => dir.set_info(times).await,
-        Resource::Pipe(_) => Ok(()),
-    }
-}
-
-/// Gives an open file another name. `replace`: over what has it.
-pub async fn move_open(resource: &Resource, to: &str, replace: bool) -> smb::Result<()> {
-    let rename =
-        FileRenameInformation { replace_if_exists: replace.into(), root_directory: 0, file_name: to.into() };
-    match resource {
-        Resource::File(file) => file.set_info(rename).await,
-        Resource::Directory(dir) => dir.set_info(rename).await,
-        Resource::Pipe(_) => Ok(()),
-    }
-}
-
-pub async fn delete_open(resource: &Resource) -> smb::Result<()> {
-    match resource {
-        Resource::File(file) => file.set_info(FileDispositionInformation::default()).await,
-        Resource::Directory(dir) => dir.set_info(FileDispositionInformation::default()).await,
-        Resource::Pipe(_) => Ok(()),
-    }
-}
-
 /// How a publish went at the server.
 enum Outcome {
-    Done(Box<FileAllInformation>),
+    Done(About),
     /// Nothing, or another file, has the staging name; what has the target's name.
-    NotStaged(Option<Box<FileAllInformation>>),
+    NotStaged(Option<About>),
     Short(u64),
     /// The target's name is not as expected.
     Unexpected(bool),
     InUse,
 }
-
-const ACCESS_DENIED: u32 = 0xC000_0022;
 
 pub fn publish(smb: &Smb, call: &Call, request: &PublishRequest) -> Result<Entry> {
     let token = StagingToken::parse(&request.token)?;
@@ -164,53 +125,52 @@ pub fn publish(smb: &Smb, call: &Call, request: &PublishRequest) -> Result<Entry
     let mtime = request.attributes.mtime.map(|t| t.ns);
     let path = request.path.clone();
     let outcome = smb.on(call, "publish", &request.path, LONG, |live| async move {
-        let options = CreateOptions::new().with_non_directory_file(true);
-        let resource = match open(&live, &from, CreateDisposition::Open, writing(), options).await {
+        let opened =
+            File::open(&live, &from, CreateDisposition::FileOpen, Access::WRITE, Options::FILE).await;
+        let file = match opened {
             Err(error) if absent(&error) => return Ok(Outcome::NotStaged(there(&live, &to).await?)),
             other => other?,
         };
-        let held = all(&resource).await?;
-        if id != 0 && held.internal.index_number != id {
-            close(resource).await;
+        let held = live.about(*file).await?;
+        if id != 0 && held.id != id {
+            file.close().await;
             return Ok(Outcome::NotStaged(there(&live, &to).await?));
         }
-        if held.standard.end_of_file != size {
-            close(resource).await;
-            return Ok(Outcome::Short(held.standard.end_of_file));
+        if held.size != size {
+            file.close().await;
+            return Ok(Outcome::Short(held.size));
         }
-        if let Some(ns) = mtime.filter(|ns| to_filetime(*ns) != held.basic.last_write_time) {
-            set_mtime(&resource, ns).await?;
+        if let Some(ns) = mtime.filter(|ns| to_filetime(*ns) != held.written) {
+            live.set_written(*file, to_filetime(ns)).await?;
         }
         if let Expect::Version(wanted) = &expect {
             let found = there(&live, &to).await?;
-            if found.is_none_or(|all| entry_of(path, &all).version.as_ref() != Some(wanted)) {
-                close(resource).await;
+            if found.is_none_or(|about| entry_of(path, &about).version.as_ref() != Some(wanted)) {
+                file.close().await;
                 return Ok(Outcome::Unexpected(false));
             }
         }
         let replace = !matches!(expect, Expect::Absent);
-        match move_open(&resource, &to, replace).await {
+        match live.rename(*file, &to, replace).await {
             Err(error) if !replace && status(&error) == Some(super::error::OBJECT_NAME_COLLISION) => {
-                close(resource).await;
+                file.close().await;
                 return Ok(Outcome::Unexpected(true));
             }
             // What somebody reads cannot be replaced by the rules of the protocol, and this is how servers say so.
             Err(error) if replace && status(&error) == Some(ACCESS_DENIED) => {
                 let taken = there(&live, &to).await?.is_some();
-                close(resource).await;
+                file.close().await;
                 return if taken { Ok(Outcome::InUse) } else { Err(error) };
             }
             other => other?,
         }
-        if let Resource::File(file) = &resource {
-            file.flush().await.map_err(smb::Error::IoError)?;
-        }
-        let now = all(&resource).await?;
-        close(resource).await;
-        Ok(Outcome::Done(Box::new(now)))
+        live.flush(*file).await?;
+        let now = live.about(*file).await?;
+        file.close().await;
+        Ok(Outcome::Done(now))
     })?;
     match outcome {
-        Outcome::Done(all) => Ok(entry_of(request.path.clone(), &all)),
+        Outcome::Done(about) => Ok(entry_of(request.path.clone(), &about)),
         Outcome::Short(held) => Err(Error::new(
             ErrorKind::Corrupt,
             format!("{} holds {held} bytes of {size}", shown(&token.path)),
@@ -221,10 +181,8 @@ pub fn publish(smb: &Smb, call: &Call, request: &PublishRequest) -> Result<Entry
         Outcome::Unexpected(false) => Err(changed(&request.path)),
         Outcome::InUse => Err(in_use(&request.path)),
         // A repeat after success: the name already has the staged file.
-        Outcome::NotStaged(Some(all))
-            if token.id != 0 && token.is(&all) && all.standard.end_of_file == size =>
-        {
-            Ok(entry_of(request.path.clone(), &all))
+        Outcome::NotStaged(Some(about)) if token.id != 0 && token.is(&about) && about.size == size => {
+            Ok(entry_of(request.path.clone(), &about))
         }
         Outcome::NotStaged(_) => Err(token.gone()),
     }
@@ -239,14 +197,9 @@ pub fn in_use(path: &TargetPath) -> Error {
         .with_context("hint", "it is open on the server, or the account may not replace it")
 }
 
-pub async fn there(live: &Live, name: &str) -> smb::Result<Option<Box<FileAllInformation>>> {
-    match look(live, name).await {
+pub async fn there(live: &Live, name: &str) -> smb2::Result<Option<About>> {
+    match live.look(name).await {
         Err(error) if absent(&error) => Ok(None),
-        other => other.map(|all| Some(Box::new(all))),
+        other => other.map(Some),
     }
-}
-
-/// The rights to look at and to delete.
-pub fn deleting() -> smb::FileAccessMask {
-    looking().with_delete(true)
 }
