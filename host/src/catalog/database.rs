@@ -1,15 +1,15 @@
 //! One SQLite file: opened, upgraded, refused when it is newer than this program, moved aside when it is damaged.
 //!
-//! WAL, so that `status` reads while a worker writes. `synchronous` is FULL for commits that a power cut must not lose and
-//! NORMAL for the others; a later FULL commit makes the earlier ones durable too, because the log is one file.
+//! WAL, so that `status` reads while a worker writes. A commit that a power cut must not lose waits until the log is on the
+//! disk (`group`), the others do not; a later wait makes the earlier ones durable too, because the log is one file.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
+use super::group::Group;
 use crate::error::{Error, Kind, Result};
 
 /// Whether a commit waits for the disk.
@@ -21,7 +21,8 @@ pub(super) enum Sync {
 
 pub(super) struct Database {
     connection: Mutex<Connection>,
-    full: AtomicBool,
+    /// `None` without a log (in memory, or on a file system that takes none): SQLite itself waits at every commit then.
+    group: Option<Group>,
     path: Option<PathBuf>,
     new: bool,
     moved_aside: Option<PathBuf>,
@@ -91,7 +92,12 @@ impl Database {
     }
 
     fn with(connection: Connection, path: Option<PathBuf>, new: bool, moved_aside: Option<PathBuf>) -> Self {
-        Self { connection: Mutex::new(connection), full: AtomicBool::new(true), path, new, moved_aside }
+        let logged = |c: &Connection| {
+            let mode = c.query_row("PRAGMA journal_mode", [], |row| row.get::<_, String>(0));
+            mode.is_ok_and(|m| m == "wal") && c.pragma_update(None, "synchronous", "NORMAL").is_ok()
+        };
+        let group = path.as_deref().filter(|_| logged(&connection)).map(Group::of);
+        Self { connection: Mutex::new(connection), group, path, new, moved_aside }
     }
 
     pub fn is_new(&self) -> bool {
@@ -125,16 +131,18 @@ impl Database {
     ) -> Result<T> {
         let mut connection = self.lock();
         let inner = || {
-            let full = sync == Sync::Full;
-            if self.full.swap(full, Ordering::Relaxed) != full {
-                connection.pragma_update(None, "synchronous", if full { "FULL" } else { "NORMAL" })?;
-            }
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let value = act(&transaction)?;
             transaction.commit()?;
             Ok(value)
         };
-        inner().map_err(|e| self.failed("cannot write", &e))
+        let value = inner().map_err(|e| self.failed("cannot write", &e))?;
+        // Other threads commit while this one waits for the disk.
+        drop(connection);
+        if let (Some(group), Sync::Full) = (&self.group, sync) {
+            group.wait(group.committed())?;
+        }
+        Ok(value)
     }
 
     /// A damage found in the middle of a run is remembered, so that the next run moves the file aside.

@@ -7,6 +7,7 @@
 mod baseline;
 mod database;
 mod facts;
+mod group;
 mod intents;
 mod job;
 mod place;
