@@ -100,6 +100,13 @@ impl Database {
         Self { connection: Mutex::new(connection), group, path, new, moved_aside }
     }
 
+    /// For tests: another disk.
+    #[cfg(test)]
+    pub fn on_disk(self, group: Group) -> Self {
+        assert!(self.group.is_some(), "the file system takes a log");
+        Self { group: Some(group), ..self }
+    }
+
     pub fn is_new(&self) -> bool {
         self.new
     }
@@ -137,10 +144,11 @@ impl Database {
             Ok(value)
         };
         let value = inner().map_err(|e| self.failed("cannot write", &e))?;
+        let awaited = self.group.as_ref().filter(|_| sync == Sync::Full).map(|g| (g, g.committed()));
         // Other threads commit while this one waits for the disk.
         drop(connection);
-        if let (Some(group), Sync::Full) = (&self.group, sync) {
-            group.wait(group.committed())?;
+        if let Some((group, commit)) = awaited {
+            group.wait(commit)?;
         }
         Ok(value)
     }

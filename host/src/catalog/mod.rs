@@ -11,6 +11,8 @@ mod group;
 mod intents;
 mod job;
 mod place;
+#[cfg(test)]
+mod power_cut;
 mod published;
 mod runs;
 mod staged;

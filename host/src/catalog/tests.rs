@@ -36,7 +36,7 @@ fn published(name: &str) -> Published {
     Published { source: Some(path.clone()), path, record, span: None }
 }
 
-fn staged(name: &str) -> StagedFile {
+pub(super) fn staged(name: &str) -> StagedFile {
     StagedFile {
         path: path(name),
         source: path("source").join(name).unwrap(),
@@ -224,32 +224,6 @@ fn a_checkpoint_without_a_staging_is_an_error() {
     let catalog = Catalog::in_memory().unwrap();
     let error = catalog.checkpoint(&path("x"), &Token(vec![]), &[], true, &[]).unwrap_err();
     assert_eq!(error.kind, Kind::State);
-}
-
-#[test]
-fn a_checkpoint_is_dropped_durably() {
-    let catalog = Catalog::in_memory().unwrap();
-    // PRAGMA synchronous: 1 is NORMAL, 2 is FULL.
-    let waited = || {
-        let number: i64 =
-            catalog.db.read(|c| c.query_row("PRAGMA synchronous", [], |row| row.get(0))).unwrap();
-        number == 2
-    };
-    let begun = StagedFile { token: None, ..staged("s") };
-    let checkpointed = || {
-        catalog.begin_staging(&begun).unwrap();
-        catalog.checkpoint(&path("s"), &Token(vec![1]), &[], true, &[]).unwrap();
-        catalog.begin_staging(&StagedFile { token: None, ..staged("other") }).unwrap();
-        assert!(!waited(), "a first staging need not wait");
-    };
-    checkpointed();
-    catalog.drop_staged(&path("s")).unwrap();
-    assert!(waited());
-    checkpointed();
-    catalog.begin_staging(&begun).unwrap();
-    assert!(waited());
-    catalog.drop_staged(&path("s")).unwrap();
-    assert!(!waited(), "nothing to be believed was dropped");
 }
 
 #[test]
