@@ -1,14 +1,59 @@
-//! The harness's servers as a program, for benches and for trying things by hand: `servers [sshd] [garage]`.
+//! The harness's servers as a program, for benches and for trying things by hand: `servers [sshd] [garage]
+//! [vsftpd] [vsftpd-tls] [proftpd] [proftpd-tls]`; the first two when none is named.
 //!
-//! Prints one line of JSON: for each server where it is and how to get in, secrets included (they are made up, and end with
-//! it). The line `reset` on standard input empties all of them, and is answered `done`. They end with the standard input.
+//! Prints one line of JSON: for each server where it is and how to get in, secrets included (they are made up, and open
+//! nothing but loopback ports). The line `reset` on standard input empties all of them, and is answered `done`. They end with the standard input.
 #![allow(clippy::print_stdout)] // A program of the tests.
 
 use std::io::BufRead;
 
+use offsite_tests::servers::ftp::{Settings, Tls};
 use offsite_tests::servers::garage::Garage;
+use offsite_tests::servers::proftpd::Proftpd;
 use offsite_tests::servers::sshd::Sshd;
-use serde_json::json;
+use offsite_tests::servers::vsftpd::Vsftpd;
+use serde_json::{Value, json};
+
+/// The FTP servers, by the name that asks for them.
+enum Ftp {
+    Vsftpd(Vsftpd),
+    Proftpd(Proftpd),
+}
+
+impl Ftp {
+    fn start(name: &str) -> Option<Self> {
+        match name {
+            "vsftpd" => Some(Self::Vsftpd(Vsftpd::start())),
+            "vsftpd-tls" => Some(Self::Vsftpd(Vsftpd::with(Settings::tls(Tls::Explicit)))),
+            "proftpd" => Some(Self::Proftpd(Proftpd::start())),
+            "proftpd-tls" => Some(Self::Proftpd(Proftpd::with(Settings::tls(Tls::Explicit)))),
+            _ => None,
+        }
+    }
+
+    fn json(&self) -> Value {
+        macro_rules! of {
+            ($server:ident) => {
+                json!({
+                    "address": $server.address().to_string(), "user": $server.user(), "password": $server.password(),
+                    "url": $server.url(), "data": $server.data(), "ca_file": $server.ca_file(),
+                    "passive": [$server.ports().passive().0, $server.ports().passive().1],
+                })
+            };
+        }
+        match self {
+            Self::Vsftpd(server) => of!(server),
+            Self::Proftpd(server) => of!(server),
+        }
+    }
+
+    fn reset(&mut self) {
+        match self {
+            Self::Vsftpd(server) => server.reset(),
+            Self::Proftpd(server) => server.reset(),
+        }
+    }
+}
 
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).collect();
@@ -28,7 +73,13 @@ fn main() {
             "bucket": service.bucket, "access_key_id": service.access_key, "secret_access_key": service.secret_key,
         })
     });
-    println!("{}", json!({ "sshd": sshd_json, "garage": garage_json }));
+    let mut ftp: Vec<(&String, Ftp)> =
+        wanted.iter().filter_map(|name| Some((name, Ftp::start(name)?))).collect();
+    let mut found = json!({ "sshd": sshd_json, "garage": garage_json });
+    for (name, server) in &ftp {
+        found[name.as_str()] = server.json();
+    }
+    println!("{found}");
     for line in std::io::stdin().lock().lines().map_while(Result::ok) {
         match line.trim() {
             "reset" => {
@@ -38,6 +89,7 @@ fn main() {
                 if let Some(server) = &mut garage {
                     server.reset();
                 }
+                ftp.iter_mut().for_each(|(_, server)| server.reset());
                 println!("done");
             }
             // A proxy before the SSH server: its host key under the proxy's address.

@@ -1,16 +1,16 @@
 //! Apache with mod_dav: one folder behind Basic (`/basic`), Digest (`/digest`) and no login (`/open`), without and with TLS.
 
 use std::fs;
-use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use super::account;
 use super::port::Port;
 use super::process::{Process, Recipe, accepts};
+use super::tool::{certificates, fed, run};
 use crate::sandbox::files;
 
 pub const USER: &str = "Jürgen";
@@ -270,68 +270,4 @@ impl Apache {
         fs::remove_dir_all(self.data()).expect("the data can be removed");
         self.make_data();
     }
-}
-
-/// A CA (`ca.pem`) and a certificate it signed for the loopback (`server.pem`, `server.key`).
-fn certificates(dir: &Path) {
-    let at = |name: &str| dir.join(name).display().to_string();
-    let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30"];
-    openssl(
-        &[
-            &["req", "-x509"][..],
-            &key,
-            &["-subj", "/CN=offsite tests CA", "-keyout", &at("ca.key"), "-out", &at("ca.pem")],
-        ]
-        .concat(),
-    );
-    openssl(
-        &[
-            &["req"][..],
-            &key[..5],
-            &["-subj", "/CN=localhost", "-keyout", &at("server.key"), "-out", &at("server.csr")],
-        ]
-        .concat(),
-    );
-    let extensions = "subjectAltName=DNS:localhost,IP:127.0.0.1,IP:::1\nbasicConstraints=CA:FALSE\n";
-    fs::write(dir.join("extensions"), extensions).expect("the folder is writable");
-    openssl(&[
-        "x509",
-        "-req",
-        "-days",
-        "30",
-        "-CAcreateserial",
-        "-in",
-        &at("server.csr"),
-        "-CA",
-        &at("ca.pem"),
-        "-CAkey",
-        &at("ca.key"),
-        "-extfile",
-        &at("extensions"),
-        "-out",
-        &at("server.pem"),
-    ]);
-}
-
-#[track_caller]
-fn openssl(arguments: &[&str]) {
-    run(Command::new("openssl").args(arguments));
-}
-
-#[track_caller]
-fn run(command: &mut Command) {
-    let output = command.output().unwrap_or_else(|e| panic!("cannot run {command:?}: {e}; run tests/run"));
-    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-}
-
-/// What a program prints when it is given `input`.
-fn fed(command: &[&str], input: &str) -> String {
-    let mut child = Command::new(command[0])
-        .args(&command[1..])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap_or_else(|e| panic!("cannot run {}: {e}; run tests/run", command[0]));
-    child.stdin.take().expect("piped").write_all(input.as_bytes()).expect("it reads");
-    String::from_utf8(child.wait_with_output().expect("it ends").stdout).expect("it prints text")
 }

@@ -5,16 +5,20 @@
 
 pub mod account;
 pub mod apache;
+pub mod ftp;
 pub mod garage;
 pub mod http;
 pub mod moto;
 pub mod nextcloud;
 pub mod port;
 pub mod process;
+pub mod proftpd;
 pub mod redirect;
 pub mod s3;
 pub mod samba;
 pub mod sshd;
+pub(crate) mod tool;
+pub mod vsftpd;
 
 use std::path::{Path, PathBuf};
 
