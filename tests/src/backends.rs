@@ -7,13 +7,17 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::program::Offsite;
+use crate::proxy::Proxy;
 use crate::sandbox::{Sandbox, files, hash};
 use crate::servers::account::account;
 use crate::servers::apache::{self, Apache, Login};
+use crate::servers::ftp::{Settings, Tls};
 use crate::servers::garage::{Garage, Service};
 use crate::servers::nextcloud::{self, Nextcloud};
+use crate::servers::proftpd::{self, Proftpd};
 use crate::servers::samba::{self, Samba};
 use crate::servers::sshd::Sshd;
+use crate::servers::vsftpd::Vsftpd;
 
 /// What a user writes to reach a target.
 #[derive(Clone, Debug, Default)]
@@ -85,6 +89,11 @@ pub trait Backend: Sized {
 /// A backend behind an address, so that a proxy can stand before it.
 pub trait Network: Backend {
     fn address(&self) -> SocketAddr;
+
+    /// A fault proxy before it, for [`Network::through`].
+    fn proxy(&self) -> Proxy {
+        Proxy::start(self.address())
+    }
 
     /// How to reach it through a proxy that listens there.
     fn through(&self, proxy: SocketAddr) -> Reach;
@@ -284,6 +293,75 @@ impl Network for WebDav {
     fn at_stake(_: u64) -> u64 {
         1 << 40
     }
+}
+
+macro_rules! ftp {
+    ($(#[$doc:meta])* $name:ident($server:ty), $tls:expr, |$it:ident| $password:expr) => {
+        $(#[$doc])*
+        pub struct $name(pub $server);
+
+        impl Backend for $name {
+            fn start() -> Self {
+                Self(<$server>::with(Settings::tls($tls)))
+            }
+
+            fn reach(&self) -> Reach {
+                self.through(self.0.address())
+            }
+
+            fn look<T>(&self, what: impl FnOnce(&Path) -> T) -> T {
+                what(&self.0.data())
+            }
+
+            fn change(&self, what: impl FnOnce(&Path)) {
+                what(&self.0.data());
+                self.0.own_data();
+            }
+        }
+
+        impl Network for $name {
+            fn address(&self) -> SocketAddr {
+                self.0.address()
+            }
+
+            fn proxy(&self) -> Proxy {
+                self.0.proxy()
+            }
+
+            fn through(&self, proxy: SocketAddr) -> Reach {
+                let $it = &self.0;
+                let reach = Reach::new(self.0.url_at(proxy)).secret("password", $password);
+                match self.0.settings().tls {
+                    Tls::None => reach,
+                    Tls::Explicit => reach.option("ca_file", self.0.ca_file().display()),
+                    Tls::Implicit => reach.option("ca_file", self.0.ca_file().display()).option("tls", "implicit"),
+                }
+            }
+
+            fn start_with_secrets() -> (Self, Reach) {
+                let backend = Self::start();
+                let reach = backend.reach();
+                (backend, reach)
+            }
+
+            fn at_stake(_: u64) -> u64 {
+                64 << 20
+            }
+        }
+    };
+}
+
+ftp! {
+    /// vsftpd without TLS: no MLSD, no digests.
+    Ftp(Vsftpd), Tls::None, |server| server.password()
+}
+ftp! {
+    /// vsftpd with TLS, and data connections that must continue its session.
+    Ftps(Vsftpd), Tls::Explicit, |server| server.password()
+}
+ftp! {
+    /// ProFTPD with TLS, MLSD and digest commands.
+    FtpsMlsd(Proftpd), Tls::Explicit, |_server| proftpd::PASSWORD
 }
 
 /// The double of a Nextcloud.

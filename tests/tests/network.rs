@@ -4,10 +4,10 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use offsite_tests::backends::{Cloud, Network, Reach, S3, Sftp, Smb, WebDav};
+use offsite_tests::backends::{Cloud, Ftp, Ftps, FtpsMlsd, Network, Reach, S3, Sftp, Smb, WebDav};
 use offsite_tests::law::Laws;
 use offsite_tests::program::{Running, kill_all, wait_until};
-use offsite_tests::proxy::{Direction, Proxy};
+use offsite_tests::proxy::Direction;
 use offsite_tests::sandbox::{Sandbox, debris, files, large_file, random_file, tree};
 use rustix::process::Signal;
 
@@ -77,7 +77,7 @@ fn killed_at_sixty_percent_sends_the_rest_and_at_most_what_was_at_stake<B: Netwo
     let box_ = Sandbox::new();
     let backend = B::start();
     let laws = source(&box_, SIZE);
-    let proxy = Proxy::start(backend.address());
+    let proxy = backend.proxy();
     // So that the line and not this machine's mood decides where 60 % is.
     proxy.throttle(Some(120_000_000));
     let command = || backend.through(proxy.address()).run(&box_).args(["--streams", &STREAMS.to_string()]);
@@ -115,7 +115,7 @@ fn interrupted_on_a_frozen_line_ends_within_two_seconds<B: Network>() {
     let box_ = Sandbox::new();
     let backend = B::start();
     let laws = source(&box_, 32 * MIB);
-    let proxy = Proxy::start(backend.address());
+    let proxy = backend.proxy();
     let reach = backend.through(proxy.address());
     // At the first byte; in the handshake; in the middle of a file.
     for after in [0, 700, 12 * MIB] {
@@ -145,7 +145,7 @@ fn a_cut_line_is_taken_up_again_within_the_run<B: Network>() {
     let box_ = Sandbox::new();
     let backend = B::start();
     source(&box_, 64 * MIB);
-    let proxy = Proxy::start(backend.address());
+    let proxy = backend.proxy();
     proxy.cut_at(Direction::Up, 40 * MIB);
     let ran = backend.through(proxy.address()).run(&box_).args(["--first-wait", "100ms"]).run().expect(0);
     assert!(ran.events().iter().any(|e| e["event"] == "retry"), "{}", ran.all());
@@ -157,7 +157,7 @@ fn a_server_that_restarts_costs_a_retry<B: Network + Restart>() {
     let box_ = Sandbox::new();
     let mut backend = B::start();
     source(&box_, 48 * MIB);
-    let proxy = Proxy::start(backend.address());
+    let proxy = backend.proxy();
     proxy.throttle(Some(40_000_000));
     let reach = backend.through(proxy.address());
     let run = reach.run(&box_).args(["--first-wait", "100ms"]).start(&box_.path("home"));
@@ -224,42 +224,17 @@ trait Restart {
     fn restart(&mut self);
 }
 
-impl Restart for S3 {
-    fn stop(&mut self) {
-        self.0.stop();
-    }
+macro_rules! restart {
+    ($($backend:ty),+) => {
+        $(impl Restart for $backend {
+            fn stop(&mut self) {
+                self.0.stop();
+            }
 
-    fn restart(&mut self) {
-        self.0.restart();
-    }
+            fn restart(&mut self) {
+                self.0.restart();
+            }
+        })+
+    };
 }
-
-impl Restart for Sftp {
-    fn stop(&mut self) {
-        self.0.stop();
-    }
-
-    fn restart(&mut self) {
-        self.0.restart();
-    }
-}
-
-impl Restart for Smb {
-    fn stop(&mut self) {
-        self.0.stop();
-    }
-
-    fn restart(&mut self) {
-        self.0.restart();
-    }
-}
-
-impl Restart for WebDav {
-    fn stop(&mut self) {
-        self.0.stop();
-    }
-
-    fn restart(&mut self) {
-        self.0.restart();
-    }
-}
+restart!(S3, Sftp, WebDav, Smb, Ftp, Ftps, FtpsMlsd);
