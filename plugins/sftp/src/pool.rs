@@ -7,7 +7,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use offsite_plugin_api::{Call, Error, ErrorKind, Host, Result};
+use offsite_plugin_api::{Call, Error, ErrorKind, Host, Level, Result};
 
 use super::config::Config;
 use super::connect::connect;
@@ -20,6 +20,8 @@ const MOST_CONNECTING: usize = 4;
 /// After this idle time a connection is shown to be alive; after the other it is closed.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 const KEEP: Duration = Duration::from_secs(240);
+/// How long no further connection is asked of a server that would take no more.
+const FULL: Duration = Duration::from_secs(60);
 /// How long a refused login is not tried again.
 const REFUSED: Duration = Duration::from_secs(5);
 const STATE: &str = "host-keys";
@@ -40,6 +42,8 @@ struct State {
     /// One was made: the credentials are right.
     proved: bool,
     refused: Option<(Instant, Error)>,
+    /// The server took no more than so many: others go on with those.
+    full: Option<(Instant, usize)>,
     /// Accepted host keys, as lines of known_hosts.
     remembered: Option<String>,
     closed: bool,
@@ -91,7 +95,12 @@ impl Pool {
             state.refused = None;
         }
         let most = if state.proved { MOST_CONNECTING } else { 1 };
-        if state.open >= MOST || state.connecting >= most {
+        let room = match state.full {
+            Some((at, room)) if at.elapsed() < FULL => room,
+            _ => MOST,
+        };
+        // None open: whatever was the matter, it is found out now.
+        if state.open >= room.max(1) || state.connecting >= most {
             return Ok(None);
         }
         state.open += 1;
@@ -110,7 +119,17 @@ impl Pool {
                 if matches!(error.kind(), ErrorKind::Unauthenticated | ErrorKind::UntrustedPeer) {
                     state.refused = Some((Instant::now(), error.clone()));
                 }
-                Err(error)
+                if crowded(&error) && state.open > state.connecting {
+                    let room = state.open - state.connecting;
+                    state.full = Some((Instant::now(), room));
+                    call.log(
+                        Level::Info,
+                        &format!("the server takes no more than {room} connection(s) for now: {error}"),
+                    );
+                    Ok(None)
+                } else {
+                    Err(error)
+                }
             }
         };
         drop(state);
@@ -133,10 +152,7 @@ impl Pool {
         if let Some(line) = made.remember {
             // Only the first connection can meet a new key: it is made alone.
             self.host.state_put(STATE, line.as_bytes())?;
-            call.log(
-                offsite_plugin_api::Level::Info,
-                &format!("the server's host key is remembered: {line}"),
-            );
+            call.log(Level::Info, &format!("the server's host key is remembered: {line}"));
             self.lock().remembered = Some(line);
         }
         Ok(made.link)
@@ -172,6 +188,12 @@ impl Pool {
         drop(state);
         drop(idle);
     }
+}
+
+/// Whether a server that takes other connections may have refused this one only because there are too many.
+fn crowded(error: &Error) -> bool {
+    use ErrorKind::{Busy, Interrupted, Other, Throttled, TimedOut, Unreachable};
+    matches!(error.kind(), Busy | Interrupted | Other | Throttled | TimedOut | Unreachable)
 }
 
 /// Looks after idle connections until the pool is gone.
