@@ -28,6 +28,8 @@ pub struct Context {
     pub method: Method,
     /// Uploads at once, ranges of one file included.
     pub streams: u32,
+    /// The configuration names that number: nothing goes beyond it.
+    pub streams_fixed: bool,
     pub root: Arc<SourceRoot>,
     pub cache: Arc<BlockCache>,
 }

@@ -6,12 +6,14 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::Scope;
 use std::time::{Duration, Instant};
 
 use offsite_plugin_api::TargetPath;
 
 use super::call::LONG;
 use super::context::Context;
+use super::crew::Crew;
 use super::schedule::{Schedule, Task, active};
 use super::transfer::{self, FileJob};
 use crate::catalog::Was;
@@ -89,6 +91,7 @@ struct State {
     /// Sets whose manifest is being written, and when it was last.
     writing: HashSet<String>,
     written: HashMap<String, Instant>,
+    crew: Crew,
     summary: Summary,
 }
 
@@ -116,6 +119,7 @@ pub fn execute(context: &Context, material: &Material<'_>) -> Summary {
             ready: HashMap::new(),
             writing: HashSet::new(),
             written: HashMap::new(),
+            crew: Crew::new(Instant::now(), threads, context.streams_fixed),
             summary: Summary { left, ..Summary::default() },
         }),
         changed: Condvar::new(),
@@ -124,12 +128,12 @@ pub fn execute(context: &Context, material: &Material<'_>) -> Summary {
         // The calling thread is one of them: a run with one file needs no other.
         for number in 1..threads {
             let name = format!("stream-{number}");
-            let spawned = std::thread::Builder::new().name(name).spawn_scoped(scope, || executor.work());
-            if spawned.is_err() {
+            let work = || executor.work(scope, true);
+            if std::thread::Builder::new().name(name).spawn_scoped(scope, work).is_err() {
                 break;
             }
         }
-        executor.work();
+        executor.work(scope, true);
     });
     let mut state = executor.state.into_inner().unwrap_or_else(PoisonError::into_inner);
     if state.summary.fatal.is_none() && context.line.stop.is_set() {
@@ -218,7 +222,9 @@ impl Executor<'_> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn work(&self) {
+    /// Does what is to be done until nothing is. A helper (`large` is false) takes small tasks, and leaves when there is
+    /// none.
+    fn work<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>, large: bool) {
         loop {
             let mut state = self.lock();
             let task = loop {
@@ -226,23 +232,42 @@ impl Executor<'_> {
                     state.schedule.stop();
                 }
                 let State { schedule, writing, .. } = &mut *state;
-                let task = schedule.next(|set| writing.contains(set));
-                if task != Task::Wait {
+                let blocked = |set: &str| writing.contains(set);
+                let task = if large { schedule.next(blocked) } else { schedule.next_small(blocked) };
+                if task != Task::Wait || !large {
                     break task;
                 }
                 // Woken by whatever another thread does; the time only bounds how late a stop is seen.
                 let waited = self.changed.wait_timeout(state, Duration::from_millis(200));
                 state = waited.unwrap_or_else(PoisonError::into_inner).0;
             };
+            if matches!(task, Task::Wait | Task::End) {
+                if !large {
+                    state.crew.leaves();
+                }
+                break;
+            }
+            let ready = state.schedule.small_ready();
+            let joins = state.crew.joins(Instant::now(), ready);
             drop(state);
+            if joins {
+                self.help(scope);
+            }
             match task {
                 Task::Stage { unit, file } => self.stage(unit, file),
                 Task::Act { unit } => self.act(unit),
-                Task::Wait | Task::End => break,
+                Task::Wait | Task::End => {}
             }
             self.changed.notify_all();
         }
         self.changed.notify_all();
+    }
+
+    fn help<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>) {
+        let work = || self.work(scope, false);
+        if std::thread::Builder::new().name("helper".to_owned()).spawn_scoped(scope, work).is_err() {
+            self.lock().crew.leaves();
+        }
     }
 
     fn stage(&self, unit: usize, file: usize) {

@@ -12,6 +12,7 @@ pub mod attend;
 pub mod blocks;
 pub mod call;
 pub mod context;
+mod crew;
 pub mod execute;
 pub mod identity;
 pub mod killpoint;

@@ -124,6 +124,7 @@ fn on_target(
         installation: request.installation.clone(),
         retry: target.retry,
         streams: target.streams.unwrap_or(STREAMS),
+        streams_fixed: target.streams.is_some(),
         root,
         cache: Arc::default(),
     };

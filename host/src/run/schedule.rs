@@ -3,9 +3,11 @@
 //! A unit is what becomes visible together: one step, or all steps of a group. Its files are staged whenever a thread
 //! is free; it is published once all of them are staged and proved and every unit before it is done; deletions wait,
 //! beyond that, for the last transfer. A unit that fails takes along whatever comes after it, and nothing else.
+//! Helpers (`crew`) take small tasks only: whatever large goes on is in the hands of as many threads as there are streams.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
+use super::crew::SMALL;
 use crate::plan::{Action, FileAction, Plan, Step};
 
 /// How a unit stands.
@@ -27,6 +29,8 @@ pub struct Unit {
     pub standing: Standing,
     /// Files to stage or adopt: (step, file).
     pub files: Vec<(usize, usize)>,
+    /// Its act moves few bytes, on every backend.
+    small: bool,
     unstaged: usize,
     before: usize,
     after: Vec<usize>,
@@ -57,7 +61,9 @@ pub struct SetState {
 #[derive(Debug)]
 pub struct Schedule {
     pub units: Vec<Unit>,
-    stage: VecDeque<(usize, usize)>,
+    /// (unit, file) in the plan's order, those of small files apart.
+    large: VecDeque<(usize, usize)>,
+    small: VecDeque<(usize, usize)>,
     act: VecDeque<usize>,
     held_deletes: Vec<usize>,
     transfers_left: usize,
@@ -94,6 +100,7 @@ impl Schedule {
                     deletes,
                     standing: Standing::Waiting,
                     files: Vec::new(),
+                    small: true,
                     unstaged: 0,
                     before: 0,
                     after: Vec::new(),
@@ -103,6 +110,7 @@ impl Schedule {
             units[unit].steps.push(index);
             let files = step.files.iter().enumerate().filter(|(_, f)| sends(f.action));
             units[unit].files.extend(files.map(|(file, _)| (index, file)));
+            units[unit].small &= deletes || step.files.iter().all(|f| !sends(f.action) || f.bytes <= SMALL);
         }
         let mut edges = BTreeMap::new();
         for (unit, made) in units.iter_mut().enumerate() {
@@ -121,12 +129,13 @@ impl Schedule {
         for unit in &units {
             sets.entry(unit.set.clone()).or_insert(SetState { left: 0, acting: 0 }).left += 1;
         }
+        let bytes = |(step, file): (usize, usize)| plan.steps[step].files[file].bytes;
+        let stages =
+            units.iter().enumerate().flat_map(|(u, unit)| (0..unit.files.len()).map(move |f| (u, f)));
+        let (small, large) = stages.partition(|(u, f)| bytes(units[*u].files[*f]) <= SMALL);
         let mut schedule = Self {
-            stage: units
-                .iter()
-                .enumerate()
-                .flat_map(|(u, unit)| (0..unit.files.len()).map(move |f| (u, f)))
-                .collect(),
+            large,
+            small,
             act: VecDeque::new(),
             held_deletes: Vec::new(),
             transfers_left: units.iter().filter(|u| !u.deletes).count(),
@@ -145,10 +154,20 @@ impl Schedule {
     /// The next task; the caller reports its end by [`Schedule::staged`], [`Schedule::acted`] or [`Schedule::failed`].
     /// `blocked`: sets whose records must not change right now.
     pub fn next(&mut self, blocked: impl Fn(&str) -> bool) -> Task {
+        self.next_of(true, blocked)
+    }
+
+    /// As [`Schedule::next`], for a helper.
+    pub fn next_small(&mut self, blocked: impl Fn(&str) -> bool) -> Task {
+        self.next_of(false, blocked)
+    }
+
+    fn next_of(&mut self, large: bool, blocked: impl Fn(&str) -> bool) -> Task {
         if self.stopped {
             return Task::End;
         }
-        if let Some(at) = self.act.iter().position(|u| !blocked(&self.units[*u].set))
+        let may = |unit: &Unit| (large || unit.small) && !blocked(&unit.set);
+        if let Some(at) = self.act.iter().position(|u| may(&self.units[*u]))
             && let Some(unit) = self.act.remove(at)
         {
             self.running += 1;
@@ -158,7 +177,7 @@ impl Schedule {
             }
             return Task::Act { unit };
         }
-        while let Some((unit, file)) = self.stage.pop_front() {
+        while let Some((unit, file)) = self.pop(large) {
             if self.units[unit].standing == Standing::Waiting {
                 self.running += 1;
                 return Task::Stage { unit, file };
@@ -167,9 +186,23 @@ impl Schedule {
         if self.left == 0 || (self.running == 0 && self.act.is_empty()) { Task::End } else { Task::Wait }
     }
 
+    /// The first file of the plan that nobody has taken, or the first small one.
+    fn pop(&mut self, large: bool) -> Option<(usize, usize)> {
+        let from_large = match (self.large.front().filter(|_| large), self.small.front()) {
+            (Some(l), Some(s)) => l < s,
+            (front, _) => front.is_some(),
+        };
+        if from_large { self.large.pop_front() } else { self.small.pop_front() }
+    }
+
     /// Files that wait for a thread or are in one's hands.
     pub fn files_open(&self) -> usize {
-        self.stage.len() + self.running
+        self.large.len() + self.small.len() + self.running
+    }
+
+    /// Tasks that a helper might begin now: no fewer than there are.
+    pub fn small_ready(&self) -> usize {
+        self.small.len() + self.act.len()
     }
 
     /// Starts nothing more.
@@ -305,6 +338,36 @@ mod tests {
         assert_eq!(s.next(free), Task::Act { unit: 1 });
         assert_eq!(s.acted(1), SetState { left: 0, acting: 0 });
         assert_eq!(s.next(free), Task::End);
+    }
+
+    #[test]
+    fn helpers_take_small_files_only_and_never_a_child_before_its_parent() {
+        let sized = |name: &str, bytes: u64, after: &[usize]| {
+            let mut step = step(name, Action::Copy, after, None);
+            step.files[0].bytes = bytes;
+            step
+        };
+        let mut s = schedule(vec![
+            sized("base", SMALL + 1, &[]),
+            sized("inc", 5, &[0]),
+            sized("other", SMALL, &[]),
+            sized("large", SMALL + 1, &[]),
+        ]);
+        assert_eq!(s.small_ready(), 2);
+        assert_eq!(s.next_small(free), Task::Stage { unit: 1, file: 0 });
+        assert_eq!(s.next(free), Task::Stage { unit: 0, file: 0 });
+        assert_eq!(s.next(free), Task::Stage { unit: 2, file: 0 });
+        s.staged(1);
+        assert_eq!(s.next_small(free), Task::Wait, "neither the large file nor the child");
+        s.staged(2);
+        assert_eq!(s.next_small(free), Task::Act { unit: 2 });
+        s.staged(0);
+        assert_eq!(s.next_small(free), Task::Wait, "the base may be sent only now");
+        assert_eq!(s.next(free), Task::Act { unit: 0 });
+        assert_eq!(s.next_small(free), Task::Wait);
+        s.acted(0);
+        assert_eq!(s.next_small(free), Task::Act { unit: 1 });
+        assert_eq!(s.next(free), Task::Stage { unit: 3, file: 0 });
     }
 
     #[test]

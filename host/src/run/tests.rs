@@ -27,6 +27,8 @@ use crate::source::SourceFile;
 use crate::target::tests::mem::Mem;
 use crate::target::{TargetView, VerifyLevel};
 
+mod helpers;
+
 const MIB: usize = 1 << 20;
 const PIECE: usize = 256 << 10;
 
@@ -43,6 +45,9 @@ struct Wire {
     /// Names in the order of their publishing.
     published: Arc<Mutex<Vec<String>>>,
     denied: Option<String>,
+    /// How long each publish takes, how many of them are under way, and at most were.
+    slow: Duration,
+    under_way: Arc<Mutex<(usize, usize)>>,
 }
 
 impl Wire {
@@ -54,6 +59,8 @@ impl Wire {
             flip: None,
             published: Arc::default(),
             denied: None,
+            slow: Duration::ZERO,
+            under_way: Arc::default(),
         }
     }
 
@@ -162,6 +169,13 @@ impl Backend for Wire {
     }
 
     fn publish(&self, call: &Call, request: &PublishRequest) -> Result<Entry> {
+        {
+            let mut counts = self.under_way.lock().unwrap();
+            counts.0 += 1;
+            counts.1 = counts.1.max(counts.0);
+        }
+        std::thread::sleep(self.slow);
+        self.under_way.lock().unwrap().0 -= 1;
         let entry = self.mem.publish(call, request)?;
         let name = request.path.display().into_owned();
         if !name.starts_with("offsite") {
@@ -221,6 +235,7 @@ impl Bench {
             retry: Retry { attempts: self.attempts, first_wait: Duration::from_millis(1) },
             method: self.method,
             streams: 3,
+            streams_fixed: true,
             root: Arc::new(SourceRoot::open(self.dir.path(), meta.dev(), meta.ino()).unwrap()),
             cache: Arc::default(),
         }

@@ -1,0 +1,63 @@
+//! How many threads work on one target.
+//!
+//! As many as there are streams, from the first moment. A small image, though, is next to no bytes and many waits: for
+//! the disk, for a server far away. Where the configuration does not name a number, helpers join once a run has lasted a
+//! while and small work is piling up, one with each task that ends, and leave when nothing is left for them. A run
+//! that is over soon opens no further connection for it.
+
+use std::time::{Duration, Instant};
+
+/// Bytes of a file up to which it counts as small.
+pub const SMALL: u64 = 1 << 20;
+/// Threads at most where the configuration names no number of streams.
+const MOST: usize = 16;
+const AFTER: Duration = Duration::from_secs(1);
+
+#[derive(Debug)]
+pub struct Crew {
+    begun: Instant,
+    /// Threads at work, helpers included, and how many there may be.
+    threads: usize,
+    most: usize,
+}
+
+impl Crew {
+    /// `fixed`: the configuration names the number of streams.
+    pub fn new(begun: Instant, streams: usize, fixed: bool) -> Self {
+        Self { begun, threads: streams, most: if fixed { streams } else { MOST.max(streams) } }
+    }
+
+    /// Whether a helper joins now; it is counted if so. `ready`: small tasks that could begin.
+    pub fn joins(&mut self, now: Instant, ready: usize) -> bool {
+        let wanted = self.threads < self.most && ready > self.threads && now - self.begun >= AFTER;
+        self.threads += usize::from(wanted);
+        wanted
+    }
+
+    /// A helper has nothing more to do.
+    pub fn leaves(&mut self) {
+        self.threads -= 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn helpers_join_a_run_that_lasts_and_only_as_many_as_have_work() {
+        let begun = Instant::now();
+        let later = begun + AFTER;
+        let joined = |mut crew: Crew, now, ready| (0..100).filter(|_| crew.joins(now, ready)).count();
+        assert_eq!(joined(Crew::new(begun, 4, false), begun, 1000), 0, "too early");
+        assert_eq!(joined(Crew::new(begun, 4, false), later, 1000), MOST - 4);
+        assert_eq!(joined(Crew::new(begun, 4, false), later, 7), 3);
+        assert_eq!(joined(Crew::new(begun, 4, false), later, 4), 0);
+        assert_eq!(joined(Crew::new(begun, 4, true), later, 1000), 0, "the user's number is honoured");
+        assert_eq!(joined(Crew::new(begun, 40, true), later, 1000), 0);
+        let mut crew = Crew::new(begun, 15, false);
+        assert!(crew.joins(later, 1000) && !crew.joins(later, 1000));
+        crew.leaves();
+        assert!(crew.joins(later, 1000));
+    }
+}
