@@ -153,23 +153,36 @@ impl Catalog {
     /// Durably writes down what is about to happen and gives the intent's id; step numbers count from 0. `steps` is not
     /// empty.
     pub fn begin_intent(&self, kind: IntentKind, set: &str, steps: &[IntentStep]) -> Result<i64> {
+        let mut ids = self.begin_intents(kind, &[(set, steps)])?;
+        Ok(ids.pop().expect("one intent has one id"))
+    }
+
+    /// The same for several intents, which are independent of each other, with one wait for the disk. Gives their ids in
+    /// order.
+    pub fn begin_intents(&self, kind: IntentKind, intents: &[(&str, &[IntentStep])]) -> Result<Vec<i64>> {
         killpoint::reach("intent.before");
-        let bodies: Vec<String> =
-            steps.iter().map(|s| serde_json::to_string(s).expect("a step always serialises")).collect();
-        let id = self.db.write(Sync::Full, |t| {
-            t.prepare_cached("INSERT INTO intent (kind, set_id, total, begun) VALUES (?1, ?2, ?3, ?4)")?
-                .execute(params![kind.as_str(), set, steps.len() as i64, super::runs::now_ns()])?;
-            let id = t.last_insert_rowid();
+        let body = |s: &IntentStep| serde_json::to_string(s).expect("a step always serialises");
+        let bodies: Vec<Vec<String>> =
+            intents.iter().map(|(_, steps)| steps.iter().map(body).collect()).collect();
+        let ids = self.db.write(Sync::Full, |t| {
+            let mut begin =
+                t.prepare_cached("INSERT INTO intent (kind, set_id, total, begun) VALUES (?1, ?2, ?3, ?4)")?;
             let mut insert = t.prepare_cached(
                 "INSERT INTO intent_step (intent, step, path, body) VALUES (?1, ?2, ?3, ?4)",
             )?;
-            for (number, (step, body)) in steps.iter().zip(&bodies).enumerate() {
-                insert.execute(params![id, number as i64, step.path().as_bytes(), body])?;
+            let mut ids = Vec::with_capacity(intents.len());
+            for ((set, steps), bodies) in intents.iter().zip(&bodies) {
+                begin.execute(params![kind.as_str(), set, steps.len() as i64, super::runs::now_ns()])?;
+                let id = t.last_insert_rowid();
+                for (number, (step, body)) in steps.iter().zip(bodies).enumerate() {
+                    insert.execute(params![id, number as i64, step.path().as_bytes(), body])?;
+                }
+                ids.push(id);
             }
-            Ok(id)
+            Ok(ids)
         })?;
         killpoint::reach("intent.after");
-        Ok(id)
+        Ok(ids)
     }
 
     /// Every open intent, oldest first.
@@ -289,9 +302,16 @@ impl Catalog {
 
     /// Ends an intent of which nothing happened.
     pub fn close_intent(&self, intent: i64) -> Result<()> {
+        self.close_intents(&[intent])
+    }
+
+    /// The same for several.
+    pub fn close_intents(&self, intents: &[i64]) -> Result<()> {
         self.db.write(Sync::Full, |t| {
-            t.prepare_cached("DELETE FROM intent_step WHERE intent = ?1")?.execute([intent])?;
-            t.prepare_cached("DELETE FROM intent WHERE id = ?1")?.execute([intent])?;
+            for intent in intents {
+                t.prepare_cached("DELETE FROM intent_step WHERE intent = ?1")?.execute([intent])?;
+                t.prepare_cached("DELETE FROM intent WHERE id = ?1")?.execute([intent])?;
+            }
             Ok(())
         })
     }

@@ -4,6 +4,8 @@
 //! nothing else; an error that every further image would meet (no room, no credentials, the source gone) ends the run
 //! at a checkpoint. A set's manifest is written when its last act is done, and every half minute of a long one.
 
+mod publish;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::Scope;
@@ -88,6 +90,8 @@ enum Ready {
 struct State {
     schedule: Schedule,
     ready: HashMap<(usize, usize), Ready>,
+    /// Intents written down ahead, by (step, file).
+    announced: HashMap<(usize, usize), i64>,
     /// Sets whose manifest is being written, and when it was last.
     writing: HashSet<String>,
     written: HashMap<String, Instant>,
@@ -117,6 +121,7 @@ pub fn execute(context: &Context, material: &Material<'_>) -> Summary {
         state: Mutex::new(State {
             schedule,
             ready: HashMap::new(),
+            announced: HashMap::new(),
             writing: HashSet::new(),
             written: HashMap::new(),
             crew: Crew::new(Instant::now(), threads, context.streams_fixed),
@@ -135,6 +140,7 @@ pub fn execute(context: &Context, material: &Material<'_>) -> Summary {
         }
         executor.work(scope, true);
     });
+    executor.withdraw_all();
     let mut state = executor.state.into_inner().unwrap_or_else(PoisonError::into_inner);
     if state.summary.fatal.is_none() && context.line.stop.is_set() {
         state.summary.fatal = Some(super::stop::stopped());
@@ -308,7 +314,7 @@ impl Executor<'_> {
             let unit = &state.schedule.units[unit];
             (unit.steps.clone(), unit.deletes, unit.set.clone())
         };
-        let result = if deletes { self.delete(&steps) } else { self.publish(&steps) };
+        let result = if deletes { self.delete(&steps) } else { self.publish(unit, &steps) };
         let mut state = self.lock();
         match result {
             Err(error) => self.fail(&mut state, unit, steps[0], &error, true),
@@ -348,49 +354,6 @@ impl Executor<'_> {
         state.written.insert(set.to_owned(), Instant::now());
     }
 
-    /// Makes a unit's files visible, in the plan's order. Gives the weakest level reached.
-    fn publish(&self, steps: &[usize]) -> Result<VerifyLevel> {
-        let mut files = Vec::new();
-        let mut level = VerifyLevel::ReadBack;
-        {
-            let mut state = self.lock();
-            for step in steps {
-                for at in 0..self.material.plan.steps[*step].files.len() {
-                    match state.ready.remove(&(*step, at)) {
-                        Some(Ready::Publish(publish)) => {
-                            level = level.min(publish.record.level);
-                            files.push(*publish);
-                        }
-                        Some(Ready::Adopted(proved)) => level = level.min(proved),
-                        None => {}
-                    }
-                }
-            }
-        }
-        let name = self.material.plan.steps[steps[0]].image.display().into_owned();
-        let replaced = files.iter().any(|f| f.before.is_some());
-        let grouped = files.len() > 1 && (replaced || steps.len() > 1);
-        self.context.retried(Some(&name), &|| 0, || {
-            let call = self.context.line.publishing(LONG);
-            let site = self.context.site(&call);
-            match files.as_slice() {
-                [] => {}
-                all if grouped => drop(target::publish_group(&site, all)?),
-                [one] if one.before.is_some() => drop(target::replace_file(&site, one)?),
-                all => {
-                    for file in all {
-                        target::publish_file(&site, file)?;
-                    }
-                }
-            }
-            Ok(())
-        })?;
-        for size in files.iter().map(|f| f.record.size).filter(|size| self.context.sent_at_publish(*size)) {
-            self.context.line.meter.correct(i64::try_from(size).unwrap_or(i64::MAX));
-        }
-        Ok(level)
-    }
-
     fn delete(&self, steps: &[usize]) -> Result<VerifyLevel> {
         for step in steps {
             let step = &self.material.plan.steps[*step];
@@ -414,6 +377,7 @@ impl Executor<'_> {
         let plan = self.material.plan;
         let known = state.schedule.units[unit].standing == super::schedule::Standing::Failed;
         let taken = state.schedule.failed(unit, acting);
+        self.withdraw(state, &taken);
         let mut fatal = fatal(error).then(|| error.clone());
         if error.is_backend(&BackendKind::SourceChanged)
             && let Err(gone) = self.context.root.still_there()

@@ -195,6 +195,23 @@ impl Schedule {
         if from_large { self.large.pop_front() } else { self.small.pop_front() }
     }
 
+    /// The units that come after this one, one after the other, and are ready but for it: `most` at most.
+    pub fn followers(&self, unit: usize, most: usize) -> Vec<usize> {
+        let ready = |u: &&usize| {
+            let unit = &self.units[**u];
+            unit.standing == Standing::Waiting && unit.unstaged == 0 && unit.before == 1 && !unit.deletes
+        };
+        let mut found = Vec::new();
+        let mut at = unit;
+        while found.len() < most
+            && let Some(next) = self.units[at].after.iter().find(ready)
+        {
+            at = *next;
+            found.push(at);
+        }
+        found
+    }
+
     /// Files that wait for a thread or are in one's hands.
     pub fn files_open(&self) -> usize {
         self.large.len() + self.small.len() + self.running
@@ -368,6 +385,29 @@ mod tests {
         s.acted(0);
         assert_eq!(s.next_small(free), Task::Act { unit: 1 });
         assert_eq!(s.next(free), Task::Stage { unit: 3, file: 0 });
+    }
+
+    #[test]
+    fn followers_are_ready_but_for_the_one_before_them() {
+        let copy = |name: &str, after: &[usize]| step(name, Action::Copy, after, None);
+        let mut s = schedule(vec![
+            copy("a", &[]),
+            copy("b", &[0]),
+            copy("c", &[1]),
+            copy("d", &[2]),
+            copy("e", &[3, 5]),
+            copy("x", &[]),
+        ]);
+        assert!(s.followers(0, 9).is_empty());
+        for unit in [1, 2, 4] {
+            s.next(free);
+            s.staged(unit);
+        }
+        assert_eq!(s.followers(0, 9), [1, 2], "d is not staged");
+        assert_eq!(s.followers(0, 1), [1]);
+        s.next(free);
+        s.staged(3);
+        assert_eq!(s.followers(0, 9), [1, 2, 3], "e waits for x, too");
     }
 
     #[test]

@@ -27,6 +27,7 @@ use crate::source::SourceFile;
 use crate::target::tests::mem::Mem;
 use crate::target::{TargetView, VerifyLevel};
 
+mod ahead;
 mod helpers;
 
 const MIB: usize = 1 << 20;
@@ -45,10 +46,11 @@ struct Wire {
     /// Names in the order of their publishing.
     published: Arc<Mutex<Vec<String>>>,
     denied: Option<String>,
-    /// How long each publish takes, how many of them are under way, and at most were.
-    slow: Duration,
-    under_way: Arc<Mutex<(usize, usize)>>,
+    /// Called with the name before each image is published.
+    before_publish: Option<Hook>,
 }
+
+type Hook = Arc<dyn Fn(&str) -> Result<()> + Send + Sync>;
 
 impl Wire {
     fn new() -> Self {
@@ -59,8 +61,7 @@ impl Wire {
             flip: None,
             published: Arc::default(),
             denied: None,
-            slow: Duration::ZERO,
-            under_way: Arc::default(),
+            before_publish: None,
         }
     }
 
@@ -169,15 +170,11 @@ impl Backend for Wire {
     }
 
     fn publish(&self, call: &Call, request: &PublishRequest) -> Result<Entry> {
-        {
-            let mut counts = self.under_way.lock().unwrap();
-            counts.0 += 1;
-            counts.1 = counts.1.max(counts.0);
-        }
-        std::thread::sleep(self.slow);
-        self.under_way.lock().unwrap().0 -= 1;
-        let entry = self.mem.publish(call, request)?;
         let name = request.path.display().into_owned();
+        if let Some(hook) = self.before_publish.as_ref().filter(|_| !name.starts_with("offsite")) {
+            hook(&name)?;
+        }
+        let entry = self.mem.publish(call, request)?;
         if !name.starts_with("offsite") {
             self.published.lock().unwrap().push(name);
         }

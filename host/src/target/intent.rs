@@ -116,7 +116,7 @@ fn publish_all(site: &Site<'_>, kind: IntentKind, files: &[Publish]) -> Result<V
 /// Whether an earlier attempt at exactly this was completed: recorded with this content, its staging was dropped in the
 /// same transaction, and the name holds what was recorded. A record alone may be an older publish's, of a file that went
 /// from the target since and whose repair failed.
-fn already(site: &Site<'_>, file: &Publish) -> Result<Option<Recorded>> {
+pub(super) fn already(site: &Site<'_>, file: &Publish) -> Result<Option<Recorded>> {
     if site.catalog.staged_at(&file.path)?.is_some() {
         return Ok(None);
     }
@@ -129,7 +129,7 @@ fn already(site: &Site<'_>, file: &Publish) -> Result<Option<Recorded>> {
 
 /// What has the name is what was planned. A server that compares by itself is not asked twice; nor is one that replaces in
 /// one act where nothing is expected: its publish refuses an existing name (the contract of `Expect::Absent`).
-fn expected(site: &Site<'_>, file: &Publish) -> Result<()> {
+pub(super) fn expected(site: &Site<'_>, file: &Publish) -> Result<()> {
     let atomic = site.capabilities.replace == offsite_plugin_api::Replace::Atomic;
     let compares = match &file.before {
         None => true,
@@ -161,7 +161,7 @@ fn unexpected(path: &TargetPath, kind: BackendKind, why: &str) -> Error {
         .hint("the next run plans anew")
 }
 
-fn step_of(site: &Site<'_>, file: &Publish) -> Result<PublishStep> {
+pub(super) fn step_of(site: &Site<'_>, file: &Publish) -> Result<PublishStep> {
     Ok(PublishStep {
         path: file.path.clone(),
         source: Some(file.source_path.clone()),
@@ -176,7 +176,7 @@ fn step_of(site: &Site<'_>, file: &Publish) -> Result<PublishStep> {
     })
 }
 
-fn record(
+pub(super) fn record(
     site: &Site<'_>,
     intent: i64,
     number: i64,
@@ -335,7 +335,7 @@ fn describe(intent: &Intent) -> String {
     format!("{verb} {}{more}{swap} was interrupted", files.join(", "))
 }
 
-fn settle_one(site: &Site<'_>, intent: &Intent, reopen: Reopen<'_>) -> Result<Vec<String>> {
+pub(super) fn settle_one(site: &Site<'_>, intent: &Intent, reopen: Reopen<'_>) -> Result<Vec<String>> {
     match intent.kind {
         IntentKind::Delete => settle_delete(site, intent),
         IntentKind::Manifest => manifest::settle(site, intent),

@@ -3,6 +3,7 @@
 //! A run goes: [`marker::claim`], [`settle`], [`survey`] (with [`sweep::sides`]), [`remember`], plan, [`sweep::sweep`], then
 //! [`publish_file`] and its like, and [`manifest::write_behind`].
 
+mod announce;
 mod evidence;
 mod files;
 mod gather;
@@ -20,6 +21,7 @@ mod view;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use announce::{announce, publish_announced, withdraw};
 pub use evidence::{Gathered, headers_to_read, view};
 pub use files::Files;
 pub use gather::{Learned, Survey, accept, baseline, remember, survey};

@@ -8,7 +8,19 @@ fn crowd(streams_fixed: bool) -> (usize, Vec<String>) {
         ('a'..='z').flat_map(|set| (10..22).map(move |number| format!("{set}{number}"))).collect();
     let files: Vec<(&str, usize)> = names.iter().map(|n| (n.as_str(), 1000)).collect();
     let mut bench = Bench::new(&files);
-    bench.wire.slow = Duration::from_millis(30);
+    // How many are under way, and at most were.
+    let counts: Arc<Mutex<(usize, usize)>> = Arc::default();
+    let counted = counts.clone();
+    bench.wire.before_publish = Some(Arc::new(move |_| {
+        {
+            let mut counts = counted.lock().unwrap();
+            counts.0 += 1;
+            counts.1 = counts.1.max(counts.0);
+        }
+        std::thread::sleep(Duration::from_millis(30));
+        counted.lock().unwrap().0 -= 1;
+        Ok(())
+    }));
     let context = Context { streams_fixed, ..bench.context() };
     let summary = bench.copy(&context, &files.iter().map(|f| f.0).collect::<Vec<_>>());
     assert_eq!((summary.images, summary.failed, summary.fatal), (names.len() as u64, 0, None));
@@ -16,7 +28,7 @@ fn crowd(streams_fixed: bool) -> (usize, Vec<String>) {
         bench.assert_same(name);
     }
     assert_eq!(bench.catalog.intents().unwrap(), []);
-    let most = bench.wire.under_way.lock().unwrap().1;
+    let most = counts.lock().unwrap().1;
     let published = bench.wire.published.lock().unwrap().clone();
     (most, published)
 }

@@ -9,8 +9,8 @@ use crate::catalog::Was;
 use crate::error::Result;
 use crate::run::killpoint::in_thread::killed_at;
 use crate::target::{
-    Delete, Publish, delete_files, no_source, publish_file, publish_group, replace_file, settle, survey,
-    sweep,
+    Delete, Publish, announce, delete_files, no_source, publish_announced, publish_file, publish_group,
+    replace_file, settle, survey, sweep, withdraw,
 };
 
 type Make = fn() -> Mem;
@@ -47,6 +47,18 @@ fn assert_lawful(bench: &Bench, names: &[Named<'_>], settled: bool) {
     }
 }
 
+/// What changed is recorded, or an intent says that it was about to.
+fn assert_journalled(bench: &Bench, names: &[Named<'_>]) {
+    for (name, old, new) in names {
+        let changed = bench.mem.content(&path(name)).as_deref() != *old;
+        let hash = new.map(|content| *blake3::hash(content).as_bytes());
+        let recorded = bench.catalog.published_at(&path(name)).unwrap().and_then(|r| r.blake3) == hash;
+        let intended = !bench.catalog.intents_at(&path(name)).unwrap().is_empty();
+        assert!(!changed || recorded || intended, "{name} changed without an intent");
+        assert!(changed || !recorded || old == new || new.is_none(), "{name} is recorded before it changed");
+    }
+}
+
 /// Runs `act` killed at every point; after each kill settles, killed at every point of that too; then repeats.
 fn at_every_point(
     name: &str,
@@ -65,6 +77,7 @@ fn at_every_point(
             }
             kills += 1;
             assert_lawful(&bench, names, false);
+            assert_journalled(&bench, names);
             if second > 0 {
                 let done = killed_at(second, || settle(&bench.site(), &no_source).unwrap()).is_some();
                 assert_lawful(&bench, names, false);
@@ -144,6 +157,48 @@ fn a_publish_killed_anywhere_shows_all_or_nothing_and_is_finished_without_sendin
             files.iter().try_for_each(|f| publish_file(&bench.site(), f).map(drop))
         };
         at_every_point(kind, &prepare, &act, &[("d/new.aiv", None, Some(NEW))]);
+    }
+}
+
+#[test]
+fn an_announced_chain_killed_anywhere_shows_its_images_in_order() {
+    let chain = ["d/a.aiv", "d/b.aii", "d/c.aii"];
+    for (kind, make) in KINDS {
+        let prepare = || {
+            let bench = Bench::new(make());
+            let files = chain.map(|name| bench.stage(name, NEW, 5, None)).to_vec();
+            (bench, files)
+        };
+        let act = |bench: &Bench, files: &[Publish]| {
+            let site = bench.site();
+            let intents = announce(&site, files)?;
+            for (at, (file, intent)) in files.iter().zip(&intents).enumerate() {
+                // The rest is given up: withdrawn, and published alone after all.
+                if at == 1 {
+                    let rest: Vec<i64> = intents[1..].iter().flatten().copied().collect();
+                    withdraw(&site, &rest)?;
+                }
+                match intent.filter(|_| at == 0) {
+                    Some(intent) => drop(publish_announced(&site, file, intent)?),
+                    None => drop(publish_file(&site, file)?),
+                }
+                let shown = chain.map(|name| bench.mem.content(&path(name)).is_some());
+                assert!(shown.is_sorted_by(|a, b| a >= b), "{shown:?}");
+            }
+            Ok(())
+        };
+        at_every_point(kind, &prepare, &act, &chain.map(|name| (name, None, Some(NEW))));
+        let act = |bench: &Bench, files: &[Publish]| {
+            let site = bench.site();
+            for (file, intent) in files.iter().zip(announce(&site, files)?) {
+                match intent {
+                    Some(intent) => drop(publish_announced(&site, file, intent)?),
+                    None => drop(publish_file(&site, file)?),
+                }
+            }
+            Ok(())
+        };
+        at_every_point(kind, &prepare, &act, &chain.map(|name| (name, None, Some(NEW))));
     }
 }
 

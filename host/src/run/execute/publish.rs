@@ -1,0 +1,132 @@
+//! Making a unit visible, and writing down ahead what comes right after it.
+//!
+//! Images of a chain become visible one after the other. Those that are staged and proved and only wait for this one are
+//! announced together with it: one wait for the local disk for all their intents. Each is published as before, once its
+//! parent is there; what will not be published after all is withdrawn.
+
+use super::super::call::{LONG, SHORT};
+use super::{Executor, Ready, State};
+use crate::error::Result;
+use crate::target::{self, Publish, VerifyLevel};
+
+/// Units announced at once. A kill leaves as many intents to be settled by the next run.
+const AHEAD: usize = 32;
+
+impl Executor<'_> {
+    /// Makes a unit's files visible, in the plan's order. Gives the weakest level reached.
+    pub(super) fn publish(&self, unit: usize, steps: &[usize]) -> Result<VerifyLevel> {
+        let mut files = Vec::new();
+        let mut keys = Vec::new();
+        let mut level = VerifyLevel::ReadBack;
+        {
+            let mut state = self.lock();
+            for step in steps {
+                for at in 0..self.material.plan.steps[*step].files.len() {
+                    match state.ready.remove(&(*step, at)) {
+                        Some(Ready::Publish(publish)) => {
+                            level = level.min(publish.record.level);
+                            files.push(*publish);
+                            keys.push((*step, at));
+                        }
+                        Some(Ready::Adopted(proved)) => level = level.min(proved),
+                        None => {}
+                    }
+                }
+            }
+        }
+        let name = self.material.plan.steps[steps[0]].image.display().into_owned();
+        let replaced = files.iter().any(|f| f.before.is_some());
+        let grouped = files.len() > 1 && (replaced || steps.len() > 1);
+        let plain = !grouped && !replaced && !files.is_empty();
+        let mut announced = if plain { self.announced(unit, &keys, &files)? } else { Vec::new() };
+        let result = self.context.retried(Some(&name), &|| 0, || {
+            let call = self.context.line.publishing(LONG);
+            let site = self.context.site(&call);
+            match files.as_slice() {
+                [] => {}
+                all if grouped => drop(target::publish_group(&site, all)?),
+                [one] if one.before.is_some() => drop(target::replace_file(&site, one)?),
+                all => {
+                    for (at, file) in all.iter().enumerate() {
+                        // Acted upon once: another attempt looks at what this one left.
+                        match announced.get_mut(at).and_then(Option::take) {
+                            Some(intent) => target::publish_announced(&site, file, intent)?,
+                            None => target::publish_file(&site, file)?,
+                        };
+                    }
+                }
+            }
+            Ok(())
+        });
+        if result.is_err() {
+            self.give_back(announced.into_iter().flatten().collect());
+        }
+        result?;
+        for size in files.iter().map(|f| f.record.size).filter(|size| self.context.sent_at_publish(*size)) {
+            self.context.line.meter.correct(i64::try_from(size).unwrap_or(i64::MAX));
+        }
+        Ok(level)
+    }
+
+    /// The intents of a unit's files: written down with an earlier unit's, or now, with those of the units that follow.
+    fn announced(&self, unit: usize, keys: &[(usize, usize)], files: &[Publish]) -> Result<Vec<Option<i64>>> {
+        let (mut keys, mut files) = (keys.to_vec(), files.to_vec());
+        let own = keys.len();
+        {
+            let mut state = self.lock();
+            let known: Vec<Option<i64>> = keys.iter().map(|key| state.announced.remove(key)).collect();
+            if known.iter().any(Option::is_some) {
+                return Ok(known);
+            }
+            for follower in state.schedule.followers(unit, AHEAD - 1) {
+                let Some(of_unit) = new_files(&state, follower) else { break };
+                for (key, file) in of_unit {
+                    keys.push(key);
+                    files.push(file);
+                }
+            }
+        }
+        let call = self.context.line.call(Some(SHORT));
+        let mut intents = target::announce(&self.context.site(&call), &files)?;
+        let ahead = intents.split_off(own);
+        let mut state = self.lock();
+        state.announced.extend(keys.drain(own..).zip(ahead).filter_map(|(key, id)| Some((key, id?))));
+        Ok(intents)
+    }
+
+    /// Units that cannot be done any more: nothing of what was announced of them began.
+    pub(super) fn withdraw(&self, state: &mut State, units: &[usize]) {
+        let State { schedule, announced, .. } = state;
+        let keys = units.iter().flat_map(|unit| &schedule.units[*unit].files);
+        self.give_back(keys.filter_map(|key| announced.remove(key)).collect());
+    }
+
+    /// The run ends.
+    pub(super) fn withdraw_all(&self) {
+        let intents = self.lock().announced.drain().map(|(_, id)| id).collect();
+        self.give_back(intents);
+    }
+
+    /// What cannot be withdrawn now is settled by the next run.
+    fn give_back(&self, intents: Vec<i64>) {
+        let call = self.context.line.call(Some(SHORT));
+        if let Err(error) = target::withdraw(&self.context.site(&call), &intents) {
+            tracing::warn!(%error, "announced images could not be withdrawn; the next run does it");
+        }
+    }
+}
+
+/// The files of a unit, if all of them are new and ready.
+fn new_files(state: &State, unit: usize) -> Option<Vec<((usize, usize), Publish)>> {
+    let unit = &state.schedule.units[unit];
+    if unit.steps.len() != 1 || unit.files.is_empty() {
+        return None;
+    }
+    let ready = |key: &(usize, usize)| match state.ready.get(key) {
+        Some(Ready::Publish(file)) if file.before.is_none() && !state.announced.contains_key(key) => {
+            Some((*key, (**file).clone()))
+        }
+        _ => None,
+    };
+    unit.files.iter().map(ready).collect()
+}
