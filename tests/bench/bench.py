@@ -200,6 +200,7 @@ BENCHES = {
     "sftp": of_network(network.sftp),
     "sftp-far": of_network(network.sftp_far),
     "s3": of_network(network.s3),
+    "ftp": of_network(network.ftp),
     "together": of_network(network.together),
     "wire": of_network(network.wire),
     "memory-network": of_network(network.memory),

@@ -1,4 +1,4 @@
-"""SFTP and S3 against their peers, on the harness's servers. Imported by bench.py, which has the stopwatch."""
+"""SFTP, S3 and FTP against their peers, on the harness's servers. Imported by bench.py, which has the stopwatch."""
 
 import json
 import os
@@ -43,6 +43,7 @@ class Servers(Helper):
         super().__init__(built / "servers", *names)
         found = json.loads(self.said)
         self.sshd, self.garage = found["sshd"], found["garage"]
+        self.vsftpd = found.get("vsftpd") or found.get("vsftpd-tls")
 
     def reset(self):
         self.ask("reset")
@@ -95,6 +96,30 @@ def s3_peers(garage, source):
     }
 
 
+def ftp_flags(server, address=None):
+    os.environ["BENCH_FTP_PASSWORD"] = server["password"]
+    url = server["url"].replace(server["address"], address or server["address"])
+    trust = ["--option", f"ca_file={server['ca_file']}"] if url.startswith("ftps:") else []
+    return ["--to", url, "--credential", "password=env:BENCH_FTP_PASSWORD", *trust]
+
+
+def ftp_peers(server, source):
+    secure = server["url"].startswith("ftps:")
+    os.environ["LFTP_PASSWORD"] = server["password"]
+    obscured = ["rclone", "obscure", "-"]
+    obscured = subprocess.run(obscured, input=server["password"], capture_output=True, text=True, check=True)
+    os.environ["RCLONE_FTP_PASS"] = obscured.stdout.strip()
+    host, port = server["address"].rsplit(":", 1)
+    remote = f":ftp,host={host},port={port},user={server['user']},explicit_tls={'true' if secure else 'false'}:copy"
+    settings = f"set ftp:ssl-force true; set ssl:ca-file {server['ca_file']}" if secure else "set ftp:ssl-allow false"
+    script = f"{settings}; open --env-password -u {server['user']} ftp://{server['address']}; mirror -R -P 4 {source} copy"
+    trust = ["--ca-cert", server["ca_file"]] if secure else []
+    return {
+        "rclone copy": ["rclone", "copy", str(source), remote, *trust, "--config", "/dev/null"],
+        "lftp mirror -R -P 4": ["lftp", "--norc", "-c", script],
+    }
+
+
 def scenes(bench, root):
     """(title, folder, bytes) of each thing to copy: one large image, and many small files."""
     large, small = root / "net-large", root / "net-small"
@@ -144,6 +169,21 @@ def s3(bench, root):
         contest(bench, root, "S3 (Garage)", servers, s3_flags(servers.garage), peers)
 
 
+def ftp(bench, root):
+    for name, title in (("vsftpd", "FTP (vsftpd)"), ("vsftpd-tls", "FTPS (vsftpd)")):
+        with Servers(bench.BUILT, name) as servers:
+            peers = lambda source: ftp_peers(servers.vsftpd, source)
+            contest(bench, root, title, servers, ftp_flags(servers.vsftpd), peers)
+
+
+def behind_proxies(servers):
+    """(name, arguments of a proxy before it, flags given the proxy's address) of each server."""
+    yield "sftp", [servers.sshd["address"]], lambda at: sftp_flags(servers.sshd, at)
+    yield "s3", [servers.garage["address"]], lambda at: s3_flags(servers.garage, at)
+    vsftpd = servers.vsftpd
+    yield "ftp", [vsftpd["address"], 0, *vsftpd["passive"]], lambda at: ftp_flags(vsftpd, at)
+
+
 def together(bench, root):
     """Folder, SFTP and S3 at once, each held to a rate, against each of them alone."""
     _, source, size = next(scenes(bench, root))
@@ -184,15 +224,12 @@ def together(bench, root):
 def wire(bench, root):
     """The throttle, counted by a proxy before the server."""
     print("\nthrottle on the wire, over 30 s")
-    with Servers(bench.BUILT) as servers:
-        for name, address in (("sftp", servers.sshd["address"]), ("s3", servers.garage["address"])):
+    with Servers(bench.BUILT, "sshd", "garage", "vsftpd") as servers:
+        for name, upstream, flags in behind_proxies(servers):
             for rate, label in ((64 << 10, "64KiB"), (10_000_000, "10MB")):
-                with Helper(bench.BUILT / "fault-proxy", address) as proxy:
+                with Helper(bench.BUILT / "fault-proxy", *upstream) as proxy:
                     servers.ask(f"know {proxy.said}")
-                    flags = (
-                        sftp_flags(servers.sshd, proxy.said) if name == "sftp" else s3_flags(servers.garage, proxy.said)
-                    )
-                    reached = on_the_wire(bench, root, proxy, flags, rate, label)
+                    reached = on_the_wire(bench, root, proxy, flags(proxy.said), rate, label)
                 print(f"  {name:<6} asked {rate:>10} B/s   reached {reached:>12.0f} B/s   {100 * (reached / rate - 1):+.1f} %")
                 servers.reset()
 
@@ -222,13 +259,12 @@ def memory(bench, root):
     bench.fresh(source)
     with open(source / "disk-b000.spf", "wb") as out:
         out.truncate(1 << 40)
-    with Servers(bench.BUILT) as servers:
-        for name, address in (("sftp", servers.sshd["address"]), ("s3", servers.garage["address"])):
+    with Servers(bench.BUILT, "sshd", "garage", "vsftpd") as servers:
+        for name, upstream, flags in behind_proxies(servers):
             shutil.rmtree(root / "state", ignore_errors=True)
-            with Helper(bench.BUILT / "fault-proxy", address) as proxy:
+            with Helper(bench.BUILT / "fault-proxy", *upstream) as proxy:
                 servers.ask(f"know {proxy.said}")
-                flags = sftp_flags(servers.sshd, proxy.said) if name == "sftp" else s3_flags(servers.garage, proxy.said)
-                command = bench.offsite_flags(root, source, flags)
+                command = bench.offsite_flags(root, source, flags(proxy.said))
                 run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
                 peaks, sent = {}, 0
                 while run.poll() is None and sent < 8 << 30:
