@@ -5,7 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use offsite_tests::backends::{Backend, Cloud, Folder, S3, Sftp, Smb, WebDav, long_name};
+use offsite_tests::backends::{
+    Backend, Cloud, Folder, Ftp, Ftps, FtpsMlsd, S3, Sftp, Smb, WebDav, long_name,
+};
 use offsite_tests::law::Laws;
 use offsite_tests::program::{Ran, kill_all, wait_until};
 use offsite_tests::qemu;
@@ -28,7 +30,8 @@ macro_rules! on {
     };
 }
 
-on!(folder: super::Folder, sftp: super::Sftp, s3: super::S3, webdav: super::WebDav; [
+on!(folder: super::Folder, sftp: super::Sftp, s3: super::S3, webdav: super::WebDav,
+    ftp: super::Ftp, ftps: super::Ftps, ftps_mlsd: super::FtpsMlsd; [
     first_run_arrives_whole_and_restorable,
     a_run_without_changes_sends_nothing_and_a_new_incremental_only_itself,
     a_replaced_image_is_replaced_whole,

@@ -31,7 +31,8 @@ macro_rules! on {
     };
 }
 
-on!(sftp: super::Sftp, s3: super::S3, webdav: super::WebDav, smb: super::Smb; [
+on!(sftp: super::Sftp, s3: super::S3, webdav: super::WebDav, smb: super::Smb,
+    ftp: super::Ftp, ftps: super::Ftps, ftps_mlsd: super::FtpsMlsd; [
     killed_at_sixty_percent_sends_the_rest_and_at_most_what_was_at_stake,
     interrupted_on_a_frozen_line_ends_within_two_seconds,
     a_cut_line_is_taken_up_again_within_the_run,

@@ -21,8 +21,8 @@ const KEPT: usize = 8;
 pub struct Shared {
     pub config: Config,
     pub roots: Arc<RootCertStore>,
-    /// The server wants TLS sessions continued more often than it gives tickets of TLS 1.3.
-    pub old_tls: AtomicBool,
+    /// The server speaks nothing older than TLS 1.3.
+    pub newer_tls: AtomicBool,
     /// Extended passive mode does not work here.
     pub classic: AtomicBool,
     idle: Mutex<Vec<Session>>,
@@ -33,7 +33,7 @@ impl Shared {
         Self {
             config,
             roots,
-            old_tls: AtomicBool::new(false),
+            newer_tls: AtomicBool::new(false),
             classic: AtomicBool::new(false),
             idle: Mutex::default(),
         }
@@ -103,12 +103,12 @@ impl Shared {
             session.spoil();
         }
         if let Fault::Said(reply) = fault
-            && reply.says(&["reuse", "reused"])
+            // ProFTPD says no more than 425 and "Operation not permitted".
+            && (matches!(reply.code, 425 | 522) || reply.says(&["reuse", "reused"]))
             && session.newest_tls()
         {
-            self.old_tls.store(true, std::sync::atomic::Ordering::Relaxed);
+            // Its tickets are used up; a new session has new ones.
             session.spoil();
-            self.idle().clear();
         }
         // Sockets are shut when the call ends: that, and not the broken connection, is what happened.
         call.proceed().err().unwrap_or_else(|| failed(act, what, fault))

@@ -101,12 +101,14 @@ impl Session {
         let server = config.server();
         let mut last =
             Error::new(ErrorKind::Unreachable, format!("the server '{}' has no address", config.host));
-        for address in addresses {
+        let mut ways = addresses.into_iter().peekable();
+        while let Some(&address) = ways.peek() {
             let socket = match dial::connect(call, address, config.timeout) {
                 Ok(socket) => socket,
                 Err(error) => {
                     call.proceed()?;
                     last = failed("connect to", &server, &error.into());
+                    ways.next();
                     continue;
                 }
             };
@@ -116,6 +118,9 @@ impl Session {
             let opened = watched(call, &sockets, None, || {
                 Self::greet(shared, address, socket, sockets.clone(), seen.clone(), call)
             });
+            if opened.is_err() && seen.wants_newer() && !shared.newer_tls.swap(true, Ordering::Relaxed) {
+                continue;
+            }
             return opened.map_err(|e| call.proceed().err().unwrap_or(e));
         }
         Err(last)
@@ -137,8 +142,8 @@ impl Session {
             failed(act, &server, &fault)
         };
         let connector = || {
-            let old = shared.old_tls.load(Ordering::Relaxed);
-            Connector::new(config, shared.roots.clone(), old, seen.clone())
+            let newer = shared.newer_tls.load(Ordering::Relaxed);
+            Connector::new(config, shared.roots.clone(), newer, seen.clone())
         };
         let ftp = match config.tls {
             Tls::Implicit => {

@@ -2,12 +2,16 @@
 //!
 //! Servers ask that a data connection continues the TLS session of its control connection, which proves that both ends are the
 //! same. So each control connection has a configuration (and with it a session cache) of its own. The handshake is made
-//! at once, not with the first byte: a file of no bytes needs it as well. Tickets of TLS 1.3 are for one use, and a server
-//! that sends too few of them is met with TLS 1.2.
+//! at once, not with the first byte: a file of no bytes needs it as well.
+//!
+//! TLS 1.2 comes first: its session continues as often as there are data connections. With TLS 1.3 each needs a ticket that was
+//! not used yet, and servers send too few of them (ProFTPD stops after some). A server that speaks nothing older gets 1.3;
+//! there each handshake may bring a ticket, in what the server sends: it is read before a data connection is closed.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use offsite_plugin_api::Result;
@@ -38,18 +42,50 @@ pub fn roots(config: &Config) -> Result<Arc<RootCertStore>> {
     Ok(Arc::new(roots))
 }
 
+/// How long the end of a data connection is waited for, where a ticket may come with it.
+const DRAIN: Duration = Duration::from_secs(2);
+
 /// What a handshake ended with, kept because the library makes a text of it.
 #[derive(Clone, Debug, Default)]
-pub struct Seen(Arc<Mutex<(Option<io::Error>, bool)>>);
+pub struct Seen(Arc<Mutex<Sight>>);
+
+#[derive(Debug, Default)]
+struct Sight {
+    failure: Option<io::Error>,
+    newest: bool,
+    wants_newer: bool,
+}
+
+/// Whether the other side may speak, but nothing as old as TLS 1.2.
+fn too_old(error: &io::Error) -> bool {
+    use rustls::{AlertDescription, Error};
+    let inner = error.get_ref().and_then(|e| e.downcast_ref::<Error>());
+    matches!(
+        inner,
+        Some(
+            Error::AlertReceived(AlertDescription::ProtocolVersion | AlertDescription::HandshakeFailure)
+                | Error::PeerIncompatible(_)
+        )
+    )
+}
 
 impl Seen {
+    fn sight(&self) -> MutexGuard<'_, Sight> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a newer TLS may be what the server wants.
+    pub fn wants_newer(&self) -> bool {
+        self.sight().wants_newer
+    }
+
     pub fn failure(&self) -> Option<io::Error> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).0.take()
+        self.sight().failure.take()
     }
 
     /// Whether a handshake ended with TLS 1.3.
     pub fn newest(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).1
+        self.sight().newest
     }
 }
 
@@ -60,13 +96,15 @@ pub struct Connector {
     name: ServerName<'static>,
     timeout: Duration,
     seen: Seen,
+    /// The first connection is the control connection.
+    data: AtomicBool,
 }
 
 impl Connector {
-    /// `old`: TLS 1.2 only.
-    pub fn new(config: &Config, roots: Arc<RootCertStore>, old: bool, seen: Seen) -> Result<Self> {
+    /// `newer`: TLS 1.3, for a server that refused 1.2.
+    pub fn new(config: &Config, roots: Arc<RootCertStore>, newer: bool, seen: Seen) -> Result<Self> {
         let versions: &[&rustls::SupportedProtocolVersion] =
-            if old { &[&version::TLS12] } else { &[&version::TLS13, &version::TLS12] };
+            if newer { &[&version::TLS13] } else { &[&version::TLS12] };
         let client = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_protocol_versions(versions)
             .expect("ring has ciphers for TLS 1.2 and 1.3")
@@ -74,7 +112,13 @@ impl Connector {
             .with_no_client_auth();
         let name = ServerName::try_from(config.host.clone())
             .map_err(|_| invalid(format!("'{}' is no name that a certificate can hold", config.host)))?;
-        Ok(Self { config: Arc::new(client), name, timeout: config.timeout, seen })
+        Ok(Self {
+            config: Arc::new(client),
+            name,
+            timeout: config.timeout,
+            seen,
+            data: AtomicBool::new(false),
+        })
     }
 
     fn shake(&self, mut stream: TcpStream) -> io::Result<Secured> {
@@ -88,8 +132,9 @@ impl Connector {
             }
         }
         let newest = connection.protocol_version() == Some(ProtocolVersion::TLSv1_3);
-        self.seen.0.lock().unwrap_or_else(PoisonError::into_inner).1 |= newest;
-        Ok(Secured(StreamOwned::new(connection, stream)))
+        self.seen.sight().newest |= newest;
+        let data = self.data.swap(true, Ordering::Relaxed);
+        Ok(Secured { stream: StreamOwned::new(connection, stream), drains: newest && data })
     }
 }
 
@@ -99,18 +144,24 @@ impl TlsConnector for Connector {
     fn connect(&self, _: &str, stream: TcpStream) -> FtpResult<Secured> {
         self.shake(stream).map_err(|error| {
             let text = error.to_string();
-            self.seen.0.lock().unwrap_or_else(PoisonError::into_inner).0 = Some(error);
+            let mut sight = self.seen.sight();
+            sight.wants_newer = too_old(&error);
+            sight.failure = Some(error);
             FtpError::SecureError(text)
         })
     }
 }
 
 #[derive(Debug)]
-pub struct Secured(StreamOwned<ClientConnection, TcpStream>);
+pub struct Secured {
+    stream: StreamOwned<ClientConnection, TcpStream>,
+    /// What the server sends is read before the end: there is a ticket in it.
+    drains: bool,
+}
 
 impl Read for Secured {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        match self.0.read(buf) {
+        match self.stream.read(buf) {
             // Without the closing alert: FTP servers leave it out, and a file's length is known by other means.
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(0),
             other => other,
@@ -120,11 +171,11 @@ impl Read for Secured {
 
 impl Write for Secured {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        self.0.write(buf)
+        self.stream.write(buf)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
+        self.stream.flush()
     }
 }
 
@@ -132,11 +183,11 @@ impl TlsStream for Secured {
     type InnerStream = Self;
 
     fn tcp_stream(self) -> FtpResult<TcpStream> {
-        self.0.sock.try_clone().map_err(FtpError::ConnectionError)
+        self.stream.sock.try_clone().map_err(FtpError::ConnectionError)
     }
 
     fn get_ref(&self) -> &TcpStream {
-        &self.0.sock
+        &self.stream.sock
     }
 
     fn mut_ref(&mut self) -> &mut Self {
@@ -146,9 +197,13 @@ impl TlsStream for Secured {
 
 impl Drop for Secured {
     fn drop(&mut self) {
-        self.0.conn.send_close_notify();
+        self.stream.conn.send_close_notify();
         // A peer that is gone hears no farewell.
-        let _ = self.0.flush();
-        let _ = self.0.sock.shutdown(Shutdown::Write);
+        let said = self.stream.flush().and_then(|()| self.stream.sock.shutdown(Shutdown::Write));
+        if self.drains && said.is_ok() && self.stream.sock.set_read_timeout(Some(DRAIN)).is_ok() {
+            // A few hundred bytes, then the server closes, too; more than that is a download that nobody wants.
+            let mut rest = [0; 4096];
+            let _ = self.stream.read(&mut rest);
+        }
     }
 }
