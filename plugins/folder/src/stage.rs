@@ -130,14 +130,19 @@ fn open(root: &Root, request: &StageRequest) -> Result<(OwnedFd, Token, Ranges)>
         }
         None => {
             // Always a new file: the old one may be half published, or a dying worker may still write to it.
-            let parent = root.parent(path).map_err(|e| failed("create", path, e))?;
-            match rustix::fs::unlinkat(&parent, path.name(), AtFlags::empty()) {
-                Ok(()) | Err(Errno::NOENT) => {}
-                Err(Errno::ISDIR) => return Err(exists(path)),
-                Err(errno) => return Err(failed("replace", path, errno)),
-            }
-            root.open(path, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL)
-                .map_err(|e| failed("create", path, e))?
+            let create = || root.open(path, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL);
+            let made = match create() {
+                Err(Errno::EXIST) => {
+                    let parent = root.parent(path).map_err(|e| failed("create", path, e))?;
+                    match rustix::fs::unlinkat(&parent, path.name(), AtFlags::empty()) {
+                        Ok(()) | Err(Errno::NOENT) => create(),
+                        Err(Errno::ISDIR) => return Err(exists(path)),
+                        Err(errno) => return Err(failed("replace", path, errno)),
+                    }
+                }
+                other => other,
+            };
+            made.map_err(|e| failed("create", path, e))?
         }
     };
     let stat = rustix::fs::fstat(&file).map_err(|e| failed("look at", path, e))?;

@@ -18,7 +18,7 @@ const PIECE: u64 = 128 * 1024;
 pub fn staged(sftp: &Sftp, call: &Call, token: &Token, range: Range, sink: &dyn Sink) -> Result<()> {
     let token = StagingToken::parse(token)?;
     let mut link = sftp.lease(call)?;
-    let (handle, _) = match open(sftp, &mut link, call, &token.path) {
+    let handle = match open_own(sftp, &mut link, call, &token.path) {
         Err(e) if *e.kind() == ErrorKind::NotFound => {
             return Err(stale(&token.path, "is not staged any more"));
         }
@@ -55,6 +55,22 @@ fn open(sftp: &Sftp, link: &mut Link, call: &Call, path: &TargetPath) -> Result<
     let id = link.request(call, wire::OPEN, body)?;
     let handle = link.handle(call, id, "read", path)?;
     Ok((handle, attrs))
+}
+
+/// Opens a staging file. It was made as a regular file by us, under a name of our own: what it is is asked in the same
+/// round trip.
+fn open_own(sftp: &Sftp, link: &mut Link, call: &Call, path: &TargetPath) -> Result<Vec<u8>> {
+    let at = sftp.at(path);
+    let look = link.request(call, wire::LSTAT, Out::default().bytes(&at))?;
+    let body = Out::default().bytes(&at).u32(wire::OPEN_READ).attrs(&SetAttrs::default());
+    let open = link.request(call, wire::OPEN, body)?;
+    let attrs = link.attrs(call, look, "look at", path)?;
+    let handle = link.handle(call, open, "read", path)?;
+    if attrs.is_file() {
+        return Ok(handle);
+    }
+    link.let_go(&handle);
+    Err(Error::new(ErrorKind::Unsupported, format!("'{}' is not a file", path.display())))
 }
 
 /// Gives the range to the sink and closes the handle.
