@@ -3,15 +3,26 @@
 //! As many as there are streams, from the first moment. A small image, though, is next to no bytes and many waits: for
 //! the disk, for a server far away. Where the configuration does not name a number, helpers join once a run has lasted a
 //! while and small work is piling up, one with each task that ends, and leave when nothing is left for them. A run
-//! that is over soon opens no further connection for it.
+//! that is over soon opens no further connection for it. Nor does one that is held to a low rate: it waits for its turn to
+//! send, and the more files share that turn, the longer each of them is under way.
 
 use std::time::{Duration, Instant};
+
+use crate::config::Bandwidth;
 
 /// Bytes of a file up to which it counts as small.
 pub const SMALL: u64 = 1 << 20;
 /// Threads at most where the configuration names no number of streams.
 const MOST: usize = 16;
 const AFTER: Duration = Duration::from_secs(1);
+/// Bytes per second: with less, at any hour, there are no helpers.
+const LOW: u64 = 4 << 20;
+
+/// Whether the target is held to a rate, at some hour, at which helpers are of no use.
+pub fn slow(bandwidth: &Bandwidth) -> bool {
+    let mut rates = bandwidth.windows.iter().map(|w| w.rate).chain(bandwidth.rate);
+    rates.any(|rate| (1..LOW).contains(&rate))
+}
 
 #[derive(Debug)]
 pub struct Crew {
@@ -43,6 +54,16 @@ impl Crew {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_low_rate_at_any_hour_needs_no_helpers() {
+        let at = |rate| Bandwidth { rate, windows: Vec::new() };
+        assert!(!slow(&at(None)) && !slow(&at(Some(LOW))) && slow(&at(Some(LOW - 1))));
+        let window = crate::config::Window { days: vec![0], from: 0, to: 60, rate: 1000 };
+        assert!(slow(&Bandwidth { rate: None, windows: vec![window.clone()] }));
+        // A closed window sends nothing at all.
+        assert!(!slow(&Bandwidth { rate: None, windows: vec![crate::config::Window { rate: 0, ..window }] }));
+    }
 
     #[test]
     fn helpers_join_a_run_that_lasts_and_only_as_many_as_have_work() {

@@ -17,7 +17,7 @@ use super::open::{Answers, Open, open};
 use super::protocol::{Answer, Failure, Request};
 use super::source_reader::SourceRoot;
 use super::stop::Stop;
-use super::{left, scan_worker, transfer, verify};
+use super::{crew, left, scan_worker, transfer, verify};
 use crate::catalog::{Catalog, PublishStep};
 use crate::chain::{Chains, Knowledge, assemble};
 use crate::config::Target;
@@ -124,7 +124,7 @@ fn on_target(
         installation: request.installation.clone(),
         retry: target.retry,
         streams: target.streams.unwrap_or(STREAMS),
-        streams_fixed: target.streams.is_some(),
+        streams_fixed: target.streams.is_some() || crew::slow(&target.bandwidth),
         root,
         cache: Arc::default(),
     };
