@@ -109,16 +109,19 @@ pub fn make_dirs(ftp: &Ftp, call: &Call, dir: &TargetPath) -> Result<()> {
             return Ok(());
         }
         // From the first that may be missing: its parents are made one by one.
-        let mut last = None;
+        let mut refused = None;
         let ends = at.match_indices('/').map(|(end, _)| end).chain([at.len()]);
         for made in ends.map(|end| &at[..end]).filter(|made| !matches!(*made, "" | ".")) {
             if is_dir(session, made)? {
                 continue;
             }
             let reply = session.command(&format!("MKD {made}"))?;
-            last = (!reply.good()).then_some(reply);
+            if !reply.good() {
+                // What is below it fails for no other reason.
+                refused.get_or_insert(reply);
+            }
         }
-        match last {
+        match refused {
             // Somebody else may have made it meanwhile.
             Some(reply) if !is_dir(session, &at)? => Err(Fault::Said(reply)),
             _ => Ok(()),

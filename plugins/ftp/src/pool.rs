@@ -1,11 +1,11 @@
 //! The sessions of an open target: taken for a call, given back when they are still of use.
 
 use std::ops::{Deref, DerefMut};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use offsite_plugin_api::{Call, Result};
+use offsite_plugin_api::{Call, ErrorKind, Result};
 use rustls::RootCertStore;
 
 use super::config::Config;
@@ -16,7 +16,10 @@ use super::watch::watched;
 /// A session that was idle for longer is asked whether it is still there.
 const FRESH: Duration = Duration::from_secs(5);
 /// Idle sessions kept.
-const KEPT: usize = 8;
+const KEPT: usize = 16;
+/// How long one of our own is waited for before the server is asked again, and how often that is looked at.
+const WAIT: Duration = Duration::from_secs(10);
+const LOOK: Duration = Duration::from_millis(20);
 
 pub struct Shared {
     pub config: Config,
@@ -26,6 +29,8 @@ pub struct Shared {
     /// Extended passive mode does not work here.
     pub classic: AtomicBool,
     idle: Mutex<Vec<Session>>,
+    /// Sessions in somebody's hands.
+    out: AtomicUsize,
 }
 
 impl Shared {
@@ -36,6 +41,7 @@ impl Shared {
             newer_tls: AtomicBool::new(false),
             classic: AtomicBool::new(false),
             idle: Mutex::default(),
+            out: AtomicUsize::new(0),
         }
     }
 
@@ -43,10 +49,40 @@ impl Shared {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A session of the caller's own. A server that takes no more of them is no error while others will come back.
     pub fn lease(&self, call: &Call) -> Result<Lease<'_>> {
-        call.proceed()?;
         loop {
-            let Some(mut session) = self.idle().pop() else { break };
+            call.proceed()?;
+            if let Some(session) = self.kept(call)? {
+                return Ok(self.given(session));
+            }
+            match Session::connect(self, call) {
+                Ok(session) => return Ok(self.given(session)),
+                Err(error) if *error.kind() == ErrorKind::Busy && self.out.load(Ordering::Relaxed) > 0 => {
+                    call.alive("the server takes no more connections: waiting for one of ours");
+                    let begun = Instant::now();
+                    while self.idle().is_empty()
+                        && begun.elapsed() < WAIT
+                        && self.out.load(Ordering::Relaxed) > 0
+                    {
+                        std::thread::sleep(LOOK);
+                        call.proceed()?;
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn given(&self, session: Session) -> Lease<'_> {
+        self.out.fetch_add(1, Ordering::Relaxed);
+        Lease { shared: self, session: Some(session) }
+    }
+
+    /// One that was given back and is still there.
+    fn kept(&self, call: &Call) -> Result<Option<Session>> {
+        loop {
+            let Some(mut session) = self.idle().pop() else { return Ok(None) };
             let quiet = session.idle() > FRESH;
             session.works_for(Some(call));
             if quiet {
@@ -57,10 +93,8 @@ impl Shared {
                     continue;
                 }
             }
-            return Ok(Lease { shared: self, session: Some(session) });
+            return Ok(Some(session));
         }
-        let session = Session::connect(self, call)?;
-        Ok(Lease { shared: self, session: Some(session) })
     }
 
     /// One act at the server. `act` and `what` are for the error.
@@ -145,6 +179,7 @@ impl Drop for Lease<'_> {
     fn drop(&mut self) {
         let Some(mut session) = self.session.take() else { return };
         session.works_for(None);
+        self.shared.out.fetch_sub(1, Ordering::Relaxed);
         let mut idle = self.shared.idle();
         if session.usable() && idle.len() < KEPT {
             idle.push(session);

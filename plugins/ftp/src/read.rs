@@ -10,6 +10,7 @@ use offsite_plugin_api::{
 use super::client::{Ftp, look};
 use super::error::{Fault, changed, not_found, shown, stale};
 use super::names::below;
+use super::session::DigestBy;
 use super::write::StagingToken;
 
 const PIECE: usize = 256 * 1024;
@@ -113,12 +114,22 @@ pub fn digest(
     let what = shown(&path);
     let found = ftp.shared.on(call, "compute a digest of", &what, |session| {
         let command = session.features.digests.iter().find(|(known, _)| known == algorithm);
-        let Some((_, command)) = command.cloned().filter(|_| range.is_none()) else { return Ok(None) };
+        let Some((_, by)) = command.cloned().filter(|_| range.is_none()) else { return Ok(None) };
         if look(session, &path)?.is_none_or(|facts| facts.kind != EntryKind::File) {
             return Ok(Some(None));
         }
+        let at = below(&session.root, &path);
+        let command = match by {
+            DigestBy::Hash(name) => {
+                session.done(&format!("OPTS HASH {name}"))?;
+                format!("HASH {at}")
+            }
+            // Offsets could follow: what holds a space is quoted.
+            DigestBy::Command(command) if at.contains(' ') => format!("{command} \"{at}\""),
+            DigestBy::Command(command) => format!("{command} {at}"),
+        };
         session.patience(PATIENCE);
-        let reply = session.done(&format!("{command} {}", below(&session.root, &path)));
+        let reply = session.done(&command);
         session.patience(ftp.shared.config.timeout);
         let reply = reply?;
         let length = match algorithm {

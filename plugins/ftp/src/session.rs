@@ -33,8 +33,8 @@ pub struct Features {
     pub utf8: bool,
     pub avbl: bool,
     epsv: bool,
-    /// Algorithm as the contract names it, and the command that computes it of a whole file.
-    pub digests: Vec<(String, String)>,
+    /// Algorithm as the contract names it, and how the server computes it of a whole file.
+    pub digests: Vec<(String, DigestBy)>,
     /// First line of the greeting, harmless.
     pub greeting: String,
 }
@@ -45,19 +45,23 @@ impl Features {
         let value = |name: &str| {
             found.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).and_then(|(_, v)| v.clone())
         };
-        let commands = [("sha512", "XSHA512"), ("sha256", "XSHA256"), ("sha1", "XSHA1"), ("md5", "XMD5")];
-        let mut digests: Vec<(String, String)> = commands
+        // draft-bryan-ftpext-hash: the algorithm in use has a star. It takes names as they are; the older commands do not.
+        let offered = value("HASH").unwrap_or_default().replace('*', "");
+        let hash = |name: &str| offered.split(';').any(|of| of.eq_ignore_ascii_case(name));
+        let digests = [("sha512", "SHA-512"), ("sha256", "SHA-256"), ("sha1", "SHA-1"), ("md5", "MD5")]
             .into_iter()
-            .filter(|(_, command)| has(command))
-            .map(|(algorithm, command)| (algorithm.to_owned(), command.to_owned()))
+            .filter_map(|(algorithm, name)| {
+                let older = format!("X{}", algorithm.to_uppercase());
+                let by = if hash(name) {
+                    DigestBy::Hash(name.to_owned())
+                } else if has(&older) {
+                    DigestBy::Command(older)
+                } else {
+                    return None;
+                };
+                Some((algorithm.to_owned(), by))
+            })
             .collect();
-        // draft-bryan-ftpext-hash: the algorithm in use has a star.
-        for name in value("HASH").unwrap_or_default().split(';').filter_map(|name| name.strip_suffix('*')) {
-            let algorithm = name.to_lowercase().replace('-', "");
-            if !digests.iter().any(|(known, _)| *known == algorithm) {
-                digests.push((algorithm, "HASH".to_owned()));
-            }
-        }
         let line = greeting.trim().rsplit('\n').next().unwrap_or_default();
         Self {
             mlst: has("MLST") || has("MLSD"),
@@ -70,6 +74,14 @@ impl Features {
             greeting: line.chars().filter(|c| !c.is_control()).skip(4).take(100).collect(),
         }
     }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DigestBy {
+    /// The command HASH, after its option was set to this name.
+    Hash(String),
+    /// A command of its own.
+    Command(String),
 }
 
 pub struct Session {
@@ -205,6 +217,11 @@ impl Session {
 
     /// Names in UTF-8, the facts that are wanted, and where the folder is.
     fn settle(&mut self, shared: &Shared) -> Result<(), Fault> {
+        if shared.config.tls == Tls::Implicit {
+            // RFC 4217 9: data connections are not protected unasked. The library asks with explicit TLS only.
+            self.done("PBSZ 0")?;
+            self.done("PROT P")?;
+        }
         if self.features.utf8 {
             // Servers that always do so may refuse.
             self.command("OPTS UTF8 ON")?;

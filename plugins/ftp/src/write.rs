@@ -77,8 +77,11 @@ pub fn owner_of(name: &[u8]) -> Option<String> {
 
 pub fn info(entry: &Entry) -> StagedInfo {
     let modified = entry.mtime.map(|time| time.ns.div_euclid(1_000_000_000));
+    // The version ends with it.
+    let unique = entry.version.as_deref().and_then(|version| version.splitn(3, '-').nth(2));
+    let unique = unique.filter(|unique| !unique.is_empty()).map(str::to_owned);
     StagedInfo {
-        token: StagingToken { size: Some(entry.size), modified, ..StagingToken::begun(&entry.path) }.token(),
+        token: StagingToken { path: entry.path.clone(), size: Some(entry.size), modified, unique }.token(),
         path: Some(entry.path.clone()),
         owner: owner_of(entry.path.name()).unwrap_or_default(),
         bytes: entry.size,

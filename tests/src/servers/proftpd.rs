@@ -84,7 +84,13 @@ impl Proftpd {
         if self.settings.tls == Tls::Implicit {
             text += "TLSOptions UseImplicitSSL\n";
         }
-        text.extend(self.settings.lines.iter().map(|line| format!("{line}\n")));
+        for line in &self.settings.lines {
+            // Of two, the first would count.
+            let directive = line.split(' ').next().unwrap_or_default();
+            let kept = |of: &&str| of.split(' ').next() != Some(directive);
+            text = text.lines().filter(kept).map(|of| format!("{of}\n")).collect();
+            text += &format!("{line}\n");
+        }
         fs::write(self.dir.path().join("proftpd.conf"), text).expect("the folder is writable");
         let hash = fed(&["openssl", "passwd", "-6", "-stdin"], PASSWORD);
         let Account { name, uid, gid, .. } = &self.account;
