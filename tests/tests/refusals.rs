@@ -213,7 +213,10 @@ fn options_are_checked_against_the_plugins_schema_with_the_key_named() {
         (s3.reach(), "part_size", "3"),
         (s3.reach(), "service", "floppy"),
     ] {
-        let ran = reach.option(key, value).run(&sandbox()).run().expect(1);
-        assert!(ran.all().contains(key), "{key}: {}", ran.all());
+        let reach = reach.option(key, value);
+        for ran in [reach.run(&sandbox()).run(), reach.check(&sandbox()).run()] {
+            let ran = ran.expect(2);
+            assert!(ran.all().contains(key), "{key}: {}", ran.all());
+        }
     }
 }

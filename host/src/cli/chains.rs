@@ -37,12 +37,12 @@ pub fn main(global: &Global, args: &ChainsArgs) -> Exit {
         } else {
             report::line(&report::chains_text(&shown, global_.verbose));
         }
-        let bad = shown.iter().filter(|one| one.result.is_err()).count();
         let mut told = session::Told::new(global_.verbose);
         for one in &shown {
             told.tell(one.result.as_ref().err());
         }
-        exit::of_counts(shown.len() - bad, bad)
+        let bad: Vec<_> = shown.iter().filter_map(|one| one.result.as_ref().err()).map(Some).collect();
+        exit::of_answers(shown.len() - bad.len(), bad)
     })
 }
 

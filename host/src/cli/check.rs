@@ -42,6 +42,6 @@ pub fn main(global: &Global, args: &CheckArgs) -> Exit {
         for one in &shown {
             told.tell(one.result.as_ref().err());
         }
-        exit::of_counts(good, shown.len() - good)
+        exit::of_answers(good, shown.iter().filter(|one| !passed(one)).map(|one| one.result.as_ref().err()))
     })
 }

@@ -22,17 +22,14 @@ pub fn main(global: &Global, args: &JobArgs) -> Exit {
 
 fn show(global: &Global, asked: &[Asked]) -> Exit {
     let mut shown = Vec::new();
-    let (mut good, mut bad) = (0, 0);
+    let mut good = 0;
     for one in asked {
         let result = match &one.answer {
             Ok(Answer::Plan { open, plan }) => Ok((open.as_slice(), plan)),
             Ok(_) => Err(each::odd()),
             Err(error) => Err(error.clone()),
         };
-        match &result {
-            Ok(_) => good += 1,
-            Err(_) => bad += 1,
-        }
+        good += usize::from(result.is_ok());
         shown.push(report::PlanOf { job: &one.job, target: &one.target.name, url: &one.target.url, result });
     }
     if global.json {
@@ -44,8 +41,5 @@ fn show(global: &Global, asked: &[Asked]) -> Exit {
     for one in &shown {
         told.tell(one.result.as_ref().err());
     }
-    match shown.iter().find_map(|one| one.result.as_ref().err()) {
-        Some(error) if good == 0 => exit::of_error(error),
-        _ => exit::of_counts(good, bad),
-    }
+    exit::of_answers(good, shown.iter().filter_map(|one| one.result.as_ref().err()).map(Some))
 }

@@ -17,7 +17,7 @@ use super::schema::{self, Problem};
 use super::trust::Me;
 use super::{discreet, inspect, load};
 use crate::config::url;
-use crate::error::{Error, Kind, Result};
+use crate::error::{BackendKind, Error, Kind, Result};
 
 /// Serves plain paths.
 const PLAIN_PATH_SCHEME: &str = "folder";
@@ -213,8 +213,9 @@ impl Registry {
         Err(Error::new(Kind::Usage, "there is no such plugin and no such file").on(name).hint(known))
     }
 
-    /// The plugin for a target's URL; a plain path is the folder plugin's. Errors: `Plugin`, with the schemes there
-    /// are and where plugins are looked for; `Config` for a URL with a password.
+    /// The plugin for a target's URL; a plain path is the folder plugin's. Errors: `Config` for a scheme that no
+    /// plugin has, with the schemes there are and where plugins are looked for, or for a URL with a password; `Plugin` where
+    /// one that may have it was turned down.
     pub fn for_url(&self, target: &str) -> Result<&Entry> {
         if url::shown(target) != target {
             return Err(Error::new(Kind::Config, "the URL contains a password")
@@ -233,6 +234,7 @@ impl Registry {
         };
         let looked: Vec<String> =
             self.directories.iter().map(|d| d.place.path.display().to_string()).collect();
+        let mut kind = Kind::Config;
         let mut hint = format!("{schemes}; looked in {}", looked.join(", "));
         // The likeliest reason: it is there, and was turned down.
         let turned_down = self.entries.iter().find_map(|e| match &e.status {
@@ -245,8 +247,9 @@ impl Registry {
         });
         if let Some((path, refusal)) = turned_down.map(|(e, r)| (&e.path, r)).or(directory) {
             hint = format!("{} is not used: {refusal}; {hint}", path.display());
+            kind = Kind::Plugin;
         }
-        Error::new(Kind::Plugin, format!("no plugin serves '{scheme}:'")).on(target).hint(hint)
+        Error::new(kind, format!("no plugin serves '{scheme}:'")).on(target).hint(hint)
     }
 
     /// Everything wrong with a target's options and the names of its credentials; empty when all is well. Opens and
@@ -283,7 +286,12 @@ impl Registry {
         }
         let module = entry.module().map_err(|refusal| entry.refused(&refusal))?;
         let given = if options.is_null() { &Value::Object(serde_json::Map::new()) } else { options };
-        Ok(discreet::open(module, target, given, &secrets, host, log)?)
+        discreet::open(module, target, given, &secrets, host, log).map_err(|error| {
+            let error = Error::from(error);
+            // Found without the network: the user's to mend, whoever found it. What a server has none of is not that.
+            let wrong = error.is_backend(&BackendKind::InvalidConfig);
+            if wrong { Error { kind: Kind::Config, ..error } } else { error }
+        })
     }
 }
 

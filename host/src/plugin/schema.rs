@@ -195,7 +195,14 @@ fn check(schema: &Value, value: &Value, key: &str, depth: usize, found: &mut Vec
                 fail(format!("must be at most {text}, and is {number}"));
             }
         }
-        Value::String(text) => check_text(schema, text, &mut fail),
+        Value::String(given) => {
+            check_text(schema, given, &mut fail);
+            // A pattern is no sentence: what the plugin says of the option is.
+            let about = text(schema, "description").map(str::to_owned);
+            for problem in found.iter_mut().filter(|p| p.key == key && p.what.starts_with("must match")) {
+                problem.hint = about.clone();
+            }
+        }
         Value::Array(items) => {
             length(schema, items.len() as u64, ["minItems", "maxItems"], "items", &mut fail);
             if let Some(inner) = schema.get("items") {
@@ -331,7 +338,7 @@ mod tests {
             (json!({"region": "eu", "parts": 1.0, "headers": {"a": "b"}, "proxy": {"host": "h"}}), None),
             (json!({}), Some("option 'region' is needed (string)")),
             (json!({"region": 5}), Some("option 'region' must be string, and is a number")),
-            (json!({"region": "EU!"}), Some("option 'region' must match ^[a-z0-9-]+$")),
+            (json!({"region": "EU!"}), Some("option 'region' must match ^[a-z0-9-]+$ (Where)")),
             (
                 json!({"region": "eu", "part": 4}),
                 Some(

@@ -47,33 +47,34 @@ pub fn of_error(error: &Error) -> Exit {
     }
 }
 
-/// For commands that ask each target something: how many answered as hoped, how many did not.
-pub fn of_counts(good: usize, bad: usize) -> Exit {
-    match (good, bad) {
-        (_, 0) => Exit::Done,
-        (0, _) => Exit::Failed,
-        _ => Exit::Partly,
+/// For commands that ask each target something: how many answered as hoped, and why the others did not (`None`: the
+/// answer itself was a no).
+pub fn of_answers<'e>(good: usize, bad: impl IntoIterator<Item = Option<&'e Error>>) -> Exit {
+    let exits: Vec<Exit> = bad.into_iter().map(|error| error.map_or(Exit::Failed, of_error)).collect();
+    match exits.as_slice() {
+        [] => Exit::Done,
+        _ if good > 0 => Exit::Partly,
+        all if all.iter().all(|exit| *exit == Exit::Usage) => Exit::Usage,
+        _ => Exit::Failed,
     }
 }
 
 /// For a run.
 pub fn of_run(ends: &[JobEnd]) -> Exit {
-    let (mut good, mut bad, mut fault) = (0, 0, false);
+    let (mut good, mut bad, mut fault) = (0, Vec::new(), false);
     for end in ends {
         match &end.result {
-            Err(_) => bad += 1,
+            Err(error) => bad.push(Some(error)),
             Ok(targets) => {
                 for target in targets {
                     fault |= target.fault;
-                    if target.outcome == Outcome::Done { good += 1 } else { bad += 1 }
+                    if target.outcome == Outcome::Done { good += 1 } else { bad.push(target.error.as_ref()) }
                 }
             }
         }
     }
-    let wrong = |end: &JobEnd| end.result.as_ref().is_err_and(|e| of_error(e) == Exit::Usage);
-    match of_counts(good, bad) {
+    match of_answers(good, bad) {
         Exit::Done if fault => Exit::Partly,
-        Exit::Failed if !ends.is_empty() && ends.iter().all(wrong) => Exit::Usage,
         exit => exit,
     }
 }
@@ -81,11 +82,22 @@ pub fn of_run(ends: &[JobEnd]) -> Exit {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::BackendKind;
     use crate::run::supervisor::TargetEnd;
 
     fn job(outcomes: &[Outcome], fault: bool) -> JobEnd {
         let end = |o: &Outcome| TargetEnd { target: "t".into(), outcome: *o, fault, error: None };
         JobEnd { job: "j".into(), result: Ok(outcomes.iter().map(end).collect()) }
+    }
+
+    fn refused(kinds: &[Kind]) -> JobEnd {
+        let end = |kind: &Kind| TargetEnd {
+            target: "t".into(),
+            outcome: Outcome::Failed,
+            fault: false,
+            error: Some(Error::new(kind.clone(), "x")),
+        };
+        JobEnd { job: "j".into(), result: Ok(kinds.iter().map(end).collect()) }
     }
 
     fn broken(kind: Kind) -> JobEnd {
@@ -105,6 +117,10 @@ mod tests {
             (vec![job(&[Done], false), broken(Kind::Source)], Exit::Partly),
             (vec![broken(Kind::Source)], Exit::Failed),
             (vec![broken(Kind::Config)], Exit::Usage),
+            (vec![refused(&[Kind::Config, Kind::Config])], Exit::Usage),
+            (vec![refused(&[Kind::Config]), broken(Kind::Usage)], Exit::Usage),
+            (vec![refused(&[Kind::Config, Kind::Backend(BackendKind::Denied)])], Exit::Failed),
+            (vec![refused(&[Kind::Config]), job(&[Done], false)], Exit::Partly),
         ] {
             assert_eq!(of_run(&ends), exit, "{ends:?}");
         }
