@@ -217,15 +217,20 @@ impl Error {
 }
 
 impl fmt::Display for Error {
+    /// One line: `message, key: value: source (hint)`. What to do comes last, where a reader looks for it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)?;
-        for (key, value) in &self.context {
+        let (hints, facts): (Vec<_>, Vec<_>) = self.context.iter().partition(|(key, _)| key == "hint");
+        for (key, value) in facts {
             write!(f, ", {key}: {value}")?;
         }
-        match &self.source {
-            Some(source) => write!(f, ": {source}"),
-            None => Ok(()),
+        if let Some(source) = &self.source {
+            write!(f, ": {source}")?;
         }
+        for (_, hint) in hints {
+            write!(f, " ({hint})")?;
+        }
+        Ok(())
     }
 }
 

@@ -36,6 +36,7 @@ pub struct S3Plugin;
 impl Plugin for S3Plugin {
     fn open(&self, target: Opened<'_>) -> Result<Box<dyn Backend>> {
         let config = Config::new(target.url, target.options)?;
+        connect::complete(&config, &target.secrets)?;
         Ok(Box::new(S3::new(config, target.secrets, target.host)?))
     }
 }

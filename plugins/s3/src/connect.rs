@@ -226,6 +226,19 @@ async fn credentials(
     }
 }
 
+/// What is wrong with the settings as a whole, as far as it can be seen without the network. Errors: `InvalidConfig`.
+pub fn complete(config: &Config, secrets: &Secrets) -> Result<()> {
+    if let Some(path) = &config.ca_file {
+        certificates(path)?;
+    }
+    let id = secrets.get("access_key_id").or(config.access_key_id.as_deref());
+    match (id, secrets.get("secret_access_key")) {
+        (Some(_), None) => Err(half("secret_access_key")),
+        (None, Some(_)) => Err(half("access_key_id")),
+        _ => Ok(()),
+    }
+}
+
 fn half(missing: &str) -> Error {
     Error::new(ErrorKind::InvalidConfig, format!("the credential '{missing}' is missing"))
         .with_context("hint", "give access_key_id and secret_access_key, or neither")

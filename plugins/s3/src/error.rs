@@ -93,7 +93,11 @@ const CODES: &[(&str, Meaning)] = &[
 /// Statuses of answers without a code that is known (answers to HEAD have none).
 fn of_status(status: u16) -> Meaning {
     match status {
-        400 => (Other, "a wrong region, expired temporary keys, or something this server does not know"),
+        400 => (
+            Other,
+            "a wrong region, expired temporary keys, http:// where the server wants https://, or something this server \
+             does not know",
+        ),
         401 => (Unauthenticated, KEYS),
         403 => (Denied, "the key may be wrong, or a policy does not allow this: 'offsite check' tells which"),
         404 | 410 => (NotFound, ""),
@@ -237,6 +241,9 @@ where
         .unwrap_or_else(|| match error {
             SdkError::TimeoutError(_) => (TimedOut, "the server did not answer in time", ""),
             SdkError::ConstructionFailure(_) => (Other, "the request could not be made", ""),
+            _ if lower.contains("invalid http") => {
+                (Unreachable, "what answers there does not speak HTTP", "check the endpoint's host and port")
+            }
             _ => (Interrupted, "the connection broke off", ""),
         });
     let error = Error::new(kind, format!("{what}: {why}"));

@@ -198,6 +198,11 @@ impl Auth {
     }
 
     fn wrong(&self) -> Error {
+        if self.password.is_empty() {
+            return Error::new(ErrorKind::Unauthenticated, "the server asks for a password, and none is given")
+                .with_context("user", self.user.clone().unwrap_or_default())
+                .with_context("hint", "name where it comes from with the credential 'password'");
+        }
         Error::new(ErrorKind::Unauthenticated, "the server refuses user or password")
             .with_context("user", self.user.clone().unwrap_or_default())
             .with_context(
@@ -311,6 +316,11 @@ mod tests {
         let auth = self::auth();
         refuse(&auth, &["Basic realm=x"]).unwrap();
         assert!(refuse(&auth, &["Basic realm=x"]).is_err());
+
+        let auth = Auth::new(Some("me".into()), Zeroizing::default());
+        refuse(&auth, &["Basic realm=x"]).unwrap();
+        let error = refuse(&auth, &["Basic realm=x"]).unwrap_err();
+        assert!(error.to_string().contains("none is given"), "{error}");
     }
 
     #[test]
