@@ -95,6 +95,11 @@ pub trait Network: Backend {
         Proxy::start(self.address())
     }
 
+    /// The same under an IPv6 address.
+    fn proxy_over_ipv6(&self) -> Proxy {
+        Proxy::over_ipv6(self.address(), [])
+    }
+
     /// How to reach it through a proxy that listens there.
     fn through(&self, proxy: SocketAddr) -> Reach;
 
@@ -326,6 +331,11 @@ macro_rules! ftp {
 
             fn proxy(&self) -> Proxy {
                 self.0.proxy()
+            }
+
+            fn proxy_over_ipv6(&self) -> Proxy {
+                let (first, last) = self.0.ports().passive();
+                Proxy::over_ipv6(self.address(), first..=last)
             }
 
             fn through(&self, proxy: SocketAddr) -> Reach {

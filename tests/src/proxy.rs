@@ -8,7 +8,7 @@
 mod line;
 mod network;
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,6 +34,17 @@ impl Proxy {
     /// On a free port of 127.0.0.1.
     pub fn start(upstream: SocketAddr) -> Self {
         Self::with_delay(upstream, Duration::ZERO)
+    }
+
+    /// On a free port of the loopback's IPv6 address, whatever the server listens on; and on `ports` there, each connected
+    /// to the same number at the server.
+    pub fn over_ipv6(upstream: SocketAddr, ports: impl IntoIterator<Item = u16>) -> Self {
+        let here: IpAddr = Ipv6Addr::LOCALHOST.into();
+        let mut proxy = Self::listen((here, 0).into(), upstream, Duration::ZERO);
+        for port in ports {
+            proxy.add((here, port).into(), (upstream.ip(), port).into());
+        }
+        proxy
     }
 
     /// Every byte arrives half of `round_trip` after it was sent.

@@ -38,6 +38,7 @@ on!(sftp: super::Sftp, s3: super::S3, webdav: super::WebDav, smb: super::Smb,
     a_cut_line_is_taken_up_again_within_the_run,
     a_server_that_restarts_costs_a_retry,
     a_server_that_is_gone_is_told_in_words,
+    an_ipv6_address_is_as_good_as_any,
     no_secret_is_ever_written_down,
 ]);
 
@@ -46,6 +47,7 @@ on!(cloud: super::Cloud; [
     killed_at_sixty_percent_sends_the_rest_and_at_most_what_was_at_stake,
     interrupted_on_a_frozen_line_ends_within_two_seconds,
     a_cut_line_is_taken_up_again_within_the_run,
+    an_ipv6_address_is_as_good_as_any,
     no_secret_is_ever_written_down,
 ]);
 
@@ -181,6 +183,22 @@ fn a_server_that_is_gone_is_told_in_words<B: Network + Restart>() {
     assert!(check.all().to_lowercase().contains("refused"), "{}", check.all());
     backend.restart();
     reach.run(&box_).run().expect(0);
+    same(&box_, &backend);
+}
+
+fn an_ipv6_address_is_as_good_as_any<B: Network>() {
+    let box_ = Sandbox::new();
+    let backend = B::start();
+    source(&box_, 9 * MIB);
+    let proxy = backend.proxy_over_ipv6();
+    let reach = backend.through(proxy.address());
+    assert!(reach.url.contains("[::1]:"), "{}", reach.url);
+    reach.check(&box_).run().expect(0);
+    reach.run(&box_).run().expect(0);
+    assert!(proxy.count(Direction::Up) > 9 * MIB);
+    same(&box_, &backend);
+    let again = reach.run(&box_).run().expect(0);
+    assert!(!again.events().iter().any(|e| e["event"] == "published"), "{}", again.all());
     same(&box_, &backend);
 }
 
