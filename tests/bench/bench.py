@@ -201,6 +201,8 @@ BENCHES = {
     "sftp-far": of_network(network.sftp_far),
     "s3": of_network(network.s3),
     "ftp": of_network(network.ftp),
+    "webdav": of_network(network.webdav),
+    "smb": of_network(network.smb),
     "together": of_network(network.together),
     "wire": of_network(network.wire),
     "memory-network": of_network(network.memory),

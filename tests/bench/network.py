@@ -1,4 +1,4 @@
-"""SFTP, S3 and FTP against their peers, on the harness's servers. Imported by bench.py, which has the stopwatch."""
+"""SFTP, S3, FTP, WebDAV and SMB against their peers, on the harness's servers. Imported by bench.py, which has the stopwatch."""
 
 import json
 import os
@@ -9,6 +9,10 @@ import time
 
 GIB = int(os.environ.get("BENCH_MIB", 1024)) << 20
 SMALL_FILES = int(os.environ.get("BENCH_FILES", 2000))
+ALL = ("sshd", "garage", "vsftpd", "apache", "samba")
+# How long a throttled transfer is watched; how much of a sparse image is sent.
+SECONDS = int(os.environ.get("BENCH_SECONDS", 30))
+MEMORY = int(os.environ.get("BENCH_MEMORY_GIB", 8)) << 30
 # Each of three targets at once, and alone.
 HELD_TO = 40_000_000
 
@@ -44,6 +48,7 @@ class Servers(Helper):
         found = json.loads(self.said)
         self.sshd, self.garage = found["sshd"], found["garage"]
         self.vsftpd = found.get("vsftpd") or found.get("vsftpd-tls")
+        self.apache, self.samba = found.get("apache"), found.get("samba")
 
     def reset(self):
         self.ask("reset")
@@ -106,9 +111,7 @@ def ftp_flags(server, address=None):
 def ftp_peers(server, source):
     secure = server["url"].startswith("ftps:")
     os.environ["LFTP_PASSWORD"] = server["password"]
-    obscured = ["rclone", "obscure", "-"]
-    obscured = subprocess.run(obscured, input=server["password"], capture_output=True, text=True, check=True)
-    os.environ["RCLONE_FTP_PASS"] = obscured.stdout.strip()
+    os.environ["RCLONE_FTP_PASS"] = obscured(server["password"])
     host, port = server["address"].rsplit(":", 1)
     remote = f":ftp,host={host},port={port},user={server['user']},explicit_tls={'true' if secure else 'false'}:copy"
     settings = f"set ftp:ssl-force true; set ssl:ca-file {server['ca_file']}" if secure else "set ftp:ssl-allow false"
@@ -117,6 +120,56 @@ def ftp_peers(server, source):
     return {
         "rclone copy": ["rclone", "copy", str(source), remote, *trust, "--config", "/dev/null"],
         "lftp mirror -R -P 4": ["lftp", "--norc", "-c", script],
+    }
+
+
+def obscured(password):
+    """As rclone wants its passwords."""
+    command = ["rclone", "obscure", "-"]
+    return subprocess.run(command, input=password, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def webdav_flags(apache, address=None):
+    os.environ["BENCH_DAV_PASSWORD"] = apache["password"]
+    url = apache["basic"].replace(apache["address"], address or apache["address"])
+    return ["--to", f"{url}copy", "--credential", "password=env:BENCH_DAV_PASSWORD"]
+
+
+def webdav_peers(apache, root, source):
+    os.environ["RCLONE_WEBDAV_PASS"] = obscured(apache["password"])
+    base = f"http://{apache['address']}/basic"
+    remote = f":webdav,url='{base}',vendor=other,user={apache['user']}:copy"
+    # curl makes no folders: they are asked for first, each by a request of its own.
+    login = f'user = "{apache["user"]}:{apache["password"]}"\nfail\nsilent\nshow-error\noutput = /dev/null\n'
+    below = [path.relative_to(source) for path in sorted(source.rglob("*"))]
+    make, put = root / "curl-folders", root / "curl-files"
+    folders = ["copy", *(f"copy/{path}" for path in below if (source / path).is_dir())]
+    make.write_text("next\n".join(f'{login}request = MKCOL\nurl = "{base}/{path}/"\n' for path in folders))
+    files = [path for path in below if (source / path).is_file()]
+    put.write_text(
+        "next\n".join(f'{login}upload-file = "{source / path}"\nurl = "{base}/copy/{path}"\n' for path in files)
+    )
+    return {
+        "rclone copy": ["rclone", "copy", str(source), remote, "--config", "/dev/null"],
+        "curl -T, four at once": f"curl -K {make} && curl --no-progress-meter -Z --parallel-max 4 -K {put}",
+    }
+
+
+def smb_flags(samba, address=None):
+    os.environ["BENCH_SMB_PASSWORD"] = samba["password"]
+    url = samba["url"].replace(samba["address"], address or samba["address"])
+    return ["--to", f"{url}/copy", "--credential", "password=env:BENCH_SMB_PASSWORD"]
+
+
+def smb_peers(samba, source):
+    os.environ["RCLONE_SMB_PASS"] = obscured(samba["password"])
+    os.environ["PASSWD"] = samba["password"]  # smbclient's
+    host, port = samba["address"].rsplit(":", 1)
+    remote = f":smb,host={host},port={port},user={samba['user']}:{samba['share']}/copy"
+    script = f"prompt off; recurse on; mkdir copy; cd copy; lcd {source}; mput *"
+    return {
+        "rclone copy": ["rclone", "copy", str(source), remote, "--config", "/dev/null"],
+        "smbclient mput": ["smbclient", f"//{host}/{samba['share']}", "-p", port, "-U", samba["user"], "-c", script],
     }
 
 
@@ -176,12 +229,31 @@ def ftp(bench, root):
             contest(bench, root, title, servers, ftp_flags(servers.vsftpd), peers)
 
 
+def webdav(bench, root):
+    with Servers(bench.BUILT, "apache") as servers:
+        peers = lambda source: webdav_peers(servers.apache, root, source)
+        contest(bench, root, "WebDAV (Apache)", servers, webdav_flags(servers.apache), peers)
+
+
+def smb(bench, root):
+    with Servers(bench.BUILT, "samba") as servers:
+        peers = lambda source: smb_peers(servers.samba, source)
+        contest(bench, root, "SMB (Samba)", servers, smb_flags(servers.samba), peers)
+
+
 def behind_proxies(servers):
-    """(name, arguments of a proxy before it, flags given the proxy's address) of each server."""
-    yield "sftp", [servers.sshd["address"]], lambda at: sftp_flags(servers.sshd, at)
-    yield "s3", [servers.garage["address"]], lambda at: s3_flags(servers.garage, at)
+    """(name, server, arguments of a proxy before it, flags given the proxy's address) of each that BENCH_SERVERS names."""
     vsftpd = servers.vsftpd
-    yield "ftp", [vsftpd["address"], 0, *vsftpd["passive"]], lambda at: ftp_flags(vsftpd, at)
+    all_of_them = (
+        ("sftp", servers.sshd, [], sftp_flags),
+        ("s3", servers.garage, [], s3_flags),
+        ("ftp", vsftpd, [0, *vsftpd["passive"]], ftp_flags),
+        ("webdav", servers.apache, [], webdav_flags),
+        ("smb", servers.samba, [], smb_flags),
+    )
+    for name, server, more, flags in all_of_them:
+        if name in os.environ.get("BENCH_SERVERS", name).split(","):
+            yield name, server, [server["address"], *more], lambda at: flags(server, at)
 
 
 def together(bench, root):
@@ -223,9 +295,9 @@ def together(bench, root):
 
 def wire(bench, root):
     """The throttle, counted by a proxy before the server."""
-    print("\nthrottle on the wire, over 30 s")
-    with Servers(bench.BUILT, "sshd", "garage", "vsftpd") as servers:
-        for name, upstream, flags in behind_proxies(servers):
+    print(f"\nthrottle on the wire, over {SECONDS} s")
+    with Servers(bench.BUILT, *ALL) as servers:
+        for name, _, upstream, flags in behind_proxies(servers):
             for rate, label in ((64 << 10, "64KiB"), (10_000_000, "10MB")):
                 with Helper(bench.BUILT / "fault-proxy", *upstream) as proxy:
                     servers.ask(f"know {proxy.said}")
@@ -238,41 +310,67 @@ def on_the_wire(bench, root, proxy, flags, rate, label):
     source = root / "slow"
     bench.fresh(source)
     shutil.rmtree(root / "state", ignore_errors=True)
-    bench.random_file(source / "disk-b000.spf", max(rate * 60 // (1 << 20), 16) << 20)
+    bench.random_file(source / "disk-b000.spf", max(rate * 2 * SECONDS // (1 << 20), 16) << 20)
     up = lambda: int(proxy.ask("count").split()[0])
     command = bench.offsite_flags(root, source, [*flags, "--bandwidth", label])
-    run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     while up() < rate and run.poll() is None:
         time.sleep(0.05)
     begin, start = up(), time.perf_counter()
-    time.sleep(30)
+    time.sleep(SECONDS)
     reached = (up() - begin) / (time.perf_counter() - start)
+    if run.poll() is not None:
+        print(f"  it ended early, exit {run.returncode}: {run.stderr.read().strip()[-300:]}")
     run.terminate()
-    run.wait()
+    run.communicate()
     return reached
 
 
+class Roomy:
+    """A file system with room for 2 TiB, on paper, over a server's folder: some plugins refuse what does not fit. Needs root."""
+
+    def __init__(self, root, folder):
+        self.image, self.folder = root / "roomy.img", folder
+
+    def __enter__(self):
+        if self.folder:
+            owner = os.stat(self.folder)
+            with open(self.image, "wb") as out:
+                out.truncate(2 << 40)
+            make = ["mkfs.ext4", "-q", "-F", "-m", "0", "-O", "^has_journal", "-E", "nodiscard,lazy_itable_init=1"]
+            subprocess.run([*make, self.image], check=True)
+            subprocess.run(["mount", "-o", "loop", self.image, self.folder], check=True)
+            os.chown(self.folder, owner.st_uid, owner.st_gid)
+            os.rmdir(os.path.join(self.folder, "lost+found"))
+
+    def __exit__(self, *_):
+        if self.folder:
+            # A server may not have closed what it was receiving.
+            subprocess.run(["umount", "-l", self.folder], check=True)
+            self.image.unlink()
+
+
 def memory(bench, root):
-    """Highest resident set of a worker over the first 8 GiB of a sparse image of 1 TiB."""
-    print("\nresident memory over the first 8 GiB of a 1 TiB sparse image")
+    """Highest resident set of a worker over the beginning of a sparse image of 1 TiB."""
+    print(f"\nresident memory over the first {MEMORY >> 30} GiB of a 1 TiB sparse image")
     source = root / "net-sparse"
     bench.fresh(source)
     with open(source / "disk-b000.spf", "wb") as out:
         out.truncate(1 << 40)
-    with Servers(bench.BUILT, "sshd", "garage", "vsftpd") as servers:
-        for name, upstream, flags in behind_proxies(servers):
+    with Servers(bench.BUILT, *ALL) as servers:
+        for name, server, upstream, flags in behind_proxies(servers):
             shutil.rmtree(root / "state", ignore_errors=True)
-            with Helper(bench.BUILT / "fault-proxy", *upstream) as proxy:
+            with Roomy(root, server.get("data")), Helper(bench.BUILT / "fault-proxy", *upstream) as proxy:
                 servers.ask(f"know {proxy.said}")
                 command = bench.offsite_flags(root, source, flags(proxy.said))
                 run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
                 peaks, sent = {}, 0
-                while run.poll() is None and sent < 8 << 30:
+                while run.poll() is None and sent < MEMORY:
                     bench.look_at_children(run.pid, peaks)
                     sent = int(proxy.ask("count").split()[0])
                     time.sleep(0.1)
                 run.terminate()
                 said = run.communicate()[1]
-            note = "" if sent >= 8 << 30 else f"   only {sent >> 20} MiB went: {said.strip()[-300:]}"
+            note = "" if sent >= MEMORY else f"   only {sent >> 20} MiB went: {said.strip()[-300:]}"
             print(f"  {name:<6}{max(peaks.values(), default=0) / 1024:8.1f} MiB{note}")
             servers.reset()

@@ -61,7 +61,9 @@ pub fn session(what: &str, error: &ssh2::Error) -> Error {
     let (kind, hint) = match error.code() {
         ssh2::ErrorCode::SFTP(code) => meaning(u32::try_from(code).unwrap_or(FAILURE)),
         // Told as a lost connection, as a time-out or as itself, depending on how what answers there fails to greet.
-        ssh2::ErrorCode::Session(_) if error.message().contains("banner") => (ErrorKind::Interrupted, REFUSED),
+        ssh2::ErrorCode::Session(_) if error.message().contains("banner") => {
+            (ErrorKind::Interrupted, REFUSED)
+        }
         ssh2::ErrorCode::Session(code) => match code {
             c::LIBSSH2_ERROR_TIMEOUT | c::LIBSSH2_ERROR_SOCKET_TIMEOUT => (ErrorKind::TimedOut, ""),
             c::LIBSSH2_ERROR_BANNER_RECV | c::LIBSSH2_ERROR_BANNER_SEND => (ErrorKind::Interrupted, REFUSED),

@@ -199,9 +199,12 @@ impl Auth {
 
     fn wrong(&self) -> Error {
         if self.password.is_empty() {
-            return Error::new(ErrorKind::Unauthenticated, "the server asks for a password, and none is given")
-                .with_context("user", self.user.clone().unwrap_or_default())
-                .with_context("hint", "name where it comes from with the credential 'password'");
+            return Error::new(
+                ErrorKind::Unauthenticated,
+                "the server asks for a password, and none is given",
+            )
+            .with_context("user", self.user.clone().unwrap_or_default())
+            .with_context("hint", "name where it comes from with the credential 'password'");
         }
         Error::new(ErrorKind::Unauthenticated, "the server refuses user or password")
             .with_context("user", self.user.clone().unwrap_or_default())

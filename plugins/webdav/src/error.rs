@@ -100,7 +100,11 @@ fn meaning(status: u16) -> (ErrorKind, Retry, &'static str) {
         423 => (K::Locked, now, "somebody holds a lock on it, or the server is still at work on it"),
         424 => (K::Locked, now, "the server could not do another thing that this depends on"),
         429 => (K::Throttled, now, "the server asks for fewer requests"),
-        500 => (K::Other, now, "the server met a fault of its own; its log says more. Apache says so where its user may not write in the folder"),
+        500 => (
+            K::Other,
+            now,
+            "the server met a fault of its own; its log says more. Apache says so where its user may not write in the folder",
+        ),
         502 | 504 => (K::Unreachable, now, "a proxy does not reach the server behind it"),
         503 => (K::Busy, now, "the server is busy or under maintenance"),
         507 => (K::NoSpace, never, "free space on the server or choose a larger one"),
@@ -219,7 +223,10 @@ fn cause(error: &reqwest::Error, chain: &[&(dyn std::error::Error + 'static)]) -
     }
     let plain = error.url().is_some_and(|url| url.scheme() == "http");
     if plain && chain.iter().any(|c| c.to_string().contains("connection closed before message completed")) {
-        return (ErrorKind::Interrupted, "the connection broke; if the server wants TLS, write https: in the URL");
+        return (
+            ErrorKind::Interrupted,
+            "the connection broke; if the server wants TLS, write https: in the URL",
+        );
     }
     (ErrorKind::Interrupted, "the connection broke")
 }

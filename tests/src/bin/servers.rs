@@ -1,5 +1,6 @@
-//! The harness's servers as a program, for benches and for trying things by hand: `servers [sshd] [garage]
-//! [vsftpd] [vsftpd-tls] [proftpd] [proftpd-tls]`; the first two when none is named.
+//! The harness's servers as a program, for benches and for trying things by hand: `servers [sshd | sshd-account] [garage]
+//! [vsftpd] [vsftpd-tls] [proftpd] [proftpd-tls] [apache] [samba]`; sshd and garage when none is named. `sshd-account` is
+//! sshd for the tests' account, which has a password.
 //!
 //! Prints one line of JSON: for each server where it is and how to get in, secrets included (they are made up, and open
 //! nothing but loopback ports). The line `reset` on standard input empties all of them, and is answered `done`. They end with the standard input.
@@ -7,9 +8,12 @@
 
 use std::io::BufRead;
 
+use offsite_tests::servers::account::account;
+use offsite_tests::servers::apache::{self, Apache, Login};
 use offsite_tests::servers::ftp::{Settings, Tls};
 use offsite_tests::servers::garage::Garage;
 use offsite_tests::servers::proftpd::Proftpd;
+use offsite_tests::servers::samba::{self, Samba};
 use offsite_tests::servers::sshd::Sshd;
 use offsite_tests::servers::vsftpd::Vsftpd;
 use serde_json::{Value, json};
@@ -57,13 +61,18 @@ impl Ftp {
 
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).collect();
-    let wants = |name: &str| wanted.is_empty() || wanted.iter().any(|w| w == name);
-    let mut sshd = wants("sshd").then(Sshd::start);
+    let named = |name: &str| wanted.iter().any(|w| w == name);
+    let wants = |name: &str| wanted.is_empty() || named(name);
+    let with_account = named("sshd-account");
+    let mut sshd = if with_account { Some(Sshd::with_account()) } else { wants("sshd").then(Sshd::start) };
     let mut garage = wants("garage").then(Garage::start);
+    let mut apache = named("apache").then(Apache::start);
+    let mut samba = named("samba").then(Samba::start);
     let sshd_json = sshd.as_ref().map(|server| {
         json!({
             "address": server.address().to_string(), "host": server.host(), "port": server.port(), "user": server.user(),
             "url": server.url(), "data": server.data(), "key": server.key(), "known_hosts": server.known_hosts(),
+            "password": with_account.then(|| account().password),
         })
     });
     let garage_json = garage.as_ref().map(|server| {
@@ -79,6 +88,20 @@ fn main() {
     for (name, server) in &ftp {
         found[name.as_str()] = server.json();
     }
+    if let Some(server) = &apache {
+        found["apache"] = json!({
+            "address": server.address().to_string(), "tls_address": server.tls_address().to_string(),
+            "user": apache::USER, "password": apache::PASSWORD, "basic": server.url(Login::Basic),
+            "digest": server.url(Login::Digest), "tls": server.tls_url(Login::Digest), "data": server.data(),
+            "ca_file": server.ca_file(), "fingerprint": server.fingerprint(),
+        });
+    }
+    if let Some(server) = &samba {
+        found["samba"] = json!({
+            "address": server.address().to_string(), "user": server.user(), "password": samba::PASSWORD,
+            "share": samba::SHARE, "url": server.url(), "data": server.data(),
+        });
+    }
     println!("{found}");
     for line in std::io::stdin().lock().lines().map_while(Result::ok) {
         match line.trim() {
@@ -90,6 +113,12 @@ fn main() {
                     server.reset();
                 }
                 ftp.iter_mut().for_each(|(_, server)| server.reset());
+                if let Some(server) = &mut apache {
+                    server.reset();
+                }
+                if let Some(server) = &mut samba {
+                    server.reset();
+                }
                 println!("done");
             }
             // A proxy before the SSH server: its host key under the proxy's address.
