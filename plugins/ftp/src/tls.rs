@@ -164,6 +164,11 @@ impl Read for Secured {
         match self.stream.read(buf) {
             // Without the closing alert: FTP servers leave it out, and a file's length is known by other means.
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(0),
+            // The handshake is long over: vsftpd's last words, when it is ended, are in plain text.
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(io::Error::new(
+                io::ErrorKind::ConnectionAborted,
+                format!("the server fell out of TLS: {error}"),
+            )),
             other => other,
         }
     }
