@@ -83,6 +83,10 @@ impl Shared {
     fn kept(&self, call: &Call) -> Result<Option<Session>> {
         loop {
             let Some(mut session) = self.idle().pop() else { return Ok(None) };
+            if session.worn() {
+                session.quit();
+                continue;
+            }
             let quiet = session.idle() > FRESH;
             session.works_for(Some(call));
             if quiet {

@@ -292,6 +292,11 @@ impl Session {
         self.seen.newest()
     }
 
+    /// Whether they have: a new session has new ones.
+    pub fn worn(&self) -> bool {
+        self.seen.worn()
+    }
+
     fn noted<T>(&mut self, result: FtpResult<T>) -> Result<T, Fault> {
         result.map_err(|error| {
             let fault = match (error, self.seen.failure()) {

@@ -6,7 +6,8 @@
 //!
 //! TLS 1.2 comes first: its session continues as often as there are data connections. With TLS 1.3 each needs a ticket that was
 //! not used yet, and servers send too few of them (ProFTPD stops after some). A server that speaks nothing older gets 1.3;
-//! there each handshake may bring a ticket, in what the server sends: it is read before a data connection is closed.
+//! there each handshake may bring a ticket, in what the server sends: it is read before a data connection is closed. A session
+//! that has used up its tickets is not used for another.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -15,10 +16,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use offsite_plugin_api::Result;
+use rustls::client::{
+    ClientSessionMemoryCache, ClientSessionStore, Resumption, Tls12ClientSessionValue,
+    Tls13ClientSessionValue,
+};
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, ProtocolVersion, RootCertStore, StreamOwned, version};
+use rustls::{
+    ClientConfig, ClientConnection, NamedGroup, ProtocolVersion, RootCertStore, StreamOwned, version,
+};
 use suppaftp::{FtpError, FtpResult, TlsConnector, TlsStream};
 
 use super::config::{Config, invalid};
@@ -44,6 +51,8 @@ pub fn roots(config: &Config) -> Result<Arc<RootCertStore>> {
 
 /// How long the end of a data connection is waited for, where a ticket may come with it.
 const DRAIN: Duration = Duration::from_secs(2);
+/// As many as the library keeps of one server.
+const TICKETS: usize = 8;
 
 /// What a handshake ended with, kept because the library makes a text of it.
 #[derive(Clone, Debug, Default)]
@@ -54,6 +63,8 @@ struct Sight {
     failure: Option<io::Error>,
     newest: bool,
     wants_newer: bool,
+    /// Tickets of TLS 1.3 that were not used yet; `None` before there was one.
+    tickets: Option<usize>,
 }
 
 /// Whether the other side may speak, but nothing as old as TLS 1.2.
@@ -87,6 +98,53 @@ impl Seen {
     pub fn newest(&self) -> bool {
         self.sight().newest
     }
+
+    /// Whether all tickets of a server that gives some are used: it may refuse the next data connection.
+    pub fn worn(&self) -> bool {
+        self.sight().tickets == Some(0)
+    }
+}
+
+/// The sessions of one control connection: what the library keeps in memory, with the tickets counted.
+#[derive(Debug)]
+struct Sessions {
+    kept: ClientSessionMemoryCache,
+    seen: Seen,
+}
+
+impl ClientSessionStore for Sessions {
+    fn set_kx_hint(&self, server: ServerName<'static>, group: NamedGroup) {
+        self.kept.set_kx_hint(server, group);
+    }
+
+    fn kx_hint(&self, server: &ServerName<'_>) -> Option<NamedGroup> {
+        self.kept.kx_hint(server)
+    }
+
+    fn set_tls12_session(&self, server: ServerName<'static>, value: Tls12ClientSessionValue) {
+        self.kept.set_tls12_session(server, value);
+    }
+
+    fn tls12_session(&self, server: &ServerName<'_>) -> Option<Tls12ClientSessionValue> {
+        self.kept.tls12_session(server)
+    }
+
+    fn remove_tls12_session(&self, server: &ServerName<'static>) {
+        self.kept.remove_tls12_session(server);
+    }
+
+    fn insert_tls13_ticket(&self, server: ServerName<'static>, value: Tls13ClientSessionValue) {
+        self.kept.insert_tls13_ticket(server, value);
+        let mut sight = self.seen.sight();
+        sight.tickets = Some((sight.tickets.unwrap_or(0) + 1).min(TICKETS));
+    }
+
+    fn take_tls13_ticket(&self, server: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
+        let taken = self.kept.take_tls13_ticket(server)?;
+        let mut sight = self.seen.sight();
+        sight.tickets = sight.tickets.map(|count| count.saturating_sub(1));
+        Some(taken)
+    }
 }
 
 /// For one control connection and its data connections.
@@ -105,11 +163,13 @@ impl Connector {
     pub fn new(config: &Config, roots: Arc<RootCertStore>, newer: bool, seen: Seen) -> Result<Self> {
         let versions: &[&rustls::SupportedProtocolVersion] =
             if newer { &[&version::TLS13] } else { &[&version::TLS12] };
-        let client = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        let mut client = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_protocol_versions(versions)
             .expect("ring has ciphers for TLS 1.2 and 1.3")
             .with_root_certificates(roots)
             .with_no_client_auth();
+        let kept = ClientSessionMemoryCache::new(TICKETS);
+        client.resumption = Resumption::store(Arc::new(Sessions { kept, seen: seen.clone() }));
         let name = ServerName::try_from(config.host.clone())
             .map_err(|_| invalid(format!("'{}' is no name that a certificate can hold", config.host)))?;
         Ok(Self {
