@@ -1,8 +1,8 @@
 //! The host's end of one staging: checkpoints become durable records.
 //!
 //! A plugin may call `checkpoint` as often as it likes. The first is written at once (it holds the token by which
-//! anything can be taken up again); later ones when a second has gone by or a checkpoint's worth of bytes came, and the
-//! last one when the staging fails. What a kill costs is what was sent in that second, well within the law's five.
+//! anything can be taken up again); later ones when a second has gone by or 8 MiB came, and the last one when the staging
+//! fails. The plugin counts what it sends beyond a checkpoint it has told; what is held back here comes on top of that.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use super::source_reader::SourceReader;
 use crate::catalog::Catalog;
 
 const EVERY: Duration = Duration::from_secs(1);
-const WORTH: u64 = 64 << 20;
+const WORTH: u64 = 8 << 20;
 /// Files up to this size are sent again rather than journalled while they are sent: two waits for the disk each would
 /// cost more than what a kill can lose.
 const SMALL: u64 = 4 << 20;

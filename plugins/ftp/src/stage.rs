@@ -25,14 +25,14 @@ use super::write::StagingToken;
 
 const MIB: u64 = 1 << 20;
 /// Bytes and time after which a checkpoint is due.
-const DUE: u64 = 48 * MIB;
+const DUE: u64 = 24 * MIB;
 const INTERVAL: Duration = Duration::from_secs(4);
 /// When the size of the growing file is asked, and from which size of the file on.
 const ASK: Duration = Duration::from_millis(500);
-const ASK_AFTER: u64 = 16 * MIB;
+const ASK_AFTER: u64 = 8 * MIB;
 const ASKED: u64 = 8 * MIB;
-/// What may be under way beyond the size that the server showed, where it shows one.
-const AHEAD: u64 = 56 * MIB;
+/// What may be under way beyond the last checkpoint, where the server shows the size: what a kill costs at most.
+const AHEAD: u64 = 60 * MIB;
 /// A short wait for the other thread.
 const TICK: Duration = Duration::from_millis(5);
 /// What is given to the socket at once (plugin contract: at most 256 KiB); less while the throttle makes us wait.
@@ -283,7 +283,8 @@ impl Work<'_> {
     /// A server that takes bytes faster than it shows them is waited for: a checkpoint must not fall far behind.
     fn keep_near(&self, sending: &mut Sending) -> Result<()> {
         let begun = Instant::now();
-        while sending.sent - sending.acked > AHEAD && self.asks.load(Ordering::Relaxed) {
+        // Up to what an earlier try left, the size shows nothing of this one: no wait would end.
+        while sending.sent > sending.safe.max(self.before) + AHEAD && self.asks.load(Ordering::Relaxed) {
             std::thread::sleep(TICK);
             self.call.proceed()?;
             self.tell(sending)?;
