@@ -24,6 +24,8 @@ struct State {
     scheme: Scheme,
     /// How long a nonce is used for uploads.
     oldest: Duration,
+    /// A connection broke since: a server that was started again takes no nonce of before.
+    doubted: bool,
     /// Changes with every new challenge: a refusal of an older one means nothing.
     generation: u64,
 }
@@ -49,7 +51,7 @@ pub enum Login {
 
 impl Auth {
     pub fn new(user: Option<String>, password: Zeroizing<String>) -> Self {
-        let state = State { scheme: Scheme::Unknown, oldest: NONCE_AGE, generation: 0 };
+        let state = State { scheme: Scheme::Unknown, oldest: NONCE_AGE, doubted: false, generation: 0 };
         Self { user, password, state: Mutex::new(state) }
     }
 
@@ -102,7 +104,7 @@ impl Auth {
         match &state.scheme {
             Scheme::Unknown => self.user.is_none(),
             Scheme::Open | Scheme::Basic => true,
-            Scheme::Digest { since, .. } => since.elapsed() < state.oldest,
+            Scheme::Digest { since, .. } => !state.doubted && since.elapsed() < state.oldest,
         }
     }
 
@@ -112,6 +114,11 @@ impl Auth {
         if matches!(state.scheme, Scheme::Digest { .. }) {
             state.scheme = Scheme::Unknown;
         }
+    }
+
+    /// An upload's connection broke: the next one asks before it sends.
+    pub fn doubt(&self) {
+        self.lock().doubted = true;
     }
 
     /// A request without a login was answered.
@@ -194,6 +201,7 @@ impl Auth {
             }
         }
         state.generation += 1;
+        state.doubted = false;
         Ok(())
     }
 

@@ -104,7 +104,7 @@ impl Http {
         if !sending.is_finished() {
             sending.abort();
         }
-        let answer = Answer::new(result?);
+        let answer = Answer::new(result.inspect_err(|_| self.auth.doubt())?);
         if answer.code() == 401 {
             // The login that was good a moment ago has run out. The body is gone; the host begins again.
             self.auth.refused(&login, generation, answer.headers())?;
