@@ -23,10 +23,6 @@ fn failed(backend: &dyn Backend) -> (String, String) {
     (step.name, step.detail)
 }
 
-fn kind(backend: &dyn Backend) -> ErrorKind {
-    backend.list(&Call::unwatched(), &path(""), true, None).unwrap_err().kind().clone()
-}
-
 #[test]
 fn the_bucket_tells_its_region_whatever_is_given_and_it_is_remembered() {
     let server = Garage::in_region("eu-north-1");
@@ -78,8 +74,8 @@ fn a_mistake_is_told_by_the_step_it_breaks() {
     let (step, words) = failed(&*wrong_id);
     assert_eq!(step, "authenticate", "{words}");
 
-    let half = open_at(&url, Secrets(secrets(service).0.into_iter().take(1).collect()), &json!({}), &host);
-    assert_eq!(kind(&*half), ErrorKind::InvalidConfig);
+    let half = Secrets(secrets(service).0.into_iter().take(1).collect());
+    assert_eq!(refused_at(&url, half, &json!({}), &host).kind(), &ErrorKind::InvalidConfig);
     let nowhere = format!("s3+{}/no-such-bucket/x", service.endpoint());
     let backend = open_at(&nowhere, secrets(service), &json!({}), &host);
     let (step, words) = failed(&*backend);
@@ -184,7 +180,8 @@ fn a_certificate_is_trusted_only_with_its_authority() {
     // It is talked to now, and says that it has no such bucket.
     let error = at(json!({"ca_file": ca})).list(&Call::unwatched(), &path(""), true, None).unwrap_err();
     assert_eq!(error.kind(), &ErrorKind::InvalidConfig, "{error}");
+    let options = json!({"ca_file": "/no/such/file"});
     let missing =
-        at(json!({"ca_file": "/no/such/file"})).list(&Call::unwatched(), &path(""), true, None).unwrap_err();
+        refused_at(&format!("s3+https://{address}/images"), secrets(garage.service()), &options, &host);
     assert_eq!(missing.kind(), &ErrorKind::InvalidConfig, "{missing}");
 }

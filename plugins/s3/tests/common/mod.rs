@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use offsite_plugin_api::conformance::TestHost;
 use offsite_plugin_api::{
-    Attributes, Backend, Call, Entry, Expect, Host, Opened, Plugin, PublishRequest, Range, Result,
+    Attributes, Backend, Call, Entry, Error, Expect, Host, Opened, Plugin, PublishRequest, Range, Result,
     ResumeFrom, Secrets, Session, Sink, Source, StageRequest, Staged, TargetPath, Token, Zeroizing,
 };
 use offsite_plugin_s3::S3Plugin;
@@ -39,6 +39,11 @@ pub fn open(service: &Service, options: &Value, host: &Arc<dyn Host>) -> Box<dyn
 
 pub fn open_at(url: &str, secrets: Secrets, options: &Value, host: &Arc<dyn Host>) -> Box<dyn Backend> {
     S3Plugin.open(Opened { url, options, secrets, host: host.clone() }).unwrap()
+}
+
+/// What is wrong before any server is asked.
+pub fn refused_at(url: &str, secrets: Secrets, options: &Value, host: &Arc<dyn Host>) -> Error {
+    S3Plugin.open(Opened { url, options, secrets, host: host.clone() }).err().unwrap()
 }
 
 pub fn path(text: &str) -> TargetPath {
