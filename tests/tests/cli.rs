@@ -45,8 +45,12 @@ fn config_validate_says_everything_at_once_and_shows_no_secret() {
         job("other", "/backups", &[("far", "gopher://host/".to_owned())])
     );
     let ran = box_.offsite().args(["config", "validate", "--config", &config(&box_, &odd)]).run().expect(2);
-    for part in ["offsite.toml:5: job.daily.target.nas.credentials.password", "everybody", "colour", "gopher"]
-    {
+    for part in [
+        "offsite.toml:5: job.daily.target.nas.credentials.password",
+        "everybody",
+        "nas.options.colour",
+        "gopher",
+    ] {
         assert!(ran.stderr.contains(part), "{part}: {}", ran.stderr);
     }
     assert!(!ran.all().contains("hunter2"));

@@ -8,7 +8,7 @@ use offsite_tests::backends::{Backend, Reach, S3, Sftp, reach_s3};
 use offsite_tests::program::Ran;
 use offsite_tests::sandbox::{Sandbox, files, random_file, tree};
 use offsite_tests::servers::account::account;
-use offsite_tests::servers::apache::Apache;
+use offsite_tests::servers::apache::{self, Apache, Login};
 use offsite_tests::servers::garage::Garage;
 use offsite_tests::servers::redirect::{Redirect, Style};
 use offsite_tests::servers::sshd::{Settings, Sshd};
@@ -202,6 +202,44 @@ fn s3_over_tls_trusts_the_given_authority_and_nothing_unknown() {
     let there = tempfile::tempdir().unwrap();
     server.client().download("folder/", there.path());
     assert_eq!(tree(&box_.source()), tree(there.path()));
+}
+
+#[test]
+fn what_is_wrong_whatever_the_network_does_is_a_configuration_error() {
+    let pair = |url: &str| Reach::new(url.into()).secret("access_key_id", "GK12");
+    for (reach, word) in [
+        (Reach::new("sfpt://me@127.0.0.1/x".into()), "no plugin serves 'sfpt:'"),
+        (pair("s3+http://127.0.0.1:1/bucket"), "'secret_access_key' is missing"),
+        (Reach::new("s3+https://127.0.0.1:1/bucket".into()).option("ca_file", "/no/such"), "/no/such"),
+        (Reach::new("https://me@127.0.0.1:1/x".into()).option("certificate_sha256", "AB"), "64 hexadecimal"),
+        (Reach::new("smb://me@127.0.0.1:1".into()), "names no share"),
+        (
+            Reach::new("sftp://me@127.0.0.1:1/x".into()).option("host_key", "SHA256:x"),
+            "with this fingerprint",
+        ),
+    ] {
+        for ran in [reach.run(&sandbox()).run(), reach.check(&sandbox()).run()] {
+            let ran = ran.expect(2);
+            assert!(ran.all().contains(word), "{word}: {}", ran.all());
+        }
+    }
+}
+
+#[test]
+fn the_port_of_another_protocol_and_a_forgotten_password_are_told_as_such() {
+    let (apache, sshd) = (Apache::start(), Sshd::start());
+    let login = |url: String| Reach::new(url).secret("password", apache::PASSWORD);
+    let tls = format!("http://me@{}/digest", apache.tls_address());
+    let plain = format!("https://me@{}/digest", apache.address());
+    let key = sshd.key();
+    refused(&login(tls), &["if the server wants tls, write https:"]);
+    refused(&login(plain), &["does not speak tls"]);
+    refused(&login(format!("http://me@{}/x", sshd.address())), &["does not speak http"]);
+    refused(&Reach::new(apache.url(Login::Digest)), &["none is given"]);
+    let ssh = Reach::new(format!("sftp://me@{}/x", apache.address())).option("key_file", key.display());
+    refused(&ssh, &["no ssh server"]);
+    let s3 = Reach::new(format!("s3+http://{}/bucket", sshd.address()));
+    refused(&s3.secret("access_key_id", "GK12").secret("secret_access_key", "x"), &["does not speak http"]);
 }
 
 #[test]

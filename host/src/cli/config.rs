@@ -59,8 +59,10 @@ fn beyond(global: &Global, file: &Path, jobs: Vec<Job>) -> Result<Vec<Job>, Prob
             Err(error) => add(format!("{key}.url"), error.without_hint(), error.hint),
             Ok(wrong) => {
                 for problem in wrong {
-                    let part = if problem.key.is_empty() { "options".to_owned() } else { problem.key };
-                    add(format!("{key}.{part}"), problem.what, problem.hint);
+                    let table = if names.contains(&problem.key.as_str()) { "credentials" } else { "options" };
+                    let part =
+                        if problem.key.is_empty() { String::new() } else { format!(".{}", problem.key) };
+                    add(format!("{key}.{table}{part}"), problem.what, problem.hint);
                 }
             }
         }
