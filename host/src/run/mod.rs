@@ -13,6 +13,7 @@ pub mod blocks;
 pub mod call;
 pub mod context;
 mod crew;
+pub mod digest;
 pub mod execute;
 pub mod identity;
 pub mod killpoint;

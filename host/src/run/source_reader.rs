@@ -253,6 +253,18 @@ impl SourceReader {
         Ok(())
     }
 
+    /// Reads the whole file once more, in order, each block compared with what was read before. Errors: `SourceChanged`;
+    /// those of `take`.
+    pub fn each_block(&self, take: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        let mut buf = Vec::new();
+        for index in 0..self.layout.count() {
+            self.read_block(index, &mut buf)?;
+            self.record(index, self.layout.hash_block(index, &buf))?;
+            take(&buf)?;
+        }
+        Ok(())
+    }
+
     /// Hashes what no plugin read, compares what was begun, makes sure that the file is still the one opened, and
     /// gives its BLAKE3. Errors: `SourceChanged`.
     pub fn complete(&self, tick: &dyn Fn() -> Result<()>) -> Result<[u8; 32]> {

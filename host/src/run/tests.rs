@@ -6,13 +6,16 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use offsite_plugin_api::{
-    Backend, Call, Capabilities, CheckReport, Entry, Error as BackendError, ErrorKind, Expect, Page,
-    PublishRequest, Range, Result, Session, Sink, Source, StageRequest, Staged, StagedInfo, TargetPath,
-    Token,
+    Backend, Call, Capabilities, CheckReport, Digest, Entry, Error as BackendError, ErrorKind, Expect,
+    Object, Page, PublishRequest, Range, Result, Session, Sink, Source, StageRequest, Staged, StagedInfo,
+    TargetPath, Token,
 };
+
+use sha2::{Digest as _, Sha256};
 
 use super::call::Line;
 use super::context::Context;
+use super::digest::Algorithm;
 use super::execute::{Material, Summary, execute};
 use super::meter::Meter;
 use super::outbox::Outbox;
@@ -194,6 +197,12 @@ impl Backend for Wire {
 
     fn delete(&self, call: &Call, path: &TargetPath, expect: &Expect) -> Result<()> {
         self.mem.delete(call, path, expect)
+    }
+
+    fn digest(&self, _: &Call, object: &Object, algorithm: &str, _: Option<Range>) -> Result<Digest> {
+        let Object::Staged(token) = object else { return Err(BackendError::unsupported("published")) };
+        let value = Sha256::digest(&self.mem.disk().staged[&staging(token)].bytes).to_vec();
+        Ok(Digest { algorithm: algorithm.to_owned(), value })
     }
 }
 
@@ -423,7 +432,8 @@ fn what_a_server_lost_behind_a_checkpoint_is_sent_again() {
 
 #[test]
 fn a_byte_flipped_on_its_way_is_never_published() {
-    for (method, flip) in [(Method::ReadBack, 5 * MIB), (Method::Sampled, 10 * MIB - 1)] {
+    let digest = Method::ServerDigest(Algorithm::Sha256);
+    for (method, flip) in [(Method::ReadBack, 5 * MIB), (Method::Sampled, 10 * MIB - 1), (digest, 5 * MIB)] {
         let mut bench = Bench::new(&[("a1", 10 * MIB)]);
         bench.method = method;
         bench.attempts = 2;
@@ -433,6 +443,15 @@ fn a_byte_flipped_on_its_way_is_never_published() {
         assert_eq!(bench.visible(), Vec::<String>::new());
         assert_eq!(bench.wire.sent(), 20 * MIB, "tried twice, from the first byte");
     }
+}
+
+#[test]
+fn a_digest_that_does_not_merge_is_computed_of_the_source_as_well() {
+    let mut bench = Bench::new(&[("a1", 10 * MIB + 5), ("b1", 0)]);
+    bench.method = Method::ServerDigest(Algorithm::Sha256);
+    let summary = bench.copy(&bench.context(), &["a1", "b1"]);
+    assert_eq!((summary.images, summary.failed), (2, 0), "{:?}", summary.first_error);
+    bench.assert_same("a1");
 }
 
 #[test]

@@ -3,8 +3,8 @@
 //! Levels, weakest first: size (the server holds as many bytes), sampled (head, tail, every place where the transfer was
 //! taken up again, and random blocks, read back and compared with the hashes of what was sent), digest (the server's
 //! own digest of all bytes, or one it checked for every part it received), read-back (every byte). `auto` takes the
-//! server's digest where one read of its own gives it, else samples, else the checked parts. A level that the target
-//! cannot give is a configuration error, found before anything is sent.
+//! server's BLAKE3 where it has that, else samples, else the checked parts; other digests of a server only where the
+//! configuration asks for one. A level that the target cannot give is a configuration error, found before anything is sent.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,6 +14,7 @@ use offsite_plugin_api::{
 
 use super::blocks::{BlockHash, Layout};
 use super::call::{LONG, Line};
+use super::digest::{self, Algorithm};
 use super::retry::chance;
 use super::source_reader::SourceReader;
 use crate::config::Verify;
@@ -30,7 +31,7 @@ pub enum Method {
     Size,
     Sampled,
     /// Asked of the server after the upload.
-    ServerDigest,
+    ServerDigest(Algorithm),
     /// The server checked a digest of each part while it received it.
     CheckedParts,
     ReadBack,
@@ -41,7 +42,7 @@ impl Method {
         match self {
             Self::Size => VerifyLevel::Size,
             Self::Sampled => VerifyLevel::Sampled,
-            Self::ServerDigest | Self::CheckedParts => VerifyLevel::Digest,
+            Self::ServerDigest(_) | Self::CheckedParts => VerifyLevel::Digest,
             Self::ReadBack => VerifyLevel::ReadBack,
         }
     }
@@ -49,7 +50,8 @@ impl Method {
 
 /// The method for what the configuration asks. Errors: `Config` for a level that this target cannot give.
 pub fn choose(wanted: Verify, capabilities: &Capabilities) -> Result<Method> {
-    let server = capabilities.digests.iter().any(|d| d == OURS);
+    let server = Algorithm::best(&capabilities.digests);
+    let ours = server.filter(|algorithm| *algorithm == Algorithm::Blake3);
     let checked = !capabilities.checked_digests.is_empty();
     let readable = capabilities.staged_readable;
     let refuse = |level: &str, why: &str| {
@@ -64,15 +66,20 @@ pub fn choose(wanted: Verify, capabilities: &Capabilities) -> Result<Method> {
         Verify::Sampled => refuse("sampled", unreadable),
         Verify::ReadBack if readable => Ok(Method::ReadBack),
         Verify::ReadBack => refuse("read-back", unreadable),
-        Verify::Digest if server => Ok(Method::ServerDigest),
-        Verify::Digest if checked => Ok(Method::CheckedParts),
-        Verify::Digest => {
-            refuse("digest", "its server neither computes nor checks a digest that offsite knows")
-        }
-        Verify::Auto if server => Ok(Method::ServerDigest),
-        Verify::Auto if readable => Ok(Method::Sampled),
-        Verify::Auto if checked => Ok(Method::CheckedParts),
-        Verify::Auto => Ok(Method::Size),
+        Verify::Digest => match (ours, server) {
+            (Some(ours), _) => Ok(Method::ServerDigest(ours)),
+            (None, _) if checked => Ok(Method::CheckedParts),
+            (None, Some(other)) => Ok(Method::ServerDigest(other)),
+            (None, None) => {
+                refuse("digest", "its server neither computes nor checks a digest that offsite knows")
+            }
+        },
+        Verify::Auto => Ok(match ours {
+            Some(ours) => Method::ServerDigest(ours),
+            None if readable => Method::Sampled,
+            None if checked => Method::CheckedParts,
+            None => Method::Size,
+        }),
     }
 }
 
@@ -92,15 +99,14 @@ impl Proof<'_> {
     /// Compares what is staged with what was read. Errors: `Verify` when it differs; the backend's own otherwise.
     pub fn prove(&self, method: Method) -> Result<VerifyLevel> {
         let layout = self.reader.layout();
-        let call = self.line.call(Some(LONG));
         if matches!(method, Method::Size) {
+            let call = self.line.call(Some(LONG));
             let info: StagedInfo = self.backend.stat_staged(&call, self.token)?;
             self.size(info.bytes)?;
         }
-        if matches!(method, Method::ServerDigest) {
+        if let Method::ServerDigest(algorithm) = method {
             let object = Object::Staged(self.token.clone());
-            let digest = self.backend.digest(&call, &object, OURS, None)?;
-            if digest.algorithm != OURS || digest.value != self.blake3 {
+            if !digest::same(self.backend, self.line, &object, algorithm, self.reader, self.blake3)? {
                 return Err(differs("the server's digest of the staged file is not the source's"));
             }
         }
@@ -259,16 +265,19 @@ mod tests {
         let agent = capabilities(&["sha256", "blake3"], &[], true);
         let s3 = capabilities(&[], &["crc64nvme"], false);
         let bare = capabilities(&["md5"], &[], false);
+        let crc = capabilities(&["crc32"], &[], true);
         let cases = [
             (Verify::Auto, &folder, Some(Method::Sampled)),
-            (Verify::Auto, &agent, Some(Method::ServerDigest)),
+            (Verify::Auto, &agent, Some(Method::ServerDigest(Algorithm::Blake3))),
             (Verify::Auto, &s3, Some(Method::CheckedParts)),
             (Verify::Auto, &bare, Some(Method::Size)),
             (Verify::ReadBack, &folder, Some(Method::ReadBack)),
             (Verify::ReadBack, &s3, None),
             (Verify::Sampled, &s3, None),
             (Verify::Digest, &folder, None),
-            (Verify::Digest, &bare, None),
+            (Verify::Digest, &crc, None),
+            (Verify::Digest, &agent, Some(Method::ServerDigest(Algorithm::Blake3))),
+            (Verify::Digest, &bare, Some(Method::ServerDigest(Algorithm::Md5))),
             (Verify::Digest, &s3, Some(Method::CheckedParts)),
             (Verify::Size, &bare, Some(Method::Size)),
         ];
