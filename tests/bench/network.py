@@ -293,6 +293,70 @@ def together(bench, root):
         print(f"  at once / slowest alone: {medians['all three at once'] / slowest:.2f}")
 
 
+def six(bench, root):
+    """Every kind of target, three in each of two jobs that run at once, unthrottled: what is the machine busy with?"""
+    _, source, size = next(scenes(bench, root))
+    with Servers(bench.BUILT, *ALL) as servers:
+        folder, config = root / "six", root / "six.toml"
+        flags = {
+            "folder": ["--to", folder],
+            "sftp": sftp_flags(servers.sshd),
+            "s3": s3_flags(servers.garage),
+            "ftp": ftp_flags(servers.vsftpd),
+            "webdav": webdav_flags(servers.apache),
+            "smb": smb_flags(servers.samba),
+        }
+        names = list(flags)
+        text = ""
+        for job, chosen in (("one", names[:3]), ("two", names[3:])):
+            text += f'[[job]]\nname = "{job}"\nsource = "{source}"\nsettle = "0s"\n'
+            text += "".join(as_target(name, flags[name]) for name in chosen)
+        config.write_text(text)
+        command = f"{bench.OFFSITE} --config {config} --state-dir {root / 'state'} run"
+        contestants = {name: bench.offsite_flags(root, source, flags[name]) for name in names}
+        contestants["all six at once"] = f"{command} one & first=$!; {command} two && wait $first"
+        busy = []
+
+        def scene(name):
+            servers.reset()
+            bench.fresh(folder)
+            shutil.rmtree(root / "state", ignore_errors=True)
+            busy.append((name, machine()))
+
+        medians = bench.in_turn(contestants, scene, lambda name: busy.append((name, machine())))
+        bench.table("six targets in two jobs, no throttle", medians, size, ours="all six at once")
+        alone = sum(median for name, median in medians.items() if name in flags)
+        print(f"  at once / the sum of each alone: {medians['all six at once'] / alone:.2f}")
+        pairs = [(a, b) for (name, a), (_, b) in zip(busy[::2], busy[1::2]) if name == "all six at once"]
+        shares = [[(y - x) / (b[0] - a[0]) for x, y in zip(a[1:], b[1:])] for a, b in pairs[1:]]
+        cpu, disk = (sorted(column)[len(column) // 2] for column in zip(*shares))
+        print(f"  meanwhile the processors were busy for {cpu:.0%} of the time, the busiest disk for {disk:.0%}")
+
+
+def as_target(name, flags):
+    """The flags of one target as the configuration file has them."""
+    told = dict(url=None, options=[], credentials=[])
+    for flag, value in zip(flags[::2], flags[1::2]):
+        if flag == "--to":
+            told["url"] = value
+        key, _, rest = str(value).partition("=")
+        if flag == "--option":
+            told["options"].append(f'{key} = "{rest}"')
+        if flag == "--credential":
+            told["credentials"].append(f'{key} = {{ env = "{rest.removeprefix("env:")}" }}')
+    tables = "".join(f"{key} = {{ {', '.join(told[key])} }}\n" for key in ("options", "credentials") if told[key])
+    return f'[[job.target]]\nname = "{name}"\nurl = "{told["url"]}"\n{tables}'
+
+
+def machine():
+    """(time, processors busy, busiest disk busy), all in seconds; the processors' divided by their number."""
+    ticks = [int(word) for word in pathlib.Path("/proc/stat").read_text().split("\n")[0].split()[1:]]
+    # Idle, and waiting for a disk, are not busy.
+    processors = (sum(ticks[:8]) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK") / os.cpu_count()
+    disks = [int(line.split()[12]) / 1000 for line in pathlib.Path("/proc/diskstats").read_text().splitlines()]
+    return time.perf_counter(), processors, max(disks)
+
+
 def wire(bench, root):
     """The throttle, counted by a proxy before the server."""
     print(f"\nthrottle on the wire, over {SECONDS} s")
