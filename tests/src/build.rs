@@ -47,10 +47,17 @@ pub fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests crate is inside the workspace")
 }
 
-/// A cargo command in the repository, free of what the outer cargo set for this process.
+/// A cargo command in the repository, free of what the outer cargo set for this process: build scripts (ring's) watch
+/// some of it, and would be run again with all that depends on them.
 pub fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.current_dir(repository()).env_remove("CARGO_MANIFEST_DIR").env_remove("CARGO_PKG_NAME");
+    command.current_dir(repository());
+    for (name, _) in std::env::vars_os() {
+        let outer = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_CRATE_", "CARGO_BIN_"];
+        if outer.iter().any(|prefix| name.as_encoded_bytes().starts_with(prefix.as_bytes())) {
+            command.env_remove(name);
+        }
+    }
     command
 }
 

@@ -117,7 +117,12 @@ fn mistakes_are_told_in_words() {
 
     let plain = tls.url().replacen("ftps:", "ftp:", 1);
     let report = check(&plain, &json!({}), tls.password());
-    assert!(failed(&report).1.to_lowercase().contains("encryption"), "{report:?}");
+    let (name, detail) = failed(&report);
+    assert!(name == "authenticate" && detail.contains("use ftps:"), "{report:?}");
+
+    let report = check(&server.url(), &json!({}), "");
+    let (name, detail) = failed(&report);
+    assert!(name == "authenticate" && detail.contains("no password was given"), "{report:?}");
 
     let report = check("ftp://u@no-such-host.invalid/images", &json!({}), "x");
     let (name, detail) = failed(&report);
@@ -131,6 +136,7 @@ fn mistakes_are_told_in_words() {
     let report = check(&locked.url(), &json!({}), locked.password());
     let (name, detail) = failed(&report);
     assert!(matches!(name, "folder" | "write") && detail.contains("may not"), "{report:?}");
+    assert!(report.steps.iter().all(|s| s.name != "resume"), "{report:?}");
 }
 
 #[test]

@@ -44,7 +44,7 @@ fn connect(ftp: &Ftp, call: &Call, report: &mut CheckReport) -> bool {
             Ok(features) => features,
             Err(error) => {
                 // A server that refuses the login has been reached.
-                if *error.kind() == ErrorKind::Unauthenticated {
+                if matches!(error.kind(), ErrorKind::Unauthenticated | ErrorKind::Denied) {
                     report.add("reach", StepResult::Passed, "the server answers");
                     report.add("authenticate", StepResult::Failed, error.to_string());
                 } else {
@@ -119,7 +119,9 @@ fn acts(ftp: &Ftp, call: &Call, report: &mut CheckReport) {
     {
         report.add("space", StepResult::Passed, format!("{} MiB free", free >> 20));
     }
-    resume(ftp, call, report, &staging);
+    if report.steps.iter().any(|s| s.name == "write" && s.result == StepResult::Passed) {
+        resume(ftp, call, report, &staging);
+    }
 }
 
 /// As the host replaces: the old file aside, the new one into the gap, the old one away.

@@ -9,6 +9,7 @@ use offsite_plugin_api::{Error, ErrorKind, Retry, TargetPath};
 use rustls::CertificateError;
 use suppaftp::FtpError;
 
+use super::config::{Config, Tls};
 use super::reply::Reply;
 
 /// `path` as users read it.
@@ -92,6 +93,26 @@ pub fn failed(act: &str, what: &str, fault: &Fault) -> Error {
         Fault::Nonsense(text) => text.chars().filter(|c| !c.is_control()).take(200).collect(),
     };
     let error = Error::new(kind, format!("cannot {act} {what}")).with_retry(retry).with_source(source);
+    if hint.is_empty() { error } else { error.with_context("hint", hint) }
+}
+
+/// The error of a login that the server did not take.
+pub fn refused_login(config: &Config, reply: &Reply) -> Error {
+    // Servers have many codes for it: 503, 530, 534, 550.
+    let wants_tls =
+        config.tls == Tls::None && reply.says(&["encrypt", "tls", "ssl", "cleartext", "auth first"]);
+    let (kind, retry, hint) = match reply.code {
+        _ if wants_tls => {
+            (ErrorKind::Denied, Retry::Never, "the server takes no login without encryption: use ftps:")
+        }
+        530 if reply.says(&["too many", "maximum"]) => meaning(&Reply { code: 421, ..reply.clone() }),
+        430 | 530 | 532 if config.password.is_empty() => {
+            (ErrorKind::Unauthenticated, Retry::Never, "no password was given")
+        }
+        _ => meaning(reply),
+    };
+    let error = Error::new(kind, format!("cannot log in at {}", config.server())).with_retry(retry);
+    let error = error.with_source(reply.words());
     if hint.is_empty() { error } else { error.with_context("hint", hint) }
 }
 
@@ -197,6 +218,8 @@ fn of_tls(error: &rustls::Error) -> (ErrorKind, Retry, &'static str) {
 
 #[cfg(test)]
 mod tests {
+    use offsite_plugin_api::Secrets;
+
     use super::*;
 
     fn said(text: &str) -> (ErrorKind, Retry) {
@@ -222,6 +245,27 @@ mod tests {
             (ErrorKind::Interrupted, Retry::Now)
         );
         assert_eq!(said("502 Command not implemented."), (ErrorKind::Unsupported, Retry::Never));
+    }
+
+    #[test]
+    fn a_login_is_refused_for_many_reasons() {
+        let refused = |url: &str, text: &str| {
+            let config = Config::new(url, &serde_json::json!({}), &Secrets::default()).unwrap();
+            let code = text[..3].parse().unwrap();
+            let error = refused_login(&config, &Reply { code, bytes: text.as_bytes().to_vec() });
+            (error.kind().clone(), error.to_string())
+        };
+        for text in
+            ["503 Use AUTH first.", "550 SSL/TLS required on the control channel", "534 Policy requires SSL."]
+        {
+            let (kind, words) = refused("ftp://u@h/", text);
+            assert!(kind == ErrorKind::Denied && words.contains("use ftps:"), "{words}");
+        }
+        let (kind, words) =
+            refused("ftps://u@h/", "530 Sorry, the maximum number of clients (5) for this user");
+        assert!(kind == ErrorKind::Busy && words.contains("streams"), "{words}");
+        let (kind, words) = refused("ftps://u@h/", "530 Login incorrect.");
+        assert!(kind == ErrorKind::Unauthenticated && words.contains("no password was given"), "{words}");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use suppaftp::{DataStream, FtpError, FtpResult, ImplFtpStream, Mode, Status, Tra
 
 use super::config::{Passive, Tls};
 use super::dial;
-use super::error::{Fault, failed};
+use super::error::{Fault, failed, refused_login};
 use super::names::{Bytes, text};
 use super::pool::Shared;
 use super::reply::Reply;
@@ -189,8 +189,10 @@ impl Session {
             })?;
         }
         // RFC 959 5.4: with no password, the answer to the user is the last.
-        ftp.login(text(config.user.as_bytes()), text(config.password.as_bytes()))
-            .map_err(|e| at("log in at", e))?;
+        ftp.login(text(config.user.as_bytes()), text(config.password.as_bytes())).map_err(|e| match &e {
+            FtpError::UnexpectedResponse(response) => refused_login(config, &Reply::new(response)),
+            _ => at("log in at", e),
+        })?;
         ftp.transfer_type(FileType::Binary).map_err(|e| at("agree on binary files with", e))?;
         let greeting = ftp.get_welcome_msg().unwrap_or_default().to_owned();
         let features = match ftp.feat() {
