@@ -9,6 +9,7 @@ use offsite_plugin_api::{
     NameRules, Object, Opened, Page, Plugin, PublishRequest, Range, Replace, Result, Resume,
     Session as Stage, Sink, Source, Space, StageRequest, Staged, StagedInfo, TargetPath, Timestamp, Token,
 };
+use rustls::crypto::ring;
 
 use super::config::Config;
 use super::error::{Fault, changed, not_found, shown};
@@ -16,7 +17,7 @@ use super::facts::{Facts, mlsx, time};
 use super::names::below;
 use super::pool::Shared;
 use super::session::Session;
-use super::{change, check, list, read, stage, tls, write};
+use super::{change, check, list, read, stage, write};
 
 pub struct FtpPlugin;
 
@@ -42,8 +43,9 @@ impl Ftp {
         secrets: &offsite_plugin_api::Secrets,
     ) -> Result<Self> {
         let config = Config::new(url, options, secrets)?;
-        let roots = tls::roots(&config)?;
-        Ok(Self { shared: Shared::new(config, roots), dirs: Mutex::default(), fresh: Mutex::default() })
+        let provider = Arc::new(ring::default_provider());
+        let trust = offsite_plugin_tls::verifier(config.ca_file.as_deref(), provider)?;
+        Ok(Self { shared: Shared::new(config, trust), dirs: Mutex::default(), fresh: Mutex::default() })
     }
 
     pub(super) fn dirs(&self) -> MutexGuard<'_, HashSet<TargetPath>> {

@@ -143,6 +143,9 @@ fn meaning(reply: &Reply) -> (ErrorKind, Retry, &'static str) {
         431 | 534..=537 => {
             (K::Denied, never, "the server's rules on encryption refuse this: check the option tls")
         }
+        450 | 451 if reply.says(&["not implemented", "not supported"]) => {
+            (K::Unsupported, never, "the server cannot do this")
+        }
         450 if reply.says(&ABSENT) => (K::NotFound, never, ""),
         450 => (K::Busy, now, "somebody uses the file on the server"),
         451 if reply.says(&FULL) => (K::NoSpace, never, ROOM),
@@ -239,6 +242,7 @@ mod tests {
         assert_eq!(said("553 Could not create file."), (ErrorKind::Denied, Retry::Never));
         assert_eq!(said("421 There are too many connected users"), (ErrorKind::Busy, Retry::Now));
         assert_eq!(said("421 Timeout."), (ErrorKind::Interrupted, Retry::Now));
+        assert_eq!(said("450 error: Function not implemented"), (ErrorKind::Unsupported, Retry::Never));
         assert_eq!(said("426 Failure reading network stream."), (ErrorKind::Interrupted, Retry::Now));
         assert_eq!(
             said("522 SSL connection failed; session reuse required"),

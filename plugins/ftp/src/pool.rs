@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use offsite_plugin_api::{Call, ErrorKind, Result};
-use rustls::RootCertStore;
+use rustls::client::danger::ServerCertVerifier;
 
 use super::config::Config;
 use super::error::{Fault, failed};
@@ -23,7 +23,7 @@ const LOOK: Duration = Duration::from_millis(20);
 
 pub struct Shared {
     pub config: Config,
-    pub roots: Arc<RootCertStore>,
+    pub trust: Arc<dyn ServerCertVerifier>,
     /// The server speaks nothing older than TLS 1.3.
     pub newer_tls: AtomicBool,
     /// Extended passive mode does not work here.
@@ -34,10 +34,10 @@ pub struct Shared {
 }
 
 impl Shared {
-    pub fn new(config: Config, roots: Arc<RootCertStore>) -> Self {
+    pub fn new(config: Config, trust: Arc<dyn ServerCertVerifier>) -> Self {
         Self {
             config,
-            roots,
+            trust,
             newer_tls: AtomicBool::new(false),
             classic: AtomicBool::new(false),
             idle: Mutex::default(),

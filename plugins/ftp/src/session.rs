@@ -1,10 +1,9 @@
 //! One control connection, logged in: commands with their replies, and one transfer at a time.
 
-use std::collections::HashMap;
 use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use offsite_plugin_api::{Call, Error, ErrorKind, Result};
 use suppaftp::types::FileType;
@@ -40,11 +39,18 @@ pub struct Features {
 }
 
 impl Features {
-    fn new(found: &HashMap<String, Option<String>>, greeting: &str) -> Self {
-        let has = |name: &str| found.keys().any(|key| key.eq_ignore_ascii_case(name));
-        let value = |name: &str| {
-            found.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).and_then(|(_, v)| v.clone())
-        };
+    /// `reply`: to FEAT; anything but a list of features says that there are none (RFC 2389 3.2).
+    fn new(reply: &Reply, greeting: &str) -> Self {
+        let reply = if reply.code == 211 { text(&reply.bytes) } else { String::new() };
+        // Between the first line and the last; each has a space before it, or the code, or nothing.
+        let lines = reply.lines().skip(1).filter(|line| !line.starts_with("211 "));
+        let found: Vec<(&str, &str)> = lines
+            .map(|line| line.strip_prefix("211-").unwrap_or(line).trim())
+            .map(|line| line.split_once(' ').unwrap_or((line, "")))
+            .collect();
+        let value =
+            |name: &str| found.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, v)| *v);
+        let has = |name: &str| value(name).is_some();
         // draft-bryan-ftpext-hash: the algorithm in use has a star. It takes names as they are; the older commands do not.
         let offered = value("HASH").unwrap_or_default().replace('*', "");
         let hash = |name: &str| offered.split(';').any(|of| of.eq_ignore_ascii_case(name));
@@ -62,7 +68,8 @@ impl Features {
                 Some((algorithm.to_owned(), by))
             })
             .collect();
-        let line = greeting.trim().rsplit('\n').next().unwrap_or_default();
+        let lines = greeting.lines().filter_map(|line| line.get(4..));
+        let line = lines.map(|line| line.trim_matches(['-', ' '])).find(|line| !line.is_empty());
         Self {
             mlst: has("MLST") || has("MLSD"),
             mfmt: has("MFMT"),
@@ -71,7 +78,7 @@ impl Features {
             avbl: has("AVBL"),
             epsv: has("EPSV"),
             digests,
-            greeting: line.chars().filter(|c| !c.is_control()).skip(4).take(100).collect(),
+            greeting: line.unwrap_or_default().chars().filter(|c| !c.is_control()).take(100).collect(),
         }
     }
 }
@@ -155,7 +162,7 @@ impl Session {
         };
         let connector = || {
             let newer = shared.newer_tls.load(Ordering::Relaxed);
-            Connector::new(config, shared.roots.clone(), newer, seen.clone())
+            Connector::new(config, shared.trust.clone(), newer, seen.clone())
         };
         let ftp = match config.tls {
             Tls::Implicit => {
@@ -195,10 +202,11 @@ impl Session {
         })?;
         ftp.transfer_type(FileType::Binary).map_err(|e| at("agree on binary files with", e))?;
         let greeting = ftp.get_welcome_msg().unwrap_or_default().to_owned();
-        let features = match ftp.feat() {
-            Ok(found) => Features::new(&found.into_iter().collect(), &greeting),
-            // RFC 2389 3.2: a server without the command has none.
-            Err(FtpError::UnexpectedResponse(_)) => Features::new(&HashMap::new(), &greeting),
+        // Asked as any command: the library takes only lists that begin each line with a space.
+        let features = match ftp.custom_command("FEAT", &[]) {
+            Ok(reply) | Err(FtpError::UnexpectedResponse(reply)) => {
+                Features::new(&Reply::new(&reply), &greeting)
+            }
             Err(error) => return Err(at("ask the features of", error)),
         };
         let mut session = Self {
@@ -276,7 +284,7 @@ impl Session {
         self.used = Instant::now();
     }
 
-    pub fn idle(&self) -> std::time::Duration {
+    pub fn idle(&self) -> Duration {
         self.used.elapsed()
     }
 
@@ -375,6 +383,15 @@ impl Session {
         self.noted(result)
     }
 
+    /// Whether the server has said something, or gone: during an upload that is its end.
+    pub fn spoken(&self, timeout: Duration) -> bool {
+        let socket = self.ftp.get_ref();
+        let short = socket.set_read_timeout(Some(Duration::from_millis(1)));
+        let heard = short.is_ok() && socket.peek(&mut [0]).is_ok();
+        let _ = socket.set_read_timeout(Some(timeout));
+        heard
+    }
+
     /// Ends a transfer that went wrong on this side, and the session with it: nothing is waited for.
     pub fn abandon(&mut self, transfer: Transfer) {
         self.spoil();
@@ -393,13 +410,13 @@ impl Session {
     }
 
     /// More patience for what keeps the server's disk busy.
-    pub fn patience(&self, time: std::time::Duration) {
+    pub fn patience(&self, time: Duration) {
         let _ = self.ftp.get_ref().set_read_timeout(Some(time));
     }
 
     pub fn quit(mut self) {
         if self.usable() {
-            self.patience(std::time::Duration::from_millis(500));
+            self.patience(Duration::from_millis(500));
             let _ = self.ftp.quit();
         }
         self.sockets.shut();
@@ -409,4 +426,38 @@ impl Session {
 fn is_about_connecting(error: &std::io::Error) -> bool {
     use std::io::ErrorKind as K;
     matches!(error.kind(), K::ConnectionRefused | K::TimedOut | K::HostUnreachable | K::NetworkUnreachable)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn features(reply: &str, greeting: &str) -> Features {
+        let code = reply[..3].parse().unwrap();
+        Features::new(&Reply { code, bytes: reply.as_bytes().to_vec() }, greeting)
+    }
+
+    #[test]
+    fn features_are_read_however_they_are_set_out() {
+        let pure = features(
+            "211-Extensions supported:\r\n UTF8\r\n MDTM\r\n MFMT\r\n MLST type*;size*;\r\n EPSV\r\n211 End.\r\n",
+            "220---------- Welcome to Pure-FTPd [TLS] ----------\r\n220-You are user 1\r\n220 Bye\r\n",
+        );
+        assert!(pure.utf8 && pure.mdtm && pure.mfmt && pure.mlst && pure.epsv && !pure.avbl);
+        assert_eq!(pure.greeting, "Welcome to Pure-FTPd [TLS]");
+        // An empty line before the last, and line feeds alone (goftp).
+        let go =
+            features("211-Extensions supported:\n UTF8\n MLST Type*;\n\r\n211 End\r\n", "220 Welcome\r\n");
+        assert!(go.utf8 && go.mlst && !go.epsv);
+        // The code before each line.
+        let coded = features("211-Features:\r\n211-utf8\r\n211-HASH SHA-1;SHA-256*\r\n211 End\r\n", "");
+        assert!(coded.utf8);
+        let hash = |name: &str| DigestBy::Hash(name.to_owned());
+        assert_eq!(
+            coded.digests,
+            [("sha256".to_owned(), hash("SHA-256")), ("sha1".to_owned(), hash("SHA-1"))]
+        );
+        let none = features("502 FEAT is not known\r\n", "220 x");
+        assert!(!none.utf8 && none.digests.is_empty());
+    }
 }

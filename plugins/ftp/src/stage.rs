@@ -13,12 +13,14 @@ use offsite_plugin_api::{
     Call, EntryKind, Error, ErrorKind, Level, Range, Result, Retry, Session as Stage, Source, StageRequest,
     Staged,
 };
+use suppaftp::{DataStream, TlsStream};
 
 use super::change::{make_dirs, set_time};
 use super::client::{Ftp, look};
 use super::error::{Fault, failed, shown, stale};
 use super::names::{below, carried};
 use super::pool::Lease;
+use super::reply::Reply;
 use super::session::{Session, Transfer};
 use super::watch::watched;
 use super::write::StagingToken;
@@ -43,6 +45,8 @@ const SMALLEST_BITE: usize = 4096;
 const SETTLES: Duration = Duration::from_secs(5);
 /// For the server's disk, when all is sent.
 const FINISHING: Duration = Duration::from_secs(600);
+/// How long the data connection takes nothing before the other one is listened to.
+const STALLED: Duration = Duration::from_secs(2);
 const ALIVE: Duration = Duration::from_secs(10);
 
 pub fn stage(
@@ -207,7 +211,7 @@ impl Work<'_> {
         // The waits of the end have their own word; before it, the bytes tell.
         watched(self.call, &sockets, None, || {
             let mut transfer = self.open(session)?;
-            match self.pump(&mut transfer, source, sending) {
+            match self.pump(session, &mut transfer, source, sending) {
                 Ok(()) => Ok(transfer),
                 Err(Stopped::Here(error)) => {
                     session.abandon(transfer);
@@ -220,14 +224,25 @@ impl Work<'_> {
                         _ => Fault::Socket(error),
                     };
                     session.spoil();
-                    Err(self.ftp.shared.told(session, self.call, "write", &what, &fault))
+                    Err(self.refused(session, &what, &fault))
                 }
             }
         })
         .and_then(|transfer| self.end(session, transfer, &what))
     }
 
-    fn pump(&self, to: &mut Transfer, source: &dyn Source, sending: &mut Sending) -> Result<(), Stopped> {
+    fn pump(
+        &self,
+        session: &Session,
+        to: &mut Transfer,
+        source: &dyn Source,
+        sending: &mut Sending,
+    ) -> Result<(), Stopped> {
+        let socket = match to.get_ref() {
+            DataStream::Tcp(socket) => socket,
+            DataStream::Ssl(secured) => secured.get_ref(),
+        };
+        socket.set_write_timeout(Some(STALLED)).map_err(Stopped::There)?;
         let mut told = Instant::now();
         let mut buffer = vec![0; LARGEST_BITE];
         while sending.sent < self.request.size {
@@ -241,7 +256,7 @@ impl Work<'_> {
                 return Err(Stopped::Here(Error::new(ErrorKind::SourceChanged, message)));
             }
             self.pace(sending, length)?;
-            to.write_all(piece).map_err(Stopped::There)?;
+            self.write(session, to, piece)?;
             sending.sent += length as u64;
             self.sent.store(sending.sent, Ordering::Relaxed);
             self.tell(sending)?;
@@ -249,6 +264,31 @@ impl Work<'_> {
             if !self.asks.load(Ordering::Relaxed) && told.elapsed() > ALIVE {
                 self.call.alive("sending to a server that acknowledges nothing before the end");
                 told = Instant::now();
+            }
+        }
+        Ok(())
+    }
+
+    /// A server that has given up may leave the data connection open and read no more of it: it says so on the other one.
+    fn write(&self, session: &Session, to: &mut Transfer, mut piece: &[u8]) -> Result<(), Stopped> {
+        use std::io::ErrorKind as K;
+        let timeout = self.ftp.shared.config.timeout;
+        let mut moved = Instant::now();
+        while !piece.is_empty() {
+            match to.write(piece) {
+                Ok(0) => return Err(Stopped::There(K::WriteZero.into())),
+                Ok(written) => {
+                    piece = &piece[written..];
+                    moved = Instant::now();
+                }
+                Err(error) if error.kind() == K::Interrupted => {}
+                Err(error) if matches!(error.kind(), K::WouldBlock | K::TimedOut) => {
+                    self.call.proceed()?;
+                    if session.spoken(timeout) || moved.elapsed() > timeout {
+                        return Err(Stopped::There(error));
+                    }
+                }
+                Err(error) => return Err(Stopped::There(error)),
             }
         }
         Ok(())
@@ -270,14 +310,28 @@ impl Work<'_> {
                 return Ok(transfer);
             }
             self.call.proceed()?;
-            let why = failed("go on with", &shown(&self.request.path), &fault);
-            self.call.log(
-                Level::Warn,
-                &format!("this server takes up no uploads (ProFTPD: AllowStoreRestart): {why}"),
-            );
-            return Err(stale(&self.request.staging, "cannot be gone on with on this server"));
+            return Err(self.not_taken_up(&fault));
         }
         Err(shared.told(session, self.call, "write", &shown(&self.request.path), &fault))
+    }
+
+    /// The error of an upload that the server did not take. Some open the connection first, and then cannot go on with a file.
+    fn refused(&self, session: &mut Session, what: &str, fault: &Fault) -> Error {
+        let unable = |reply: &Reply| {
+            matches!(reply.code, 500..=504)
+                || reply.says(&["not implemented", "not supported", "unsupported"])
+        };
+        match fault {
+            Fault::Said(reply) if self.offset > 0 && unable(reply) => self.not_taken_up(fault),
+            _ => self.ftp.shared.told(session, self.call, "write", what, fault),
+        }
+    }
+
+    fn not_taken_up(&self, fault: &Fault) -> Error {
+        let why = failed("go on with", &shown(&self.request.path), fault);
+        let text = format!("this server takes up no uploads (ProFTPD: AllowStoreRestart): {why}");
+        self.call.log(Level::Warn, &text);
+        stale(&self.request.staging, "cannot be gone on with on this server")
     }
 
     /// A server that takes bytes faster than it shows them is waited for: a checkpoint must not fall far behind.
@@ -344,7 +398,7 @@ impl Work<'_> {
         match ended {
             Ok(()) => Ok(()),
             Err(fault @ Fault::Said(_)) if fault.code() != Some(421) => {
-                Err(self.ftp.shared.told(session, self.call, "write", what, &fault))
+                Err(self.refused(session, what, &fault))
             }
             Err(fault) => {
                 let error = self.ftp.shared.told(session, self.call, "write", what, &fault);

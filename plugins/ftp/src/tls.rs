@@ -16,38 +16,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use offsite_plugin_api::Result;
+use rustls::client::danger::ServerCertVerifier;
 use rustls::client::{
     ClientSessionMemoryCache, ClientSessionStore, Resumption, Tls12ClientSessionValue,
     Tls13ClientSessionValue,
 };
 use rustls::crypto::ring;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{
-    ClientConfig, ClientConnection, NamedGroup, ProtocolVersion, RootCertStore, StreamOwned, version,
-};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, NamedGroup, ProtocolVersion, StreamOwned, version};
 use suppaftp::{FtpError, FtpResult, TlsConnector, TlsStream};
 
 use super::config::{Config, invalid};
-
-/// Errors: `InvalidConfig` for a CA file that cannot be read or holds no certificate.
-pub fn roots(config: &Config) -> Result<Arc<RootCertStore>> {
-    let mut roots = RootCertStore::empty();
-    // A certificate the system keeps and rustls cannot read is none.
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    let Some(file) = &config.ca_file else { return Ok(Arc::new(roots)) };
-    let wrong = |why: String| invalid(format!("the ca_file '{file}' {why}"));
-    let certificates: Vec<CertificateDer<'_>> = CertificateDer::pem_file_iter(file)
-        .and_then(Iterator::collect)
-        .map_err(|e| wrong(format!("cannot be read: {e}")))?;
-    if certificates.is_empty() {
-        return Err(wrong("holds no certificate; it must be PEM (-----BEGIN CERTIFICATE-----)".to_owned()));
-    }
-    for certificate in certificates {
-        roots.add(certificate).map_err(|e| wrong(format!("holds a certificate that cannot be used: {e}")))?;
-    }
-    Ok(Arc::new(roots))
-}
 
 /// How long the end of a data connection is waited for, where a ticket may come with it.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -160,13 +139,14 @@ pub struct Connector {
 
 impl Connector {
     /// `newer`: TLS 1.3, for a server that refused 1.2.
-    pub fn new(config: &Config, roots: Arc<RootCertStore>, newer: bool, seen: Seen) -> Result<Self> {
+    pub fn new(config: &Config, trust: Arc<dyn ServerCertVerifier>, newer: bool, seen: Seen) -> Result<Self> {
         let versions: &[&rustls::SupportedProtocolVersion] =
             if newer { &[&version::TLS13] } else { &[&version::TLS12] };
         let mut client = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_protocol_versions(versions)
             .expect("ring has ciphers for TLS 1.2 and 1.3")
-            .with_root_certificates(roots)
+            .dangerous()
+            .with_custom_certificate_verifier(trust)
             .with_no_client_auth();
         let kept = ClientSessionMemoryCache::new(TICKETS);
         client.resumption = Resumption::store(Arc::new(Sessions { kept, seen: seen.clone() }));

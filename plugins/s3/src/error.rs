@@ -323,6 +323,17 @@ fn plain_region(text: &str) -> Option<String> {
     (!text.is_empty() && text.len() <= 64 && text.chars().all(good)).then(|| text.to_owned())
 }
 
+/// The upload that a success names which the library cannot read: some servers (gofakes3, thus `rclone serve s3`) have
+/// another name for the answer's root element.
+pub fn named_upload(answer: Option<&HttpResponse>) -> Option<String> {
+    let answer = answer.filter(|answer| answer.status().is_success())?;
+    let text = std::str::from_utf8(answer.body().bytes()?).ok()?;
+    let (_, rest) = text.split_once("<UploadId>")?;
+    let (upload, _) = rest.split_once("</UploadId>")?;
+    let plain = |c: char| c.is_ascii_graphic() && !matches!(c, '<' | '>' | '&');
+    (!upload.is_empty() && upload.len() <= 1024 && upload.chars().all(plain)).then(|| upload.to_owned())
+}
+
 /// Whether temporary keys ran out: new ones may be had.
 pub fn expired<E>(error: &SdkError<E, HttpResponse>) -> bool
 where

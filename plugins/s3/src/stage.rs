@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use aws_sdk_s3::operation::create_multipart_upload::CreateMultipartUploadOutput;
 use aws_sdk_s3::operation::upload_part::builders::UploadPartFluentBuilder;
 use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumType, ObjectLockMode, Part, StorageClass};
 use aws_smithy_types::DateTime;
@@ -123,7 +124,8 @@ fn create(s3: &S3, call: &Call, connection: &Connection, request: &StageRequest)
                 Algorithm::Crc32c => (Some(ChecksumAlgorithm::Crc32C), None),
                 Algorithm::Md5 => (None, None),
             };
-            c.client
+            let sent = c
+                .client
                 .create_multipart_upload()
                 .bucket(&s3.config.bucket)
                 .key(&key)
@@ -133,7 +135,14 @@ fn create(s3: &S3, call: &Call, connection: &Connection, request: &StageRequest)
                 .set_storage_class(class_for(s3, &request.attributes))
                 .set_object_lock_mode(retention.as_ref().map(lock_mode))
                 .set_object_lock_retain_until_date(retention.as_ref().map(|r| DateTime::from_secs(r.until)))
-                .send()
+                .send();
+            async {
+                let sent = sent.await;
+                match sent.as_ref().err().and_then(|f| error::named_upload(f.raw_response())) {
+                    Some(upload) => Ok(CreateMultipartUploadOutput::builder().upload_id(upload).build()),
+                    None => sent,
+                }
+            }
         }),
     )?;
     let upload = answer.upload_id().unwrap_or_default().to_owned();

@@ -8,6 +8,8 @@ use offsite_plugin_api::{
 };
 
 use super::client::Sftp;
+use super::link::write_room;
+use super::wire::{self, Out, SetAttrs};
 
 /// Characters beyond ASCII, composed and decomposed: a file system that normalises names shows itself.
 const NAME: &str = "offsite-check-é-e\u{301}-日本";
@@ -99,6 +101,7 @@ pub fn check(sftp: &Sftp, call: &Call) -> Result<CheckReport> {
             let digest = sftp.digest(call, &object, command.algorithm, None);
             step(&mut report, "digest", digest.map(|_| format!("'{}' works on the server", command.command)));
         }
+        resume(sftp, call, &mut report, &staging);
         let deleted = sftp.delete(call, &path, &Expect::Any);
         step(&mut report, "delete", deleted.map(|()| "deleted".to_owned()));
     } else {
@@ -124,6 +127,39 @@ pub fn check(sftp: &Sftp, call: &Call) -> Result<CheckReport> {
         report.add("space", StepResult::Passed, format!("{} MiB free", free >> 20));
     }
     Ok(report)
+}
+
+/// The end of a file before its beginning: what striped and resumed uploads need.
+fn resume(sftp: &Sftp, call: &Call, report: &mut CheckReport, staging: &TargetPath) {
+    let half = SECOND.len() / 2;
+    let written = || -> Result<()> {
+        let mut link = sftp.lease(call)?;
+        let flags = wire::OPEN_WRITE | wire::OPEN_CREATE | wire::OPEN_EXCLUSIVE;
+        let body = Out::default().bytes(&sftp.at(staging)).u32(flags).attrs(&SetAttrs::default());
+        let id = link.request(call, wire::OPEN, body)?;
+        let handle = link.handle(call, id, "create", staging)?;
+        for (offset, bytes) in [(half, &SECOND[half..]), (0, &SECOND[..half])] {
+            let mut packet = vec![0; write_room(&handle)];
+            packet.extend_from_slice(bytes);
+            let id = link.write(call, &handle, offset as u64, &mut packet)?;
+            link.done(call, id, "write", staging).inspect_err(|_| link.let_go(&handle))?;
+        }
+        let id = link.request(call, wire::CLOSE, Out::default().bytes(&handle))?;
+        link.done(call, id, "close", staging)
+    };
+    let whole = written().and_then(|()| read(sftp, call, staging, SECOND));
+    let _ = sftp.delete(call, staging, &Expect::Any);
+    match whole {
+        Ok(()) => {
+            report.add("resume", StepResult::Passed, "an interrupted upload is taken up where it broke off")
+        }
+        Err(error) => report.add(
+            "resume",
+            StepResult::Warned,
+            format!("this server takes a file's bytes only in their order: one connection for each file, and an interrupted \
+                     upload begins again: {error}"),
+        ),
+    }
 }
 
 fn step(report: &mut CheckReport, name: &str, result: Result<String>) {

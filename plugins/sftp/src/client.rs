@@ -1,5 +1,6 @@
 //! The open target: its connections, and every path below its root.
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -31,13 +32,22 @@ pub struct Sftp {
     pool: Arc<Pool>,
     /// What the server can do, once known: the same for as long as the target is open.
     traits: Mutex<Option<Traits>>,
+    /// A file's bytes are taken only in their order, by one connection; or they are known to be taken in any order.
+    pub(super) in_order: AtomicBool,
+    pub(super) pieces: AtomicBool,
 }
 
 impl Sftp {
     /// Errors: `InvalidConfig`. Uses no network.
     pub fn open(target: &Opened<'_>) -> Result<Self> {
         let config = Arc::new(Config::new(target.url, target.options, &target.secrets)?);
-        Ok(Self { pool: Pool::new(config.clone(), target.host.clone()), config, traits: Mutex::default() })
+        Ok(Self {
+            pool: Pool::new(config.clone(), target.host.clone()),
+            config,
+            traits: Mutex::default(),
+            in_order: AtomicBool::new(false),
+            pieces: AtomicBool::new(false),
+        })
     }
 
     /// Where `path` is on the server.

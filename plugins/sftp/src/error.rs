@@ -105,6 +105,12 @@ pub fn shown(path: &TargetPath) -> String {
 }
 
 /// Nothing usable is staged under the token.
+/// Whether the server refused a write to an open file because it was not the next in the file's order, or because the file
+/// was not empty, as servers do that keep their files in a cloud. Whoever may not write at all is told so by the open.
+pub fn out_of_order(code: u32, words: &str) -> bool {
+    matches!(code, UNSUPPORTED | DENIED) || code == FAILURE && words.to_ascii_lowercase().contains("seek")
+}
+
 pub fn stale(path: &TargetPath, why: &str) -> Error {
     Error::new(ErrorKind::StaleToken, format!("{} {why}", shown(path)))
         .with_context("hint", "the file is sent again from the start")

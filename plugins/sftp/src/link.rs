@@ -20,6 +20,8 @@ const STALL: Duration = Duration::from_secs(90);
 const SLICE: Duration = Duration::from_millis(100);
 /// Largest packet taken from a server, bytes; OpenSSH's are at most 256 KiB.
 const LARGEST: usize = 1 << 20;
+/// How long the end of a file that is given up is waited for.
+const CLOSING: Duration = Duration::from_secs(30);
 /// Answers nobody waits for any more, beyond which a connection is not worth keeping.
 const ABANDONED: usize = 16;
 
@@ -40,6 +42,15 @@ pub struct Soon(pub Instant);
 impl Watch for Soon {
     fn proceed(&self) -> Result<()> {
         if Instant::now() < self.0 { Ok(()) } else { Err(Error::new(ErrorKind::TimedOut, "no time is left")) }
+    }
+}
+
+/// A watch, and no longer than until then.
+struct Both<'a>(&'a dyn Watch, Soon);
+
+impl Watch for Both<'_> {
+    fn proceed(&self) -> Result<()> {
+        self.0.proceed().and_then(|()| self.1.proceed())
     }
 }
 
@@ -371,6 +382,19 @@ impl Link {
         let soon = Soon(Instant::now() + SLICE);
         if let Ok(id) = self.request(&soon, wire::CLOSE, Out::default().bytes(handle)) {
             self.abandon(id);
+        }
+    }
+
+    /// Closes a file that was written to and is given up, and waits for that: a server that stores a file when it is closed
+    /// must not do so after the next try has begun.
+    pub fn put_away(&mut self, watch: &dyn Watch, handle: &[u8]) {
+        if self.broken || watch.proceed().is_err() {
+            return self.let_go(handle);
+        }
+        let both = Both(watch, Soon(Instant::now() + CLOSING));
+        if let Ok(id) = self.request(&both, wire::CLOSE, Out::default().bytes(handle)) {
+            // Whatever it says, the file is given up.
+            let _ = self.answer(&both, id);
         }
     }
 

@@ -5,6 +5,7 @@
 //! staging file of full size is whole. At most 64 MiB are sent beyond the last checkpoint.
 
 use std::cell::Cell;
+use std::sync::atomic::Ordering;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,7 @@ use offsite_plugin_api::{
 
 use super::client::{Sftp, missing, seconds};
 use super::digest::Busy;
-use super::error::{OK, exists, no_space, stale, status};
+use super::error::{OK, exists, no_space, out_of_order, stale, status};
 use super::link::{Link, Soon};
 use super::pool::MOST;
 use super::stream::Stream;
@@ -28,6 +29,7 @@ const UNIT: u64 = 8 * MIB;
 const SEAL: u64 = 64 * 1024;
 /// Files from this size on are not begun where they do not fit.
 const ASK_SPACE: u64 = MIB;
+const IN_ORDER: &str = "cannot be written in pieces: this server takes a file's bytes only in their order";
 /// For a last checkpoint after a cancellation.
 const GRACE: Duration = Duration::from_millis(900);
 
@@ -39,6 +41,10 @@ pub fn stage(
     session: &dyn Session,
 ) -> Result<Staged> {
     let mut link = sftp.lease(call)?;
+    let in_order = sftp.in_order.load(Ordering::Relaxed);
+    if in_order && request.resume.is_some() {
+        return Err(stale(&request.staging, IN_ORDER));
+    }
     let (handle, done) = open(sftp, &mut link, call, request).map_err(|e| {
         let dir = sftp.at(&request.staging.parent().unwrap_or_default());
         link.why(call, e, &dir)
@@ -51,7 +57,8 @@ pub fn stage(
         Range { offset: last.end(), length }
     });
     let units = units(&missing);
-    let streams = request.streams.clamp(1, MOST as u32 / 2).min(units.len() as u32).max(1);
+    let most = if in_order { 1 } else { MOST as u32 / 2 };
+    let streams = request.streams.clamp(1, most).min(units.len() as u32).max(1);
     let work = Work {
         sftp,
         call,
@@ -59,6 +66,7 @@ pub fn stage(
         session,
         request,
         token: &token,
+        in_order: streams == 1 && request.resume.is_none(),
         state: Mutex::new(State {
             units,
             done,
@@ -83,7 +91,7 @@ pub fn stage(
     })
     .or_else(|error| work.last_checkpoint(&mut link, &handle, error))
     .and_then(|()| finish(&work, &mut link, &handle, seal))
-    .inspect_err(|_| link.let_go(&handle))
+    .inspect_err(|_| link.put_away(call, &handle))
     .map(|size| Staged { token: token.clone(), size, digests: Vec::new() })
 }
 
@@ -113,8 +121,9 @@ fn open(sftp: &Sftp, link: &mut Link, call: &Call, request: &StageRequest) -> Re
     };
     let flags = match request.resume {
         Some(_) => wire::OPEN_WRITE,
-        // Always a new file: the old one may be half published, or a dying worker may still write to it.
-        None => wire::OPEN_WRITE | wire::OPEN_CREATE | wire::OPEN_EXCLUSIVE,
+        // Always a new file: the old one may be half published, or a dying worker may still write to it. Emptied all the same
+        // by servers that do not know of exclusive ones.
+        None => wire::OPEN_WRITE | wire::OPEN_CREATE | wire::OPEN_EXCLUSIVE | wire::OPEN_TRUNCATE,
     };
     let try_open = |link: &mut Link| {
         let body = Out::default().bytes(&sftp.at(path)).u32(flags).attrs(&SetAttrs::default());
@@ -238,6 +247,8 @@ pub struct Work<'a> {
     pub session: &'a dyn Session,
     pub request: &'a StageRequest,
     pub token: &'a Token,
+    /// The bytes go in their order, from the file's first one on.
+    in_order: bool,
     pub state: Mutex<State>,
     pub changed: Condvar,
 }
@@ -310,8 +321,16 @@ impl Work<'_> {
         let body =
             Out::default().bytes(&self.sftp.at(path)).u32(wire::OPEN_WRITE).attrs(&SetAttrs::default());
         let id = link.request(self.call, wire::OPEN, body)?;
-        let handle = link.handle(self.call, id, "open", path)?;
-        Stream::new(self, link, &handle).run(false).inspect_err(|_| link.let_go(&handle))?;
+        let handle = match link.handle(self.call, id, "open", path) {
+            Ok(handle) => handle,
+            // A server that lets one connection write to a file.
+            Err(error) if link.sound() => {
+                self.call.log(Level::Info, &format!("going on with fewer connections: {error}"));
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        Stream::new(self, link, &handle).run(false).inspect_err(|_| link.put_away(self.call, &handle))?;
         let id = link.request(self.call, wire::CLOSE, Out::default().bytes(&handle))?;
         link.done(self.call, id, "close", path)
     }
@@ -325,6 +344,11 @@ impl Work<'_> {
                 state.done.insert(range);
                 state.acked += range.length;
                 Ok(())
+            }
+            Reply::Status(code, words) if !self.in_order && out_of_order(code, &words) => {
+                self.sftp.in_order.store(true, Ordering::Relaxed);
+                let error = stale(&self.request.staging, IN_ORDER);
+                Err(error.with_source(status("write", &self.request.staging, code, &words).to_string()))
             }
             Reply::Status(code, words) => {
                 let error = status("write", &self.request.staging, code, &words);

@@ -3,6 +3,7 @@
 
 use std::cell::Cell;
 use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use offsite_plugin_api::{Error, ErrorKind, Range, Ranges, Result};
@@ -35,6 +36,8 @@ pub struct Stream<'w, 'l> {
     pub unit: Range,
     pub flying: VecDeque<(u32, Range)>,
     in_flight: u64,
+    /// Where a new file ends so far, as long as this connection writes it in its order.
+    end: Option<u64>,
     packet: Vec<u8>,
     bite: usize,
     most: usize,
@@ -56,6 +59,7 @@ impl<'w, 'l> Stream<'w, 'l> {
             unit: Range { offset: 0, length: 0 },
             flying: VecDeque::new(),
             in_flight: 0,
+            end: None,
             packet: Vec::new(),
             bite: FIRST_BITE.min(most),
             most,
@@ -68,6 +72,7 @@ impl<'w, 'l> Stream<'w, 'l> {
     /// Writes until nothing is left; `first`: takes the checkpoints, and stays until the helpers are done.
     pub fn run(&mut self, first: bool) -> Result<()> {
         let work = self.work;
+        self.end = (first && work.request.resume.is_none()).then_some(0);
         loop {
             work.call.proceed()?;
             if work.lock().failure.is_some() {
@@ -77,7 +82,7 @@ impl<'w, 'l> Stream<'w, 'l> {
                 self.checkpoint(false)?;
             }
             let more = self.take_unit();
-            if more && self.in_flight < WINDOW && !self.must_wait() {
+            if more && self.in_flight < self.window() && !self.must_wait() {
                 self.send_piece()?;
                 self.collect(false)?;
                 continue;
@@ -118,6 +123,12 @@ impl<'w, 'l> Stream<'w, 'l> {
         self.unit.length > 0
     }
 
+    /// A server that takes a file's bytes only in their order is found out by one write, not by a window of them.
+    fn window(&self) -> u64 {
+        let tried = self.end == Some(self.unit.offset) || self.work.sftp.pieces.load(Ordering::Relaxed);
+        if tried { WINDOW } else { 1 }
+    }
+
     fn must_wait(&self) -> bool {
         let state = self.work.lock();
         state.sent - state.safe > UNSAFE
@@ -142,6 +153,9 @@ impl<'w, 'l> Stream<'w, 'l> {
         let range = Range { offset, length: length as u64 };
         self.flying.push_back((id, range));
         self.in_flight += range.length;
+        if self.end == Some(offset) {
+            self.end = Some(range.end());
+        }
         self.unit = Range { offset: range.end(), length: self.unit.length - range.length };
         work.lock().sent += range.length;
         Ok(())
@@ -175,6 +189,9 @@ impl<'w, 'l> Stream<'w, 'l> {
             self.flying.pop_front();
             self.in_flight -= range.length;
             self.work.written(self.link, reply, range)?;
+            if self.end.is_none_or(|end| range.end() > end) {
+                self.work.sftp.pieces.store(true, Ordering::Relaxed);
+            }
         }
         Ok(())
     }

@@ -33,6 +33,7 @@ pub const EXTENDED_REPLY: u8 = 201;
 pub const OPEN_READ: u32 = 1;
 pub const OPEN_WRITE: u32 = 2;
 pub const OPEN_CREATE: u32 = 8;
+pub const OPEN_TRUNCATE: u32 = 0x10;
 pub const OPEN_EXCLUSIVE: u32 = 0x20;
 
 const ATTR_SIZE: u32 = 1;

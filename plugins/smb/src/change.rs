@@ -8,7 +8,7 @@ use super::error::{OBJECT_NAME_COLLISION, shown, status};
 use super::file::File;
 use super::names::{entry_of, to_filetime};
 use super::share::{Access, Options};
-use super::write::{changed, there};
+use super::write::{absent, changed, there};
 
 pub fn delete(smb: &Smb, call: &Call, path: &TargetPath, expect: &Expect) -> Result<()> {
     if matches!(expect, Expect::Absent) {
@@ -87,8 +87,20 @@ pub fn make_dirs(smb: &Smb, call: &Call, path: &TargetPath) -> Result<()> {
                 made.push('\\');
             }
             made.push_str(part);
-            let file = File::open(&live, &made, CreateDisposition::FileOpenIf, Access::LOOK, options).await?;
-            file.close().await;
+            // Looked for first: not every server opens what is there when asked to open or make it.
+            let there = live.open(&made, CreateDisposition::FileOpen, Access::LOOK, options).await;
+            let open = match there {
+                Err(error) if absent(&error) => {
+                    live.open(&made, CreateDisposition::FileCreate, Access::LOOK, options).await
+                }
+                other => other,
+            };
+            match open {
+                Ok(open) => live.close(open).await,
+                // Somebody else was faster.
+                Err(error) if status(&error) == Some(OBJECT_NAME_COLLISION) => {}
+                Err(error) => return Err(error),
+            }
         }
         Ok(())
     })

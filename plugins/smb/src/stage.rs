@@ -13,7 +13,10 @@ use smb2::msg::create::CreateDisposition;
 
 use super::change::make_dirs;
 use super::client::{IN_FLIGHT, LONG, PER_STREAM, Smb};
-use super::error::{OBJECT_NAME_COLLISION, OBJECT_PATH_NOT_FOUND, failed, lost, of_status, stale, status};
+use super::error::{
+    ACCESS_DENIED, OBJECT_NAME_COLLISION, OBJECT_NAME_NOT_FOUND, OBJECT_PATH_NOT_FOUND, failed, lost, stale,
+    status,
+};
 use super::file::File;
 use super::names::to_filetime;
 use super::runtime::broken;
@@ -97,7 +100,8 @@ fn begin(smb: &Smb, call: &Call, request: &StageRequest) -> Result<Opened> {
         let opened = smb.on(call, "create", path, LONG, |live| async move {
             let result = open_staging(live, &name, fresh, size).await;
             match result {
-                Err(error) if fresh && status(&error) == Some(OBJECT_PATH_NOT_FOUND) => Ok(None),
+                // A missing directory; some servers call that a refusal.
+                Err(error) if fresh && !made_dirs && lacks_directory(&error) => Ok(None),
                 Err(error) if !fresh && absent(&error) => Ok(Some(None)),
                 other => other.map(|opened| Some(Some(opened))),
             }
@@ -105,9 +109,6 @@ fn begin(smb: &Smb, call: &Call, request: &StageRequest) -> Result<Opened> {
         match opened {
             Some(Some(opened)) => break opened,
             Some(None) => return Err(stale(path, "is not staged any more")),
-            None if made_dirs => {
-                return Err(failed("create", path, &of_status(OBJECT_PATH_NOT_FOUND)));
-            }
             None => {
                 make_dirs(smb, call, &path.parent().unwrap_or_default())?;
                 made_dirs = true;
@@ -144,6 +145,10 @@ fn begin(smb: &Smb, call: &Call, request: &StageRequest) -> Result<Opened> {
 }
 
 /// Always a new file unless resumed: the old one may be half published, or a dying worker may still write to it.
+fn lacks_directory(error: &smb2::Error) -> bool {
+    matches!(status(error), Some(OBJECT_PATH_NOT_FOUND | OBJECT_NAME_NOT_FOUND | ACCESS_DENIED))
+}
+
 async fn open_staging(
     live: Arc<Live>,
     name: &str,

@@ -11,7 +11,7 @@ use super::change::make_dirs;
 use super::client::WebDav;
 
 /// Characters beyond ASCII, composed and decomposed, and those that mean something in a URL.
-const NAME: &str = "offsite-check é e\u{301} 日本 #%?+;";
+const AWKWARD: &str = "é e\u{301} 日本 #%?+;";
 const FIRST: &[u8] = b"offsite check, first content";
 const SECOND: &[u8] = b"offsite check, second content, longer";
 const STEPS: &[&str] =
@@ -103,13 +103,13 @@ fn acts(dav: &WebDav, call: &Call, report: &mut CheckReport) {
         return;
     }
     let id = std::process::id();
-    let names =
-        [format!("{NAME} {id}"), format!("offsite-check-{id:x}.part"), format!("offsite-check-{id:x}.old")];
-    let Ok([path, staging, side]) = names
-        .map(TargetPath::new)
+    let name = format!("offsite-check-{id:x}");
+    let all =
+        ["", ".part", ".old", &format!(" {AWKWARD}")].map(|end| TargetPath::new(format!("{name}{end}")));
+    let Ok([path, staging, side, awkward]) = all
         .into_iter()
         .collect::<Result<Vec<_>>>()
-        .map(|v| <[TargetPath; 3]>::try_from(v).expect("three names"))
+        .map(|v| <[TargetPath; 4]>::try_from(v).expect("four names"))
     else {
         return;
     };
@@ -117,16 +117,7 @@ fn acts(dav: &WebDav, call: &Call, report: &mut CheckReport) {
     if step(report, "write", written.map(|()| "written under a staging name and moved into place".to_owned()))
     {
         step(report, "read", read(dav, call, &path, FIRST).map(|()| "read back the same".to_owned()));
-        let found =
-            dav.list(call, &root, false, None).is_ok_and(|p| p.entries.iter().any(|e| e.path == path));
-        match found {
-            true => report.add("names", StepResult::Passed, "a name beyond ASCII comes back byte for byte"),
-            false => report.add(
-                "names",
-                StepResult::Warned,
-                "a name beyond ASCII comes back changed: keep to ASCII names",
-            ),
-        }
+        names(dav, call, report, &awkward, &staging);
         step(report, "replace", replace(dav, call, [&path, &staging, &side]));
         time(dav, call, report, &path);
         let deleted = dav.delete(call, &path, &Expect::Any);
@@ -142,6 +133,40 @@ fn acts(dav: &WebDav, call: &Call, report: &mut CheckReport) {
         report.add("space", StepResult::Passed, format!("{} MiB free", free >> 20));
     }
     chunks(dav, call, report);
+}
+
+/// Whether the server keeps every character of a name. What it made of the name is taken away again.
+fn names(dav: &WebDav, call: &Call, report: &mut CheckReport, path: &TargetPath, staging: &TargetPath) {
+    let written = put(dav, call, path, staging, FIRST).and_then(|()| read(dav, call, path, FIRST));
+    let page = dav.list(call, &TargetPath::root(), false, None);
+    let begin = path.as_bytes().split(|byte| !byte.is_ascii()).next().unwrap_or_default();
+    let entries = page.into_iter().flat_map(|page| page.entries);
+    let found: Vec<_> = entries.map(|e| e.path).filter(|found| found.as_bytes().starts_with(begin)).collect();
+    match (written, found.iter().find(|found| *found != path)) {
+        (Ok(()), None) if !found.is_empty() => {
+            report.add("names", StepResult::Passed, "a name beyond ASCII comes back byte for byte");
+        }
+        (_, Some(other)) => report.add(
+            "names",
+            StepResult::Warned,
+            format!(
+                "'{}' came back as '{}': keep to plain letters and digits",
+                path.display(),
+                other.display()
+            ),
+        ),
+        (written, None) => report.add(
+            "names",
+            StepResult::Warned,
+            match written {
+                Ok(()) => format!("'{}' is not listed: keep to plain letters and digits", path.display()),
+                Err(error) => format!("keep to plain letters and digits in names: {error}"),
+            },
+        ),
+    }
+    for left in found.iter().chain([path]) {
+        let _ = dav.delete(call, left, &Expect::Any);
+    }
 }
 
 /// As the host replaces: the old file aside, the new one into the gap, the old one away.

@@ -5,11 +5,10 @@ use std::sync::Arc;
 use offsite_plugin_api::Result;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, SignatureScheme};
 
-use super::config::{Config, invalid};
+use super::config::Config;
 
 /// Errors: `InvalidConfig` for a CA file that cannot be read or holds no certificate.
 pub fn client_config(config: &Config) -> Result<ClientConfig> {
@@ -17,33 +16,13 @@ pub fn client_config(config: &Config) -> Result<ClientConfig> {
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .expect("ring has ciphers for TLS 1.2 and 1.3");
-    let mut made = match config.fingerprint {
-        Some(fingerprint) => builder
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Pinned { fingerprint, provider }))
-            .with_no_client_auth(),
-        None => builder.with_root_certificates(roots(config)?).with_no_client_auth(),
+    let verifier: Arc<dyn ServerCertVerifier> = match config.fingerprint {
+        Some(fingerprint) => Arc::new(Pinned { fingerprint, provider }),
+        None => offsite_plugin_tls::verifier(config.ca_file.as_deref(), provider)?,
     };
+    let mut made = builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
     made.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(made)
-}
-
-fn roots(config: &Config) -> Result<RootCertStore> {
-    let mut roots = RootCertStore::empty();
-    // A certificate the system keeps and rustls cannot read is none.
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    let Some(file) = &config.ca_file else { return Ok(roots) };
-    let wrong = |why: String| invalid(format!("the ca_file '{file}' {why}"));
-    let certificates: Vec<CertificateDer<'_>> = CertificateDer::pem_file_iter(file)
-        .and_then(Iterator::collect)
-        .map_err(|e| wrong(format!("cannot be read: {e}")))?;
-    if certificates.is_empty() {
-        return Err(wrong("holds no certificate; it must be PEM (-----BEGIN CERTIFICATE-----)".to_owned()));
-    }
-    for certificate in certificates {
-        roots.add(certificate).map_err(|e| wrong(format!("holds a certificate that cannot be used: {e}")))?;
-    }
-    Ok(roots)
 }
 
 /// Takes one certificate and no other; that the server has its key is still proved by the handshake.

@@ -83,3 +83,19 @@ fn what_a_server_says_is_one_bounded_line() {
     let text = error.to_string();
     assert!(!text.contains('\n') && !text.contains('\u{1b}') && text.len() < 800, "{}", text.len());
 }
+
+#[test]
+fn an_upload_is_known_whatever_the_answer_is_called() {
+    let answer = |status: u16, body: &str| {
+        HttpResponse::new(status.try_into().unwrap(), SdkBody::from(body.to_owned()))
+    };
+    let of = |status, body| named_upload(Some(&answer(status, body)));
+    let body =
+        "<InitiateMultipartUpload><Key>k</Key><UploadId>f8eb-70c3</UploadId></InitiateMultipartUpload>";
+    assert_eq!(of(200, body), Some("f8eb-70c3".to_owned()));
+    assert_eq!(of(500, body), None);
+    assert_eq!(of(200, "<Error/>"), None);
+    assert_eq!(of(200, "<UploadId></UploadId>"), None);
+    assert_eq!(of(200, "<UploadId>a b&lt;</UploadId>"), None);
+    assert_eq!(named_upload(None), None);
+}
