@@ -36,6 +36,7 @@ on!(sftp: super::Sftp, s3: super::S3, webdav: super::WebDav, smb: super::Smb,
     killed_at_sixty_percent_sends_the_rest_and_at_most_what_was_at_stake,
     interrupted_on_a_frozen_line_ends_within_two_seconds,
     a_cut_line_is_taken_up_again_within_the_run,
+    a_line_that_stalls_for_seconds_costs_no_retry,
     a_server_that_restarts_costs_a_retry,
     a_server_that_is_gone_is_told_in_words,
     an_ipv6_address_is_as_good_as_any,
@@ -47,6 +48,7 @@ on!(cloud: super::Cloud; [
     killed_at_sixty_percent_sends_the_rest_and_at_most_what_was_at_stake,
     interrupted_on_a_frozen_line_ends_within_two_seconds,
     a_cut_line_is_taken_up_again_within_the_run,
+    a_line_that_stalls_for_seconds_costs_no_retry,
     an_ipv6_address_is_as_good_as_any,
     no_secret_is_ever_written_down,
 ]);
@@ -153,6 +155,27 @@ fn a_cut_line_is_taken_up_again_within_the_run<B: Network>() {
     let ran = backend.through(proxy.address()).run(&box_).args(["--first-wait", "100ms"]).run().expect(0);
     assert!(ran.events().iter().any(|e| e["event"] == "retry"), "{}", ran.all());
     assert!(proxy.count(Direction::Up) > 64 * MIB);
+    same(&box_, &backend);
+}
+
+/// Once in mid-file, and once where the last bytes are in buffers.
+fn a_line_that_stalls_for_seconds_costs_no_retry<B: Network>() {
+    let box_ = Sandbox::new();
+    let backend = B::start();
+    source(&box_, 32 * MIB);
+    let proxy = backend.proxy();
+    proxy.freeze_at(Direction::Up, 12 * MIB);
+    let run = backend.through(proxy.address()).run(&box_).start(&box_.path("home"));
+    for next in [Some(30 * MIB), None] {
+        wait_until("the line stalls", LIMIT, || proxy.frozen());
+        std::thread::sleep(Duration::from_secs(3));
+        if let Some(next) = next {
+            proxy.freeze_at(Direction::Up, next);
+        }
+        proxy.freeze(false);
+    }
+    let ran = run.wait(LIMIT).expect(0);
+    assert!(!ran.events().iter().any(|e| e["event"] == "retry"), "{}", ran.all());
     same(&box_, &backend);
 }
 

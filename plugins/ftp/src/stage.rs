@@ -5,6 +5,7 @@
 //! upload goes on without. A broken one is taken up by REST and STOR, or by APPE where the copy ends at the checkpoint.
 
 use std::io::Write;
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
@@ -238,11 +239,7 @@ impl Work<'_> {
         source: &dyn Source,
         sending: &mut Sending,
     ) -> Result<(), Stopped> {
-        let socket = match to.get_ref() {
-            DataStream::Tcp(socket) => socket,
-            DataStream::Ssl(secured) => secured.get_ref(),
-        };
-        socket.set_write_timeout(Some(STALLED)).map_err(Stopped::There)?;
+        socket_of(to).set_write_timeout(Some(STALLED)).map_err(Stopped::There)?;
         let mut told = Instant::now();
         let mut buffer = vec![0; LARGEST_BITE];
         while sending.sent < self.request.size {
@@ -266,6 +263,8 @@ impl Work<'_> {
                 told = Instant::now();
             }
         }
+        // What TLS still holds of it, and its farewell, go at the line's own pace.
+        socket_of(to).set_write_timeout(Some(FINISHING)).map_err(Stopped::There)?;
         Ok(())
     }
 
@@ -413,6 +412,13 @@ impl Work<'_> {
                 }
             }
         }
+    }
+}
+
+fn socket_of(transfer: &Transfer) -> &TcpStream {
+    match transfer.get_ref() {
+        DataStream::Tcp(socket) => socket,
+        DataStream::Ssl(secured) => secured.get_ref(),
     }
 }
 

@@ -104,13 +104,13 @@ pub fn shown(path: &TargetPath) -> String {
     if path.is_root() { "the target's folder".to_owned() } else { format!("'{}'", path.display()) }
 }
 
-/// Nothing usable is staged under the token.
 /// Whether the server refused a write to an open file because it was not the next in the file's order, or because the file
 /// was not empty, as servers do that keep their files in a cloud. Whoever may not write at all is told so by the open.
 pub fn out_of_order(code: u32, words: &str) -> bool {
     matches!(code, UNSUPPORTED | DENIED) || code == FAILURE && words.to_ascii_lowercase().contains("seek")
 }
 
+/// Nothing usable is staged under the token.
 pub fn stale(path: &TargetPath, why: &str) -> Error {
     Error::new(ErrorKind::StaleToken, format!("{} {why}", shown(path)))
         .with_context("hint", "the file is sent again from the start")
@@ -145,6 +145,17 @@ pub fn with_hint(error: Error, hint: &str) -> Error {
 mod tests {
     use super::*;
     use offsite_plugin_api::Retry;
+
+    #[test]
+    fn a_write_out_of_order_is_told_from_a_full_disk() {
+        // What rclone, some cloud gateways, and OpenSSH on a full disk say.
+        assert!(
+            out_of_order(FAILURE, "Illegal seek")
+                && out_of_order(UNSUPPORTED, "")
+                && out_of_order(DENIED, "")
+        );
+        assert!(!out_of_order(FAILURE, "Failure") && !out_of_order(FAILURE, "No space left on device"));
+    }
 
     #[test]
     fn a_lost_connection_is_worth_another_try_and_a_refusal_is_not() {

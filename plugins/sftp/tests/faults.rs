@@ -385,6 +385,60 @@ while True:
     assert!(error.to_string().contains("../../etc/passwd"), "{error}");
 }
 
+/// A real server behind a filter that refuses every write that is not the next in its file, as gateways to clouds do.
+const IN_ORDER: &str = r#"
+import struct, subprocess, sys, threading
+server = subprocess.Popen(["/usr/lib/openssh/sftp-server"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+lock, ends = threading.Lock(), {}
+def take(f):
+    head = f.read(4)
+    return head and f.read(struct.unpack(">I", head)[0])
+def send(f, p):
+    f.write(struct.pack(">I", len(p)) + p); f.flush()
+def answers():
+    while p := take(server.stdout):
+        with lock:
+            if p[0] == 102: ends[p[9:]] = 0
+            send(sys.stdout.buffer, p)
+threading.Thread(target=answers, daemon=True).start()
+while p := take(sys.stdin.buffer):
+    if p[0] == 6:
+        n = struct.unpack(">I", p[5:9])[0]
+        handle, (offset, length) = p[9:9 + n], struct.unpack(">QI", p[9 + n:21 + n])
+        with lock:
+            if ends[handle] != offset:
+                why = b"illegal seek"
+                send(sys.stdout.buffer, b"\x65" + p[1:5] + struct.pack(">II", 4, len(why)) + why + bytes(4))
+                continue
+            ends[handle] += length
+    send(server.stdin, p)
+"#;
+
+#[test]
+fn a_server_that_takes_bytes_only_in_order_gets_them_by_one_connection() {
+    let dir = tempfile::tempdir().unwrap();
+    let script = dir.path().join("in_order.py");
+    fs::write(&script, IN_ORDER).unwrap();
+    let place = Place::of(Sshd::with_lines(&[&format!("ForceCommand python3 {}", script.display())]));
+    let backend = place.open();
+    let size = 40 * MIB + 5;
+    let error = put(&*backend, "a.img", size, 4, Expect::Absent).unwrap_err();
+    assert_eq!(error.kind(), &ErrorKind::StaleToken, "{error}");
+    put(&*backend, "a.img", size, 4, Expect::Absent).unwrap();
+    assert!(fs::read(place.server.data().join("a.img")).unwrap() == Data(size).bytes());
+    // Nothing of a file is gone on with.
+    let call = Call::unwatched();
+    let mut again = request("b.img", size, 4);
+    let token = Token(again.staging.as_bytes().to_vec());
+    again.resume = Some(ResumeFrom { token, ranges: vec![Range { offset: 0, length: MIB }] });
+    let resumed = backend.stage(&call, &again, Arc::new(Data(size)), Arc::<Checkpoints>::default());
+    assert_eq!(resumed.unwrap_err().kind(), &ErrorKind::StaleToken);
+    let report = backend.check(&call).unwrap();
+    let step = report.steps.iter().find(|s| s.name == "resume").unwrap();
+    assert!(report.passed() && step.result == StepResult::Warned, "{step:?}");
+    assert_eq!(fs::read_dir(place.server.data()).unwrap().count(), 1);
+}
+
 #[test]
 fn a_digest_comes_from_the_server_when_it_is_asked_to() {
     let place = Place::of(Sshd::start());

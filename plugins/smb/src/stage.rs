@@ -144,11 +144,11 @@ fn begin(smb: &Smb, call: &Call, request: &StageRequest) -> Result<Opened> {
     Ok(Opened { file, token: StagingToken { path: path.clone(), id }.token(), done })
 }
 
-/// Always a new file unless resumed: the old one may be half published, or a dying worker may still write to it.
 fn lacks_directory(error: &smb2::Error) -> bool {
     matches!(status(error), Some(OBJECT_PATH_NOT_FOUND | OBJECT_NAME_NOT_FOUND | ACCESS_DENIED))
 }
 
+/// Always a new file unless resumed: the old one may be half published, or a dying worker may still write to it.
 async fn open_staging(
     live: Arc<Live>,
     name: &str,
