@@ -106,6 +106,9 @@ pub struct Capabilities {
     pub retention: bool,
     /// Ranges of one file that may be in flight at once; 1 for a strictly sequential protocol.
     pub parallel_ranges: u32,
+    /// Streams that suit this target where the user names no number, for example more for a server far away; `None`: the
+    /// host's own number.
+    pub streams: Option<u32>,
     /// Largest file, bytes; `None` for no known limit.
     pub largest_file: Option<u64>,
     /// Files up to this many bytes are sent only by `publish`: staging them leaves nothing on the server.
@@ -129,6 +132,7 @@ impl Default for Capabilities {
             rename: false,
             retention: false,
             parallel_ranges: 1,
+            streams: None,
             largest_file: None,
             small_at_publish: 0,
         }

@@ -53,6 +53,7 @@ fn full_capabilities() -> Capabilities {
         copy: true,
         rename: true,
         retention: true,
+        streams: Some(7),
         parallel_ranges: u32::MAX,
         largest_file: Some(u64::MAX),
         small_at_publish: u64::MAX,

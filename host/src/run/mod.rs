@@ -36,6 +36,7 @@ pub mod schedule;
 mod scratch;
 pub mod scrub;
 pub mod session;
+mod small_queue;
 pub mod source_reader;
 pub mod stop;
 pub mod supervisor;

@@ -29,6 +29,8 @@ use crate::target::{self, Reopen, Site, Survey, Who, manifest, marker, sweep};
 
 /// Streams where the configuration names none.
 const STREAMS: u32 = 4;
+/// As many as a target may suggest.
+const MOST_STREAMS: u32 = 16;
 /// What connections get to end.
 const CLOSE: Duration = Duration::from_secs(2);
 
@@ -115,16 +117,20 @@ fn on_target(
 ) -> Result<Summary> {
     let capabilities = open.capabilities(target.retry)?;
     target::replaceable(&capabilities)?;
+    let slow = crew::slow(&target.bandwidth);
     let context = Context {
         backend: open.backend.clone(),
         method: verify::choose(target.verify, &capabilities)?,
-        capabilities,
         catalog: open.catalog.clone(),
         line: line.clone(),
         installation: request.installation.clone(),
         retry: target.retry,
-        streams: target.streams.unwrap_or(STREAMS),
-        streams_fixed: target.streams.is_some() || crew::slow(&target.bandwidth),
+        streams: target.streams.unwrap_or_else(|| match capabilities.streams {
+            Some(suits) if !slow => suits.clamp(1, MOST_STREAMS),
+            _ => STREAMS,
+        }),
+        streams_fixed: target.streams.is_some() || slow,
+        capabilities,
         root,
         cache: Arc::default(),
     };

@@ -3,11 +3,12 @@
 //! A unit is what becomes visible together: one step, or all steps of a group. Its files are staged whenever a thread
 //! is free; it is published once all of them are staged and proved and every unit before it is done; deletions wait,
 //! beyond that, for the last transfer. A unit that fails takes along whatever comes after it, and nothing else.
-//! Helpers (`crew`) take small tasks only: whatever large goes on is in the hands of as many threads as there are streams.
+//! Small files of many sets are staged side by side (`small_queue`). Helpers (`crew`) take small tasks only: whatever large goes on is in the hands of as many threads as there are streams.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use super::crew::SMALL;
+use super::small_queue::SmallQueue;
 use crate::plan::{Action, FileAction, Plan, Step};
 
 /// How a unit stands.
@@ -31,6 +32,9 @@ pub struct Unit {
     pub files: Vec<(usize, usize)>,
     /// Its act moves few bytes, on every backend.
     small: bool,
+    /// Its set's number, and how many of its small files were taken.
+    set_number: usize,
+    taken: usize,
     unstaged: usize,
     before: usize,
     after: Vec<usize>,
@@ -63,7 +67,7 @@ pub struct Schedule {
     pub units: Vec<Unit>,
     /// (unit, file) in the plan's order, those of small files apart.
     large: VecDeque<(usize, usize)>,
-    small: VecDeque<(usize, usize)>,
+    small: SmallQueue,
     act: VecDeque<usize>,
     held_deletes: Vec<usize>,
     transfers_left: usize,
@@ -101,6 +105,8 @@ impl Schedule {
                     standing: Standing::Waiting,
                     files: Vec::new(),
                     small: true,
+                    set_number: 0,
+                    taken: 0,
                     unstaged: 0,
                     before: 0,
                     after: Vec::new(),
@@ -126,15 +132,19 @@ impl Schedule {
             units[after].before += 1;
         }
         let mut sets: HashMap<String, SetState> = HashMap::new();
-        for unit in &units {
+        let mut numbers: HashMap<String, usize> = HashMap::new();
+        for unit in &mut units {
             sets.entry(unit.set.clone()).or_insert(SetState { left: 0, acting: 0 }).left += 1;
+            let next = numbers.len();
+            unit.set_number = *numbers.entry(unit.set.clone()).or_insert(next);
         }
         let bytes = |(step, file): (usize, usize)| plan.steps[step].files[file].bytes;
         let stages =
             units.iter().enumerate().flat_map(|(u, unit)| (0..unit.files.len()).map(move |f| (u, f)));
-        let (small, large) = stages.partition(|(u, f)| bytes(units[*u].files[*f]) <= SMALL);
+        let (small, large): (Vec<_>, _) = stages.partition(|(u, f)| bytes(units[*u].files[*f]) <= SMALL);
+        let small = SmallQueue::new(small.into_iter().map(|at| (at, units[at.0].set_number)));
         let mut schedule = Self {
-            large,
+            large: large.into(),
             small,
             act: VecDeque::new(),
             held_deletes: Vec::new(),
@@ -189,10 +199,19 @@ impl Schedule {
     /// The first file of the plan that nobody has taken, or the first small one.
     fn pop(&mut self, large: bool) -> Option<(usize, usize)> {
         let from_large = match (self.large.front().filter(|_| large), self.small.front()) {
-            (Some(l), Some(s)) => l < s,
+            (Some(l), Some(s)) => *l < s,
             (front, _) => front.is_some(),
         };
-        if from_large { self.large.pop_front() } else { self.small.pop_front() }
+        if from_large {
+            return self.large.pop_front();
+        }
+        let at = self.small.pop()?;
+        let unit = &mut self.units[at.0];
+        match unit.standing {
+            Standing::Failed => self.small.ended(unit.set_number, 1),
+            _ => unit.taken += 1,
+        }
+        Some(at)
     }
 
     /// The units that come after this one, one after the other, and are ready but for it: `most` at most.
@@ -276,6 +295,8 @@ impl Schedule {
     fn end(&mut self, unit: usize, standing: Standing, acting: bool) -> SetState {
         self.units[unit].standing = standing;
         self.left -= 1;
+        let taken = std::mem::take(&mut self.units[unit].taken);
+        self.small.ended(self.units[unit].set_number, taken);
         if !self.units[unit].deletes {
             self.transfers_left -= 1;
             if self.transfers_left == 0 {

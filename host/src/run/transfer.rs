@@ -172,6 +172,7 @@ fn attempt(
             reader: &reader,
             blake3,
             boundaries: &taken.boundaries,
+            streams: streams.clamp(1, context.capabilities.parallel_ranges.max(1)),
         };
         // A long proof that fails for want of a connection goes on from here, not from the first byte.
         let small = job.source.size <= reader.layout().block;

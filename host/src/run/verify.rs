@@ -6,6 +6,8 @@
 //! server's BLAKE3 where it has that, else samples, else the checked parts; other digests of a server only where the
 //! configuration asks for one. A level that the target cannot give is a configuration error, found before anything is sent.
 
+use std::panic::resume_unwind;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use offsite_plugin_api::{
@@ -93,6 +95,8 @@ pub struct Proof<'a> {
     pub blake3: [u8; 32],
     /// Offsets where the transfer was taken up again.
     pub boundaries: &'a [u64],
+    /// Ranges that may be read back at once.
+    pub streams: u32,
 }
 
 impl Proof<'_> {
@@ -115,14 +119,36 @@ impl Proof<'_> {
             Method::ReadBack => (0..layout.count()).collect(),
             _ => Vec::new(),
         };
-        for range in layout.ranges_of(blocks) {
-            let reader = self.reader.clone();
-            let sink = Arc::new(Compare::new(layout, range, move |i| reader.value(i)));
-            let (call, _) = self.line.sending_unseen();
-            self.backend.read_staged(&call, self.token, range, sink.clone()).map_err(verdict)?;
-            sink.finish()?;
-        }
+        self.read_back(&layout.ranges_of(blocks))?;
         Ok(method.level())
+    }
+
+    /// Several at once: each waits for a far server. The first error ends the others after what they have begun.
+    fn read_back(&self, ranges: &[Range]) -> Result<()> {
+        let next = AtomicUsize::new(0);
+        let read = || -> Result<()> {
+            while let Some(range) = ranges.get(next.fetch_add(1, Ordering::Relaxed)) {
+                self.compare(*range).inspect_err(|_| next.store(ranges.len(), Ordering::Relaxed))?;
+            }
+            Ok(())
+        };
+        let more = (self.streams as usize).clamp(1, ranges.len().max(1)) - 1;
+        std::thread::scope(|scope| {
+            let start = |n| std::thread::Builder::new().name(format!("verify-{n}")).spawn_scoped(scope, read);
+            // Without them the calling thread reads everything.
+            let helpers: Vec<_> = (0..more).filter_map(|n| start(n).ok()).collect();
+            let first = read();
+            let all = helpers.into_iter().map(|h| h.join().unwrap_or_else(|panic| resume_unwind(panic)));
+            all.fold(first, Result::and)
+        })
+    }
+
+    fn compare(&self, range: Range) -> Result<()> {
+        let reader = self.reader.clone();
+        let sink = Arc::new(Compare::new(self.reader.layout(), range, move |i| reader.value(i)));
+        let (call, _) = self.line.sending_unseen();
+        self.backend.read_staged(&call, self.token, range, sink.clone()).map_err(verdict)?;
+        sink.finish()
     }
 
     fn size(&self, held: u64) -> Result<()> {

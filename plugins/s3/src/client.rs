@@ -269,6 +269,7 @@ impl Backend for S3 {
             rename: false,
             retention: self.config.retention.is_some(),
             parallel_ranges: MOST_STREAMS,
+            streams: None,
             largest_file: Some(LARGEST),
             small_at_publish: stage::SMALL,
         })

@@ -100,8 +100,12 @@ impl Link {
         if !self.features.statvfs {
             return Ok(None);
         }
-        let id = self.extended(watch, b"statvfs@openssh.com", Out::default().bytes(path))?;
+        let id = self.ask_space(watch, path)?;
         self.space_of(watch, id)
+    }
+
+    pub fn ask_space(&mut self, watch: &dyn Watch, path: &[u8]) -> Result<u32> {
+        self.extended(watch, b"statvfs@openssh.com", Out::default().bytes(path))
     }
 
     pub fn space_of(&mut self, watch: &dyn Watch, id: u32) -> Result<Option<FileSystem>> {

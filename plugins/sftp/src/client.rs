@@ -2,7 +2,7 @@
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use offsite_plugin_api::{
     Attributes, Backend, Call, Capabilities, CheckReport, Digest, Entry, EntryKind, Error, ErrorKind, Expect,
@@ -178,10 +178,26 @@ impl Sftp {
         let mut link = self.lease(call)?;
         let mut traits = Traits::new(link.features, &link.banner);
         let root = &self.config.root[..];
+        let asked = Instant::now();
+        let look = |link: &mut Link, path: &[u8]| link.request(call, wire::LSTAT, Out::default().bytes(path));
+        let mine = look(&mut link, root)?;
+        let mut space = if traits.features.statvfs { Some(link.ask_space(call, root)?) } else { None };
+        let others = other_case(root).map(|other| look(&mut link, &other)).transpose()?;
+        let mut seen = |id| match link.answer(call, id)? {
+            Reply::Attrs(attrs) => Ok(Some(attrs)),
+            _ => Ok::<_, Error>(None),
+        };
+        let mine = seen(mine)?;
+        traits.round_trip = asked.elapsed();
+        if let Some(others) = others {
+            // Two folders that differ in case alone hardly changed in the same second.
+            let dated = mine.is_some_and(|attrs| attrs.mtime.is_some_and(|m| m > 0));
+            traits.ignores_case = seen(others)? == mine && dated;
+        }
         // Of the root, or of what is above it while it is not made yet.
         let mut at = root.to_vec();
-        while traits.features.statvfs {
-            if let Some(space) = link.space(call, &at)? {
+        while let Some(id) = space.take() {
+            if let Some(space) = link.space_of(call, id)? {
                 traits.longest_name = Some(space.longest_name);
                 break;
             }
@@ -190,18 +206,7 @@ impl Sftp {
                 Some(slash) if slash > 0 => at.truncate(slash),
                 _ => break,
             }
-        }
-        if let Some(other) = other_case(root) {
-            let mut look = |path: &[u8]| {
-                let id = link.request(call, wire::LSTAT, Out::default().bytes(path))?;
-                match link.answer(call, id)? {
-                    Reply::Attrs(attrs) => Ok(Some(attrs)),
-                    _ => Ok::<_, Error>(None),
-                }
-            };
-            // Two folders that differ in case alone hardly changed in the same second.
-            traits.ignores_case = look(root)?.is_some_and(|attrs| attrs.mtime.is_some_and(|m| m > 0))
-                && look(root)? == look(&other)?;
+            space = Some(link.ask_space(call, &at)?);
         }
         *self.traits.lock().unwrap_or_else(PoisonError::into_inner) = Some(traits);
         Ok(traits)

@@ -147,7 +147,11 @@ fn names(sftp: &Sftp, link: &mut Link, call: &Call, dir: &TargetPath) -> Result<
                     ));
                 }
             }
-            Reply::Status(EOF, _) => ended = true,
+            Reply::Status(EOF, _) => {
+                // What was asked for beyond the end says the same.
+                asked.drain(..).for_each(|id| link.abandon(id));
+                break;
+            }
             Reply::Status(code, words) => {
                 ended = true;
                 failure.get_or_insert_with(|| status("list", dir, code, &words));

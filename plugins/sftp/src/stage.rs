@@ -116,7 +116,7 @@ fn open(sftp: &Sftp, link: &mut Link, call: &Call, request: &StageRequest) -> Re
     }
     let left: u64 = done.missing(request.size).iter().map(|r| r.length).sum();
     let space = match left >= ASK_SPACE && link.features.statvfs {
-        true => Some(link.extended(call, b"statvfs@openssh.com", Out::default().bytes(&sftp.at(&dir)))?),
+        true => Some(link.ask_space(call, &sftp.at(&dir))?),
         false => None,
     };
     let flags = match request.resume {

@@ -2,11 +2,16 @@
 //!
 //! Found without a trial write, because `plan` and `list` must not change a target.
 
+use std::time::Duration;
+
 use offsite_plugin_api::{Capabilities, NameRules, Replace, Resume};
 
 use super::client::SECOND;
 use super::link::Features;
 use super::pool::MOST;
+
+/// A server's window is 2 MiB: from this round trip on, one connection carries less than 140 MB/s.
+const FAR: Duration = Duration::from_millis(15);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Traits {
@@ -15,6 +20,8 @@ pub struct Traits {
     pub longest_name: Option<u32>,
     /// The target's own folder answers to its name in the other case, too.
     pub ignores_case: bool,
+    /// Time from a question to its answer.
+    pub round_trip: Duration,
     /// OpenSSH for Windows: its naming rules (MS-FSCC 2.1.5).
     pub windows: bool,
 }
@@ -22,7 +29,13 @@ pub struct Traits {
 impl Traits {
     /// `banner`: the server's name for itself.
     pub fn new(features: Features, banner: &str) -> Self {
-        Self { features, longest_name: None, ignores_case: false, windows: banner.contains("Windows") }
+        Self {
+            features,
+            longest_name: None,
+            ignores_case: false,
+            round_trip: Duration::ZERO,
+            windows: banner.contains("Windows"),
+        }
     }
 
     pub fn capabilities(&self, digest: Option<&str>) -> Capabilities {
@@ -38,6 +51,7 @@ impl Traits {
             digests: digest.map(str::to_owned).into_iter().collect(),
             rename: true,
             parallel_ranges: MOST as u32 / 2,
+            streams: (self.round_trip >= FAR).then_some(MOST as u32 / 2),
             ..Capabilities::default()
         }
     }
@@ -88,6 +102,8 @@ mod tests {
         let other =
             Traits { ignores_case: true, ..Traits::new(features, "SSH-2.0-x") }.capabilities(Some("md5"));
         assert!(!other.names.case_sensitive && other.names.refused.is_empty());
+        let far = Traits { round_trip: FAR, ..Traits::new(features, "SSH-2.0-x") }.capabilities(None);
+        assert_eq!((other.streams, far.streams), (None, Some(8)));
         assert_eq!((other.replace, other.digests), (Replace::None, vec!["md5".to_owned()]));
     }
 
