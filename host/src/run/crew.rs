@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use crate::config::Bandwidth;
 
+/// Streams where neither the configuration nor the target names a number.
+const STREAMS: u32 = 4;
 /// Bytes of a file up to which it counts as small.
 pub const SMALL: u64 = 1 << 20;
 /// Threads at most where the configuration names no number of streams.
@@ -22,6 +24,11 @@ const LOW: u64 = 4 << 20;
 pub fn slow(bandwidth: &Bandwidth) -> bool {
     let mut rates = bandwidth.windows.iter().map(|w| w.rate).chain(bandwidth.rate);
     rates.any(|rate| (1..LOW).contains(&rate))
+}
+
+/// Streams where the configuration names no number. `suited`: what the target suggests.
+pub fn streams(suited: Option<u32>, slow: bool) -> u32 {
+    suited.filter(|_| !slow).map_or(STREAMS, |number| number.clamp(1, MOST as u32))
 }
 
 #[derive(Debug)]
@@ -63,6 +70,13 @@ mod tests {
         assert!(slow(&Bandwidth { rate: None, windows: vec![window.clone()] }));
         // A closed window sends nothing at all.
         assert!(!slow(&Bandwidth { rate: None, windows: vec![crate::config::Window { rate: 0, ..window }] }));
+    }
+
+    #[test]
+    fn a_target_may_suggest_its_number_of_streams() {
+        assert_eq!((streams(None, false), streams(Some(8), false)), (4, 8));
+        assert_eq!((streams(Some(0), false), streams(Some(1000), false)), (1, 16));
+        assert_eq!(streams(Some(8), true), 4, "more connections are of no use at a low rate");
     }
 
     #[test]

@@ -27,10 +27,6 @@ use crate::report::{Event, Outcome};
 use crate::source::Inventory;
 use crate::target::{self, Reopen, Site, Survey, Who, manifest, marker, sweep};
 
-/// Streams where the configuration names none.
-const STREAMS: u32 = 4;
-/// As many as a target may suggest.
-const MOST_STREAMS: u32 = 16;
 /// What connections get to end.
 const CLOSE: Duration = Duration::from_secs(2);
 
@@ -125,10 +121,7 @@ fn on_target(
         line: line.clone(),
         installation: request.installation.clone(),
         retry: target.retry,
-        streams: target.streams.unwrap_or_else(|| match capabilities.streams {
-            Some(suits) if !slow => suits.clamp(1, MOST_STREAMS),
-            _ => STREAMS,
-        }),
+        streams: target.streams.unwrap_or_else(|| crew::streams(capabilities.streams, slow)),
         streams_fixed: target.streams.is_some() || slow,
         capabilities,
         root,

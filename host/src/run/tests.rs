@@ -32,6 +32,7 @@ use crate::target::{TargetView, VerifyLevel};
 
 mod ahead;
 mod helpers;
+mod read_back;
 
 const MIB: usize = 1 << 20;
 const PIECE: usize = 256 << 10;
@@ -51,6 +52,8 @@ struct Wire {
     denied: Option<String>,
     /// Called with the name before each image is published.
     before_publish: Option<Hook>,
+    /// Called before staged bytes are read back.
+    before_read: Option<Hook>,
 }
 
 type Hook = Arc<dyn Fn(&str) -> Result<()> + Send + Sync>;
@@ -65,6 +68,7 @@ impl Wire {
             published: Arc::default(),
             denied: None,
             before_publish: None,
+            before_read: None,
         }
     }
 
@@ -160,6 +164,9 @@ impl Backend for Wire {
     }
 
     fn read_staged(&self, _: &Call, token: &Token, range: Range, sink: Arc<dyn Sink>) -> Result<()> {
+        if let Some(hook) = &self.before_read {
+            hook("")?;
+        }
         let bytes = self.mem.disk().staged[&staging(token)].bytes.clone();
         sink.write(&bytes[range.offset as usize..range.end() as usize])
     }

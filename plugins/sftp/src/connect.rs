@@ -20,7 +20,7 @@ use super::link::{Link, Watch, drive};
 const KEX: &str = "curve25519-sha256,curve25519-sha256@libssh.org,ecdh-sha2-nistp256,ecdh-sha2-nistp384,ecdh-sha2-nistp521,\
                    diffie-hellman-group16-sha512,diffie-hellman-group18-sha512,diffie-hellman-group14-sha256,\
                    diffie-hellman-group-exchange-sha256";
-/// AES-GCM has hardware help on every machine of the last ten years and is handed over a packet at a time.
+/// AES-GCM has hardware help on every machine of the last ten years, on both sides.
 const CIPHERS: &str = "aes128-gcm@openssh.com,aes256-gcm@openssh.com,chacha20-poly1305@openssh.com,aes128-ctr,aes192-ctr,\
                        aes256-ctr";
 const MACS: &str = "hmac-sha2-256-etm@openssh.com,hmac-sha2-512-etm@openssh.com,hmac-sha2-256,hmac-sha2-512";
