@@ -112,7 +112,9 @@ impl Sftp {
             let fits = attrs.is_dir() || dir.is_root();
             if fits { Ok(()) } else { Err(exists(dir)) }
         };
-        if let Some(attrs) = self.look(link, watch, dir)? {
+        if dir.is_root()
+            && let Some(attrs) = self.look(link, watch, dir)?
+        {
             return there(attrs);
         }
         if dir.is_root() && !self.config.create {
@@ -131,7 +133,7 @@ impl Sftp {
                 }
                 Ok(())
             }
-            // Somebody else made it meanwhile: version 3 has no word for that.
+            // It was there, or somebody else made it meanwhile: version 3 has no word for that.
             Err(error) => match self.look(link, watch, dir)? {
                 Some(attrs) => there(attrs),
                 None => {

@@ -29,14 +29,20 @@ const LARGEST_KEY: u64 = 64 * 1024;
 /// sshd's MaxAuthTries is six.
 const MOST_IDENTITIES: usize = 5;
 
-/// A connection, and the line of a host key that is new and accepted.
+/// A connection, the line of a host key that is new and accepted, and the ways to log in that the server named.
 pub struct Made {
     pub link: Link,
     pub remember: Option<String>,
+    pub offered: Option<String>,
 }
 
-/// `remembered`: lines accepted earlier, in the form of known_hosts.
-pub fn connect(config: &Arc<Config>, remembered: Option<String>, call: &Call) -> Result<Made> {
+/// `remembered`: lines accepted earlier, in the form of known_hosts. `offered`: ways to log in that the server named before.
+pub fn connect(
+    config: &Arc<Config>,
+    remembered: Option<String>,
+    offered: Option<String>,
+    call: &Call,
+) -> Result<Made> {
     call.proceed()?;
     let gone = Arc::new(AtomicBool::new(false));
     let patience = Patience { gone: gone.clone(), until: Instant::now() + config.connect_timeout };
@@ -47,7 +53,7 @@ pub fn connect(config: &Arc<Config>, remembered: Option<String>, call: &Call) ->
         .name("sftp-connect".to_owned())
         .spawn(move || {
             // Nobody may be waiting any more.
-            let _ = send.send(make(&config, remembered.as_deref(), &patience));
+            let _ = send.send(make(&config, remembered.as_deref(), offered, &patience));
         })
         .map_err(|e| Error::io("cannot start a thread", &e))?;
     loop {
@@ -100,7 +106,12 @@ impl Watch for Patience {
     }
 }
 
-fn make(config: &Config, remembered: Option<&str>, patience: &Patience) -> Result<Made> {
+fn make(
+    config: &Config,
+    remembered: Option<&str>,
+    offered: Option<String>,
+    patience: &Patience,
+) -> Result<Made> {
     let server = config.server();
     let on_server = |e: Error| e.with_context("server", server.clone());
     let tcp = reach(config, patience)?;
@@ -130,9 +141,9 @@ fn make(config: &Config, remembered: Option<&str>, patience: &Patience) -> Resul
         .map_err(on_server)?;
     let shown = hostkey::shown(&session).map_err(on_server)?;
     let remember = hostkey::judge(config, &known, &shown)?.then(|| shown.line(config));
-    log_in(&session, &tcp, config, patience).map_err(on_server)?;
+    let offered = log_in(&session, &tcp, config, offered, patience).map_err(on_server)?;
     let link = Link::start(session, tcp, patience).map_err(on_server)?;
-    Ok(Made { link, remember })
+    Ok(Made { link, remember, offered })
 }
 
 /// Resolves the name and tries its addresses in order.
@@ -200,13 +211,23 @@ fn prepare(tcp: &TcpStream) {
     let _ = tcp.set_nodelay(true);
 }
 
-fn log_in(session: &Session, tcp: &TcpStream, config: &Config, patience: &Patience) -> Result<()> {
+/// Gives the ways that the server offers; `None`: it lets everybody in.
+fn log_in(
+    session: &Session,
+    tcp: &TcpStream,
+    config: &Config,
+    offered: Option<String>,
+    patience: &Patience,
+) -> Result<Option<String>> {
     let user = &config.user;
-    let offered = drive(session, tcp, patience, "cannot ask how to log in", || {
-        session.auth_methods(user).map(str::to_owned)
-    })?;
+    let offered = match offered {
+        Some(known) => known,
+        None => drive(session, tcp, patience, "cannot ask how to log in", || {
+            session.auth_methods(user).map(str::to_owned)
+        })?,
+    };
     if session.authenticated() {
-        return Ok(());
+        return Ok(None);
     }
     let offers = |method: &str| offered.split(',').any(|m| m == method);
     let mut refused = Vec::new();
@@ -238,7 +259,7 @@ fn log_in(session: &Session, tcp: &TcpStream, config: &Config, patience: &Patien
             }
         };
         match result {
-            Ok(()) if session.authenticated() => return Ok(()),
+            Ok(()) if session.authenticated() => return Ok(Some(offered)),
             Ok(()) => refused.push(format!("{login:?} (the server wants more than that)")),
             Err(e) if *e.kind() == ErrorKind::Unauthenticated => {
                 refused.push(format!("{login:?}"));

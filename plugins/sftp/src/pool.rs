@@ -44,6 +44,8 @@ struct State {
     refused: Option<(Instant, Error)>,
     /// The server took no more than so many: others go on with those.
     full: Option<(Instant, usize)>,
+    /// Ways to log in that the server named: asked once.
+    offered: Option<String>,
     /// Accepted host keys, as lines of known_hosts.
     remembered: Option<String>,
     closed: bool,
@@ -148,7 +150,9 @@ impl Pool {
             None => None,
         };
         self.lock().remembered = remembered.clone();
-        let made = connect(&self.config, remembered, call)?;
+        let offered = self.lock().offered.clone();
+        let made = connect(&self.config, remembered, offered, call)?;
+        self.lock().offered = made.offered;
         if let Some(line) = made.remember {
             // Only the first connection can meet a new key: it is made alone.
             self.host.state_put(STATE, line.as_bytes())?;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use offsite_plugin_api::{Error, ErrorKind, Range, Ranges, Result};
 
+use super::client::got_dir;
 use super::digest::Busy;
 use super::error::{OK, status};
 use super::link::{Link, write_room};
@@ -17,8 +18,9 @@ use super::wire::{Out, Reply};
 const MIB: u64 = 1 << 20;
 /// Writes in flight on one connection: twice what sshd's window lets through.
 const WINDOW: u64 = 4 * MIB;
-/// Bytes after which a checkpoint is due, and beyond which writers wait for it.
-const DUE: u64 = 32 * MIB;
+/// Bytes after which a checkpoint is due, and beyond which writers wait for it: what is in flight counts, too, on a far line
+/// with eight connections half of that.
+const DUE: u64 = 16 * MIB;
 const UNSAFE: u64 = 64 * MIB;
 const INTERVAL: Duration = Duration::from_secs(3);
 /// libssh2 sends at most so much of a channel in one packet: writes are made to fill whole ones.
@@ -44,7 +46,17 @@ pub struct Stream<'w, 'l> {
     /// A sync that was asked for, and what it will make safe.
     syncing: Option<(u32, Ranges, u64)>,
     last: Instant,
-    named: bool,
+    name: Name,
+}
+
+/// The staging file's own name has to last, too, before a checkpoint names its bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Name {
+    Unasked,
+    /// The directory is being opened; it is being synced.
+    Opening(u32),
+    Syncing(u32),
+    Lasting,
 }
 
 impl<'w, 'l> Stream<'w, 'l> {
@@ -65,7 +77,7 @@ impl<'w, 'l> Stream<'w, 'l> {
             most,
             syncing: None,
             last: Instant::now(),
-            named: false,
+            name: Name::Unasked,
         }
     }
 
@@ -73,6 +85,10 @@ impl<'w, 'l> Stream<'w, 'l> {
     pub fn run(&mut self, first: bool) -> Result<()> {
         let work = self.work;
         self.end = (first && work.request.resume.is_none()).then_some(0);
+        if first && self.link.features.fsync && work.request.size > DUE {
+            // Long before it is needed.
+            self.make_name_last(false)?;
+        }
         loop {
             work.call.proceed()?;
             if work.lock().failure.is_some() {
@@ -199,6 +215,9 @@ impl<'w, 'l> Stream<'w, 'l> {
     /// Asks for a sync when one is due, and tells the host when it came; `patient`: waits for it.
     fn checkpoint(&mut self, patient: bool) -> Result<()> {
         let work = self.work;
+        if matches!(self.name, Name::Opening(_) | Name::Syncing(_)) {
+            self.make_name_last(false)?;
+        }
         if self.syncing.is_none() {
             let (done, acked, new) = {
                 let state = work.lock();
@@ -235,17 +254,47 @@ impl<'w, 'l> Stream<'w, 'l> {
         let Some((_, done, acked)) = self.syncing.take() else { return Ok(()) };
         match reply {
             Reply::Status(OK, _) => {
-                if !self.named {
-                    // The file's own name has to last too.
-                    let dir = work.request.staging.parent().unwrap_or_default();
-                    work.sftp.sync_dir(self.link, work.call, &dir)?;
-                    self.named = true;
-                }
+                self.make_name_last(true)?;
                 self.tell(&done, acked, true)
             }
             Reply::Status(code, words) => Err(status("make durable", &work.request.staging, code, &words)),
             _ => Err(self.link.confused()),
         }
+    }
+
+    /// As far as it goes without waiting; `patient`: to its end.
+    fn make_name_last(&mut self, patient: bool) -> Result<()> {
+        let work = self.work;
+        let dir = work.request.staging.parent().unwrap_or_default();
+        while self.name != Name::Lasting {
+            let (Name::Opening(id) | Name::Syncing(id)) = self.name else {
+                let asked = work.sftp.ask_dir(self.link, work.call, &dir)?;
+                self.name = asked.map_or(Name::Lasting, Name::Opening);
+                continue;
+            };
+            let reply = match patient {
+                true => self.link.answer(work.call, id)?,
+                false => match self.link.answered(work.call, id)? {
+                    Some(reply) => reply,
+                    None => return Ok(()),
+                },
+            };
+            self.name = match reply {
+                Reply::Handle(handle) => {
+                    let body = Out::default().bytes(&handle);
+                    let sync = self.link.extended(work.call, b"fsync@openssh.com", body)?;
+                    self.link.let_go(&handle);
+                    Name::Syncing(sync)
+                }
+                Reply::Status(OK, _) => Name::Lasting,
+                Reply::Status(code, words) => {
+                    got_dir::<()>(Err(status("make durable", &dir, code, &words)))?;
+                    Name::Lasting
+                }
+                _ => return Err(self.link.confused()),
+            };
+        }
+        Ok(())
     }
 
     fn tell(&mut self, done: &Ranges, acked: u64, durable: bool) -> Result<()> {
