@@ -36,6 +36,24 @@ impl CheckReport {
         self.steps.push(CheckStep { name: name.to_owned(), result, detail: detail.into() });
     }
 
+    /// Passed with these words, or failed with the error's. Whether it passed.
+    pub fn step(&mut self, name: &str, result: crate::Result<String>) -> bool {
+        match &result {
+            Ok(detail) => self.add(name, StepResult::Passed, detail),
+            Err(error) => self.add(name, StepResult::Failed, error.to_string()),
+        }
+        result.is_ok()
+    }
+
+    /// Those of `names` that are not in it yet.
+    pub fn skip(&mut self, names: &[&str], why: &str) {
+        for name in names {
+            if self.steps.iter().all(|step| step.name != *name) {
+                self.add(name, StepResult::Skipped, why);
+            }
+        }
+    }
+
     pub fn passed(&self) -> bool {
         !self.steps.is_empty() && self.steps.iter().all(|s| s.result != StepResult::Failed)
     }

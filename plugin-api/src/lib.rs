@@ -15,6 +15,7 @@ mod error;
 mod export;
 mod metadata;
 mod path;
+mod probe;
 mod ranges;
 mod transfer;
 
@@ -26,6 +27,7 @@ pub use entry::{Attributes, Digest, Entry, EntryKind, Page, Retention, Timestamp
 pub use error::{Error, ErrorKind, Result, Retry};
 pub use metadata::{Metadata, Scheme};
 pub use path::TargetPath;
+pub use probe::{Bytes, Probe, Unwatched};
 pub use ranges::Ranges;
 /// What secrets are held in: overwritten when dropped.
 pub use zeroize::Zeroizing;

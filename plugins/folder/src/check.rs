@@ -1,18 +1,12 @@
 //! `check`: every act a run needs, on files of our own, taken away again.
 
-use std::sync::{Arc, Mutex};
-
-use offsite_plugin_api::{
-    Attributes, Backend, Call, CheckReport, Expect, PublishRequest, Range, Result, Session, Sink, Source,
-    StageRequest, StepResult, TargetPath, Token,
-};
+use offsite_plugin_api::{Backend, Call, CheckReport, Probe, Result, StepResult, TargetPath};
 
 use super::client::Folder;
 
-/// Characters beyond ASCII, composed and decomposed: a file system that normalises names shows itself.
-const NAME: &str = "offsite-check-é-e\u{301}-日本";
-const FIRST: &[u8] = b"offsite check, first content";
-const SECOND: &[u8] = b"offsite check, second content, longer";
+/// Composed and decomposed: a file system that normalises names shows itself. Nothing that Windows' file systems refuse.
+const AWKWARD: &str = "é e\u{301} 日本 #%+;";
+const STEPS: &[&str] = &["list", "write", "read", "names", "replace", "delete"];
 
 pub fn check(folder: &Folder, call: &Call) -> Result<CheckReport> {
     let mut report = CheckReport::default();
@@ -20,9 +14,7 @@ pub fn check(folder: &Folder, call: &Call) -> Result<CheckReport> {
         Ok(root) => root,
         Err(error) => {
             report.add("reach", StepResult::Failed, error.to_string());
-            for step in ["list", "write", "read", "replace", "delete"] {
-                report.add(step, StepResult::Skipped, "the folder cannot be opened");
-            }
+            report.skip(STEPS, "the folder cannot be opened");
             return Ok(report);
         }
     };
@@ -36,127 +28,15 @@ pub fn check(folder: &Folder, call: &Call) -> Result<CheckReport> {
             "the folder is on the root file system; if it should be a share or another disk, mount it",
         );
     }
-    step(
-        &mut report,
-        "list",
-        folder.list(call, &TargetPath::root(), false, None).map(|_| "readable".to_owned()),
-    );
-
-    let path = TargetPath::new(format!("{NAME}-{}", std::process::id()))?;
-    let staging = TargetPath::new(format!("offsite-check-{}.part", std::process::id()))?;
-    let written = put(folder, call, &path, &staging, FIRST, Expect::Absent);
-    let works = written.is_ok();
-    step(&mut report, "write", written.map(|_| "written, synced and renamed into place".to_owned()));
-    if works {
-        let read = read(folder, call, &path, FIRST);
-        step(&mut report, "read", read.map(|()| "read back the same".to_owned()));
-        let listed = folder.list(call, &TargetPath::root(), false, None);
-        let found = listed.is_ok_and(|page| page.entries.iter().any(|e| e.path == path));
-        match found {
-            true => report.add("names", StepResult::Passed, "a name beyond ASCII comes back byte for byte"),
-            false => report.add("names", StepResult::Warned, "a name beyond ASCII comes back changed"),
-        }
-        let replaced = put(folder, call, &path, &staging, SECOND, Expect::Any)
-            .and_then(|_| self::read(folder, call, &path, SECOND));
-        step(&mut report, "replace", replaced.map(|()| "replaced in one act".to_owned()));
-        let deleted = folder.delete(call, &path, &Expect::Any);
-        step(&mut report, "delete", deleted.map(|()| "deleted".to_owned()));
-    } else {
-        for name in ["read", "names", "replace", "delete"] {
-            report.add(name, StepResult::Skipped, "nothing could be written");
-        }
+    let listed = folder.list(call, &TargetPath::root(), false, None);
+    report.step("list", listed.map(|_| "readable".to_owned()));
+    let probe = Probe::new(folder, call, std::process::id().into(), AWKWARD)?;
+    if probe.write(&mut report, "written, synced and renamed into place") {
+        probe.names(&mut report);
+        probe.replace(&mut report);
+        probe.delete(&mut report);
     }
-    // Whatever a failed step left.
-    for left in [&path, &staging] {
-        let _ = folder.delete(call, left, &Expect::Any);
-    }
-    if let Ok(space) = folder.space(call)
-        && let Some(free) = space.free
-    {
-        report.add("space", StepResult::Passed, format!("{} MiB free", free >> 20));
-    }
+    report.skip(STEPS, "nothing could be written");
+    probe.space(&mut report);
     Ok(report)
-}
-
-fn step(report: &mut CheckReport, name: &str, result: Result<String>) {
-    match result {
-        Ok(detail) => report.add(name, StepResult::Passed, detail),
-        Err(error) => report.add(name, StepResult::Failed, error.to_string()),
-    }
-}
-
-fn put(
-    folder: &Folder,
-    call: &Call,
-    path: &TargetPath,
-    staging: &TargetPath,
-    bytes: &'static [u8],
-    expect: Expect,
-) -> Result<()> {
-    let source: Arc<dyn Source> = Arc::new(Bytes(bytes));
-    let request = StageRequest {
-        path: path.clone(),
-        staging: staging.clone(),
-        attributes: Attributes::default(),
-        size: bytes.len() as u64,
-        streams: 1,
-        owner: "check".to_owned(),
-        resume: None,
-    };
-    let staged = folder.stage(call, &request, source.clone(), Arc::new(Nobody))?;
-    let request = PublishRequest {
-        token: staged.token,
-        path: path.clone(),
-        expect,
-        attributes: Attributes::default(),
-        digests: Vec::new(),
-        size: bytes.len() as u64,
-        source,
-    };
-    folder.publish(call, &request).map(drop)
-}
-
-fn read(folder: &Folder, call: &Call, path: &TargetPath, wanted: &[u8]) -> Result<()> {
-    let sink = Arc::new(Collected(Mutex::default()));
-    folder.get(call, path, None, None, sink.clone())?;
-    let got = sink.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    if *got == wanted {
-        return Ok(());
-    }
-    Err(offsite_plugin_api::Error::new(
-        offsite_plugin_api::ErrorKind::Corrupt,
-        "what was written came back different; check the disk or share",
-    ))
-}
-
-struct Bytes(&'static [u8]);
-
-impl Source for Bytes {
-    fn size(&self) -> u64 {
-        self.0.len() as u64
-    }
-
-    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<usize> {
-        let rest = self.0.get(offset as usize..).unwrap_or_default();
-        let n = rest.len().min(buf.len());
-        buf[..n].copy_from_slice(&rest[..n]);
-        Ok(n)
-    }
-}
-
-struct Collected(Mutex<Vec<u8>>);
-
-impl Sink for Collected {
-    fn write(&self, bytes: &[u8]) -> Result<()> {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).extend_from_slice(bytes);
-        Ok(())
-    }
-}
-
-struct Nobody;
-
-impl Session for Nobody {
-    fn checkpoint(&self, _: &Token, _: &[Range], _: bool) -> Result<()> {
-        Ok(())
-    }
 }

@@ -1,10 +1,8 @@
 //! `check`: every act a run needs, on objects of our own, taken away again.
 
-use std::sync::{Arc, Mutex, PoisonError};
-
 use offsite_plugin_api::{
-    Attributes, Backend, Call, CheckReport, Entry, Error, ErrorKind, Expect, PublishRequest, Range, Result,
-    Session, Sink, Source, StageRequest, StepResult, TargetPath, Token,
+    Backend, Bytes, Call, CheckReport, Entry, ErrorKind, Expect, Probe, Result, StepResult, TargetPath,
+    Unwatched,
 };
 
 use super::client::{S3, SHORT};
@@ -14,18 +12,16 @@ use super::{list, stage, token};
 
 /// Characters beyond ASCII, composed and decomposed, and those that mean something in a URL.
 const NAME: &str = "offsite-check é e\u{301} 日本 %41+&?#";
-const FIRST: &[u8] = b"offsite check, first content";
-const SECOND: &[u8] = b"offsite check, second content, longer";
+const REST: &[&str] = &["list", "write", "read", "names", "replace", "upload", "delete"];
 
 pub fn check(s3: &S3, call: &Call) -> Result<CheckReport> {
     let mut report = CheckReport::default();
-    let rest = ["list", "write", "read", "names", "replace", "upload", "delete"];
     let connection = match s3.wait(call, SHORT, s3.connection()) {
         Ok(connection) => connection,
         Err(error) => {
             report.add("reach", StepResult::Failed, error.to_string());
-            skip(&mut report, &["authenticate"], "the server was not reached");
-            skip(&mut report, &rest, "the server was not reached");
+            report.skip(&["authenticate"], "the server was not reached");
+            report.skip(REST, "the server was not reached");
             return Ok(report);
         }
     };
@@ -49,8 +45,7 @@ pub fn check(s3: &S3, call: &Call) -> Result<CheckReport> {
             }
             let error = if error.kind() == &ErrorKind::NotFound { no_bucket(&s3.config) } else { error };
             report.add(step, StepResult::Failed, error.to_string());
-            let told: Vec<&str> = rest.iter().copied().filter(|s| *s != step).collect();
-            skip(&mut report, &told, "an earlier step failed");
+            report.skip(REST, "an earlier step failed");
             return Ok(report);
         }
     }
@@ -63,7 +58,7 @@ pub fn check(s3: &S3, call: &Call) -> Result<CheckReport> {
     warn(s3, &mut report);
 
     let path = TargetPath::new(format!("{NAME} {}", token::nonce()?))?;
-    act(s3, call, &mut report, &path);
+    act(s3, call, &mut report, &path)?;
     Ok(report)
 }
 
@@ -82,41 +77,42 @@ fn warn(s3: &S3, report: &mut CheckReport) {
     }
 }
 
-fn act(s3: &S3, call: &Call, report: &mut CheckReport, path: &TargetPath) {
-    let written = small(s3, call, path, FIRST, &Expect::Absent);
-    let works = written.is_ok();
-    step(report, "write", written.map(|_| "one object, with a digest that the server checked".to_owned()));
-    if !works {
-        skip(report, &["read", "names", "replace", "upload", "delete"], "nothing could be written");
-        return;
+/// One object, and its name is the awkward one: in a bucket that locks everything it stays.
+fn act(s3: &S3, call: &Call, report: &mut CheckReport, path: &TargetPath) -> Result<()> {
+    let probe = Probe::new(s3, call, std::process::id().into(), "")?;
+    let written = probe.put(path, Probe::FIRST, Expect::Absent);
+    if !report.step("write", written.map(|_| "one object, with a digest that the server checked".to_owned()))
+    {
+        report.skip(REST, "nothing could be written");
+        return Ok(());
     }
-    step(report, "read", read(s3, call, path, FIRST).map(|()| "read back the same".to_owned()));
-    match listed(s3, call, path) {
-        Ok(true) => {
+    let read = probe.read(path, Probe::FIRST);
+    report.step("read", read.map(|()| "read back the same".to_owned()));
+    match probe.listed(path.as_bytes()) {
+        Ok(found) if found.contains(path) => {
             report.add("names", StepResult::Passed, "a name beyond ASCII comes back byte for byte");
         }
-        Ok(false) => report.add("names", StepResult::Failed, "a name beyond ASCII comes back changed"),
+        Ok(_) => report.add("names", StepResult::Failed, "a name beyond ASCII comes back changed"),
         Err(error) => report.add("names", StepResult::Failed, error.to_string()),
     }
     if s3.config.retention.is_some() {
         lock(s3, call, report);
     }
-    let replaced = small(s3, call, path, SECOND, &Expect::Any).and_then(|_| read(s3, call, path, SECOND));
-    step(report, "replace", replaced.map(|()| "replaced in one act".to_owned()));
+    let replaced = probe.put(path, Probe::SECOND, Expect::Any).and_then(|_| probe.read(path, Probe::SECOND));
+    report.step("replace", replaced.map(|()| "replaced in one act".to_owned()));
     digest(s3, call, report, path);
-    let uploaded = large(s3, call, path, FIRST).and_then(|_| read(s3, call, path, FIRST));
-    step(report, "upload", uploaded.map(|()| "in parts, listed and completed".to_owned()));
-    match s3.delete(call, path, &Expect::Any) {
+    let uploaded = large(s3, call, &probe, path).and_then(|_| probe.read(path, Probe::FIRST));
+    report.step("upload", uploaded.map(|()| "in parts, listed and completed".to_owned()));
+    match probe.remove(path) {
         // By the bucket's own default, not by an option of ours.
         Err(error) if *error.kind() == ErrorKind::Retained => report.add(
             "delete",
             StepResult::Warned,
             format!("{error}: the bucket locks every object, this one too, and old manifests stay"),
         ),
-        deleted => step(report, "delete", deleted.map(|()| "deleted".to_owned())),
+        deleted => drop(report.step("delete", deleted.map(|()| "deleted".to_owned()))),
     }
-    // Whatever a failed step left.
-    let _ = s3.delete(call, path, &Expect::Any);
+    Ok(())
 }
 
 /// The bucket can lock objects. That the key may do so is seen only by locking one, which would then stay.
@@ -155,7 +151,7 @@ fn digest(s3: &S3, call: &Call, report: &mut CheckReport, path: &TargetPath) {
             .put_object()
             .bucket(&s3.config.bucket)
             .key(s3.key(path)?)
-            .body(aws_sdk_s3::primitives::ByteStream::from_static(SECOND));
+            .body(aws_sdk_s3::primitives::ByteStream::from_static(Probe::SECOND));
         let put = match algorithm {
             Algorithm::Crc64Nvme => put.checksum_crc64_nvme(value),
             Algorithm::Crc32c => put.checksum_crc32_c(value),
@@ -186,119 +182,14 @@ fn digest(s3: &S3, call: &Call, report: &mut CheckReport, path: &TargetPath) {
     }
 }
 
-fn skip(report: &mut CheckReport, steps: &[&str], why: &str) {
-    steps.iter().for_each(|name| report.add(name, StepResult::Skipped, why));
-}
-
-fn step(report: &mut CheckReport, name: &str, result: Result<String>) {
-    match result {
-        Ok(detail) => report.add(name, StepResult::Passed, detail),
-        Err(error) => report.add(name, StepResult::Failed, error.to_string()),
-    }
-}
-
-fn listed(s3: &S3, call: &Call, path: &TargetPath) -> Result<bool> {
-    let mut page = None;
-    loop {
-        let answer = s3.list(call, &TargetPath::root(), false, page.as_deref())?;
-        if answer.entries.iter().any(|e| e.path == *path) {
-            return Ok(true);
-        }
-        page = answer.next;
-        if page.is_none() {
-            return Ok(false);
-        }
-    }
-}
-
-fn request(path: &TargetPath, size: usize) -> Result<StageRequest> {
-    Ok(StageRequest {
-        path: path.clone(),
-        staging: TargetPath::new("offsite-check.part")?,
-        attributes: Attributes::default(),
-        size: size as u64,
-        streams: 1,
-        owner: "check".to_owned(),
-        resume: None,
-    })
-}
-
-fn small(s3: &S3, call: &Call, path: &TargetPath, bytes: &'static [u8], expect: &Expect) -> Result<Entry> {
-    let staged = s3.stage(call, &request(path, bytes.len())?, Arc::new(Bytes(bytes)), Arc::new(Nobody))?;
-    publish(s3, call, path, bytes, staged.token, expect.clone())
-}
-
-fn large(s3: &S3, call: &Call, path: &TargetPath, bytes: &'static [u8]) -> Result<Entry> {
+/// As parts, however small.
+fn large(s3: &S3, call: &Call, probe: &Probe<'_>, path: &TargetPath) -> Result<Entry> {
     let connection = s3.wait(call, SHORT, s3.connection())?;
-    let request = request(path, bytes.len())?;
-    let staged = stage::in_parts(s3, call, connection, &request, &Bytes(bytes), &Nobody, None)?;
-    let published = publish(s3, call, path, bytes, staged.token.clone(), Expect::Any);
+    let (request, bytes) = (probe.stage_request(path, Probe::FIRST), Bytes(Probe::FIRST));
+    let staged = stage::in_parts(s3, call, connection, &request, &bytes, &Unwatched, None)?;
+    let published = probe.publish(path, Probe::FIRST, staged.token.clone(), Expect::Any);
     if published.is_err() {
         let _ = s3.discard(call, &staged.token);
     }
     published
-}
-
-fn publish(
-    s3: &S3,
-    call: &Call,
-    path: &TargetPath,
-    bytes: &'static [u8],
-    token: Token,
-    expect: Expect,
-) -> Result<Entry> {
-    s3.publish(
-        call,
-        &PublishRequest {
-            token,
-            path: path.clone(),
-            expect,
-            attributes: Attributes::default(),
-            digests: Vec::new(),
-            size: bytes.len() as u64,
-            source: Arc::new(Bytes(bytes)),
-        },
-    )
-}
-
-fn read(s3: &S3, call: &Call, path: &TargetPath, wanted: &[u8]) -> Result<()> {
-    let sink = Arc::new(Collected(Mutex::default()));
-    s3.get(call, path, None, None, sink.clone())?;
-    let got = sink.0.lock().unwrap_or_else(PoisonError::into_inner);
-    if *got == wanted {
-        return Ok(());
-    }
-    Err(Error::new(ErrorKind::Corrupt, "what was written came back different"))
-}
-
-struct Bytes(&'static [u8]);
-
-impl Source for Bytes {
-    fn size(&self) -> u64 {
-        self.0.len() as u64
-    }
-
-    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<usize> {
-        let rest = self.0.get(offset as usize..).unwrap_or_default();
-        let n = rest.len().min(buf.len());
-        buf[..n].copy_from_slice(&rest[..n]);
-        Ok(n)
-    }
-}
-
-struct Collected(Mutex<Vec<u8>>);
-
-impl Sink for Collected {
-    fn write(&self, bytes: &[u8]) -> Result<()> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
-        Ok(())
-    }
-}
-
-struct Nobody;
-
-impl Session for Nobody {
-    fn checkpoint(&self, _: &Token, _: &[Range], _: bool) -> Result<()> {
-        Ok(())
-    }
 }
