@@ -108,6 +108,8 @@ fn able(c: &Capabilities) -> String {
     if c.retention {
         words.push("retain".to_owned());
     }
-    words.push(format!("take {} ranges at once", c.parallel_ranges));
+    if c.parallel_ranges > 1 {
+        words.push(format!("take {} ranges of a file at once", c.parallel_ranges));
+    }
     words.join("; ")
 }
