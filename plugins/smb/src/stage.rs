@@ -1,5 +1,5 @@
 //! Sending a file's bytes: this thread reads the source and keeps several writes in flight; the server is asked to flush
-//! before a checkpoint names what it holds.
+//! before a checkpoint names what it holds, and writes go on meanwhile.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -25,8 +25,10 @@ use super::write::{StagingToken, absent};
 
 const MIB: u64 = 1 << 20;
 /// Bytes and time after which a checkpoint is due.
-const DUE: u64 = 48 * MIB;
+const DUE: u64 = 24 * MIB;
 const INTERVAL: Duration = Duration::from_secs(4);
+/// Bytes without a checkpoint beyond which no more are sent until the server has flushed: what a kill costs at most.
+const MOST: u64 = 56 * MIB;
 /// What is asked of the throttle at once (plugin contract: at most 256 KiB).
 const ASK: u64 = 256 * 1024;
 /// The first write is small, because the rate is not known. It doubles while nothing waits.
@@ -172,6 +174,18 @@ async fn open_staging(
     Ok((file, about.id, about.size, room.map(|room| room.free)))
 }
 
+/// What the server has done.
+enum Done {
+    Written(Range, smb2::Result<()>),
+    Flushed(smb2::Result<()>),
+}
+
+/// What had been written when the server was asked to flush.
+struct Flush {
+    done: Ranges,
+    written: u64,
+}
+
 struct Work<'a> {
     smb: &'a Smb,
     call: &'a Call,
@@ -185,8 +199,9 @@ struct Work<'a> {
     last: Instant,
     bite: u64,
     in_flight: usize,
-    give: Sender<(Range, smb2::Result<()>)>,
-    take: Receiver<(Range, smb2::Result<()>)>,
+    flush: Option<Flush>,
+    give: Sender<Done>,
+    take: Receiver<Done>,
 }
 
 impl<'a> Work<'a> {
@@ -210,6 +225,7 @@ impl<'a> Work<'a> {
             last: Instant::now(),
             bite: FIRST_BITE.min(opened.file.live().write),
             in_flight: 0,
+            flush: None,
             give,
             take,
         }
@@ -220,6 +236,7 @@ impl<'a> Work<'a> {
         let mut todo: VecDeque<Range> = self.done.missing(self.request.size).into();
         loop {
             while self.in_flight < window
+                && !(self.flush.is_some() && self.written - self.safe > MOST)
                 && let Some(range) = todo.pop_front()
             {
                 let length = range.length.min(self.bite);
@@ -231,13 +248,14 @@ impl<'a> Work<'a> {
                 while let Ok(done) = self.take.try_recv() {
                     self.arrived(done)?;
                 }
-                self.checkpoint_if_due()?;
+                self.flush_if_due();
             }
-            if self.in_flight == 0 {
+            // A flush that fails says so once: it is waited for.
+            if self.in_flight == 0 && self.flush.is_none() {
                 return Ok(());
             }
             self.wait()?;
-            self.checkpoint_if_due()?;
+            self.flush_if_due();
         }
     }
 
@@ -260,7 +278,7 @@ impl<'a> Work<'a> {
         self.smb.runtime.handle.spawn(async move {
             let result = file.live().write_all(*file, bytes, range.offset).await;
             drop(file);
-            let _ = give.send((range, result));
+            let _ = give.send(Done::Written(range, result));
         });
         self.in_flight += 1;
         Ok(())
@@ -283,17 +301,32 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
-    fn arrived(&mut self, (range, result): (Range, smb2::Result<()>)) -> Result<()> {
-        self.in_flight -= 1;
-        result.map_err(|error| {
-            if lost(&error) {
+    fn arrived(&mut self, done: Done) -> Result<()> {
+        let (act, result) = match &done {
+            Done::Written(_, result) => ("write", result),
+            Done::Flushed(result) => ("make durable", result),
+        };
+        if let Err(error) = result {
+            if lost(error) {
                 self.smb.forget();
             }
-            failed("write", &self.request.staging, &error)
-        })?;
-        self.call.acked(range.length);
-        self.done.insert(range);
-        self.written += range.length;
+            return Err(failed(act, &self.request.staging, error));
+        }
+        match (done, self.flush.take()) {
+            (Done::Written(range, _), flush) => {
+                self.flush = flush;
+                self.in_flight -= 1;
+                self.call.acked(range.length);
+                self.done.insert(range);
+                self.written += range.length;
+            }
+            (Done::Flushed(_), Some(flush)) => {
+                self.session.checkpoint(&self.opened.token, flush.done.as_slice(), true)?;
+                self.safe = flush.written;
+                self.last = Instant::now();
+            }
+            (Done::Flushed(_), None) => {}
+        }
         Ok(())
     }
 
@@ -306,7 +339,10 @@ impl<'a> Work<'a> {
                     self.call.proceed()?;
                     if begun.elapsed() > LONG {
                         self.smb.forget();
-                        return Err(Error::new(ErrorKind::TimedOut, "the server does not answer a write"));
+                        return Err(Error::new(
+                            ErrorKind::TimedOut,
+                            "the server does not answer a write or a flush",
+                        ));
                     }
                 }
                 Err(RecvTimeoutError::Disconnected) => return Err(broken()),
@@ -314,20 +350,19 @@ impl<'a> Work<'a> {
         }
     }
 
-    fn checkpoint_if_due(&mut self) -> Result<()> {
+    /// Asks the server to flush when a checkpoint is due; it is made when the server has done so.
+    fn flush_if_due(&mut self) {
         let new = self.written - self.safe;
-        if new < DUE && (new == 0 || self.last.elapsed() < INTERVAL) {
-            return Ok(());
+        if self.flush.is_some() || new < DUE && (new == 0 || self.last.elapsed() < INTERVAL) {
+            return;
         }
-        let file = self.opened.file.clone();
-        let (done, written) = (self.done.clone(), self.written);
-        self.smb.on(self.call, "make durable", &self.request.staging, LONG, |_| async move {
-            file.live().flush(*file).await
-        })?;
-        self.session.checkpoint(&self.opened.token, done.as_slice(), true)?;
-        self.safe = written;
-        self.last = Instant::now();
-        Ok(())
+        self.flush = Some(Flush { done: self.done.clone(), written: self.written });
+        let (file, give) = (self.opened.file.clone(), self.give.clone());
+        self.smb.runtime.handle.spawn(async move {
+            let result = file.live().flush(*file).await;
+            drop(file);
+            let _ = give.send(Done::Flushed(result));
+        });
     }
 
     /// After a cancelled call: one short try to keep what has arrived.
