@@ -294,9 +294,8 @@ impl Network for WebDav {
         (backend, reach)
     }
 
-    /// A PUT cannot be taken up again: the whole file, whatever its size.
     fn at_stake(_: u64) -> u64 {
-        1 << 40
+        64 << 20
     }
 }
 

@@ -1,9 +1,12 @@
 //! `check`: every act a run needs, on files of our own, taken away again.
 
-use offsite_plugin_api::{Backend, Call, CheckReport, ErrorKind, Probe, Result, StepResult, TargetPath};
+use offsite_plugin_api::{
+    Backend, Bytes, Call, CheckReport, ErrorKind, Probe, Result, StepResult, TargetPath, Unwatched,
+};
 
 use super::change::make_dirs;
 use super::client::WebDav;
+use super::ranges;
 
 /// Characters beyond ASCII, composed and decomposed, and those that mean something in a URL.
 const AWKWARD: &str = "é e\u{301} 日本 #%?+;";
@@ -97,22 +100,35 @@ fn acts(dav: &WebDav, call: &Call, report: &mut CheckReport) {
         probe.replace_by_name(report);
         probe.times(report, "WebDAV has no other");
         probe.delete(report);
+        resume(dav, call, report, &probe);
     }
     probe.space(report);
-    chunks(dav, call, report);
 }
 
-fn chunks(dav: &WebDav, call: &Call, report: &mut CheckReport) {
-    match dav.facts(call).map(|f| f.uploads.is_some()) {
-        Ok(true) => report.add(
-            "resume",
-            StepResult::Passed,
-            "large files go in chunks, and an interrupted one is taken up again",
-        ),
-        _ => report.add(
-            "resume",
-            StepResult::Skipped,
-            "this server cannot take up an interrupted upload: the file in flight starts again",
-        ),
-    }
+/// What becomes of a large file, and of one that is interrupted.
+fn resume(dav: &WebDav, call: &Call, report: &mut CheckReport, probe: &Probe<'_>) {
+    let (chunks, ranges) = dav.facts(call).map_or((false, false), |f| (f.uploads.is_some(), f.ranges));
+    let whole = "the file in flight starts again";
+    let (result, text) = match (chunks, ranges) {
+        (true, _) => {
+            (StepResult::Passed, "large files go in chunks, and an interrupted one is taken up again".into())
+        }
+        (false, false) => {
+            (StepResult::Skipped, format!("this server cannot take up an interrupted upload: {whole}"))
+        }
+        (false, true) => {
+            let request = probe.stage_request(&probe.path, Probe::SECOND);
+            probe.expect_left(&probe.staging);
+            let staged = ranges::stage(dav, call, &request, &Bytes(Probe::SECOND), &Unwatched);
+            match staged.and_then(|_| probe.read(&probe.staging, Probe::SECOND)) {
+                Ok(()) => (StepResult::Passed, "an interrupted upload is taken up where it broke off".into()),
+                Err(error) => (
+                    StepResult::Warned,
+                    format!("this server should take parts of files and does not, so {whole}: {error}"),
+                ),
+            }
+        }
+    };
+    let _ = probe.remove(&probe.staging);
+    report.add("resume", result, text);
 }

@@ -6,8 +6,6 @@
 //! See docs.nextcloud.com, Developer manual, "Chunked file upload".
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use offsite_plugin_api::{
@@ -21,6 +19,7 @@ use super::client::WebDav;
 use super::error::{shown, stale};
 use super::http::{PATIENCE, Request};
 use super::names::Place;
+use super::parts::{Parts, Size};
 use super::propfind;
 use super::stage::{headers, staged, taken};
 use super::write::{Staging, owner_in};
@@ -96,6 +95,33 @@ impl Folder<'_> {
         })?;
         Ok(Some(held))
     }
+
+    fn put(
+        &self,
+        dav: &WebDav,
+        call: &Call,
+        request: &StageRequest,
+        source: &dyn Source,
+        range: Range,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<()> {
+        let what = format!("a chunk of {}", shown(&request.path));
+        let headers = vec![
+            ("content-type", "application/octet-stream".to_owned()),
+            ("destination", dav.files.url(&request.staging, false).to_string()),
+            ("oc-total-length", request.size.to_string()),
+            ("oc-chunk-size", range.length.to_string()),
+        ];
+        let url = self.chunk(range.offset / self.part + 1)?;
+        let answer = dav.http.put(&Upload { call, source, range, url, headers, what: &what, stop })?;
+        // 412: the server forgot what the upload was for.
+        if matches!(answer.code(), 404 | 409 | 412) {
+            let error = dav.http.fail(call, answer, "write", &what);
+            let stale = stale(&request.path, "is not staged any more: the server dropped its chunks");
+            return Err(stale.with_source(error.to_string()));
+        }
+        taken(dav, call, answer, &request.path, &what)
+    }
 }
 
 /// Sends what is missing and puts the whole together under the staging name.
@@ -135,38 +161,30 @@ pub fn stage(
             }
             None => return Err(stale(&request.path, "is not staged any more")),
         },
-        None => (begin(dav, call, request, uploads, stem)?, BTreeMap::new()),
+        None => (begin(dav, call, request, uploads, stem)?, Ranges::default()),
     };
-    let work = Work {
-        dav,
+    let parts = Parts {
         call,
         request,
-        source,
         session,
-        folder: &folder,
-        state: Mutex::default(),
-        stop: AtomicBool::new(false),
+        token: folder.token(),
+        size: Size::Fixed(folder.part),
+        put: &|range, stop| folder.put(dav, call, request, source, range, stop),
     };
-    work.send(done)?;
+    parts.send(done)?;
     assemble(dav, call, request, &folder)
 }
 
-/// The numbers of the chunks that the checkpoint named in full and the server still holds in full.
-fn still_there(
-    folder: &Folder<'_>,
-    held: &BTreeMap<u64, u64>,
-    ranges: &[Range],
-    size: u64,
-) -> BTreeMap<u64, u64> {
+/// The chunks that the checkpoint named in full and the server still holds in full.
+fn still_there(folder: &Folder<'_>, held: &BTreeMap<u64, u64>, ranges: &[Range], size: u64) -> Ranges {
     let named = Ranges::from_list(ranges);
     let covers = |r: &Range| named.as_slice().iter().any(|n| n.offset <= r.offset && r.end() <= n.end());
-    held.iter()
-        .map(|(n, bytes)| (*n, *bytes))
-        .filter(|(number, bytes)| {
-            let range = folder.range(*number, size);
-            range.length == *bytes && covers(&range)
-        })
-        .collect()
+    let whole = held.iter().map(|(number, bytes)| (folder.range(*number, size), *bytes));
+    let whole: Vec<Range> = whole
+        .filter(|(range, bytes)| range.length == *bytes && covers(range))
+        .map(|(range, _)| range)
+        .collect();
+    Ranges::from_list(&whole)
 }
 
 /// A new folder, whatever an earlier attempt left under its name.
@@ -196,99 +214,6 @@ fn begin<'a>(
     }
     dav.http.drain(call, answer);
     Ok(folder)
-}
-
-#[derive(Default)]
-struct State {
-    /// Numbers of chunks to send, the next one last.
-    left: Vec<u64>,
-    done: Ranges,
-    failure: Option<Error>,
-}
-
-struct Work<'a> {
-    dav: &'a WebDav,
-    call: &'a Call,
-    request: &'a StageRequest,
-    source: &'a dyn Source,
-    session: &'a dyn Session,
-    folder: &'a Folder<'a>,
-    state: Mutex<State>,
-    stop: AtomicBool,
-}
-
-impl Work<'_> {
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn send(&self, done: BTreeMap<u64, u64>) -> Result<()> {
-        let count = self.request.size.div_ceil(self.folder.part);
-        {
-            let mut state = self.lock();
-            state.left = (1..=count).filter(|n| !done.contains_key(n)).rev().collect();
-            for number in done.keys() {
-                state.done.insert(self.folder.range(*number, self.request.size));
-            }
-        }
-        let streams = (self.request.streams.max(1) as usize).min(self.lock().left.len());
-        if streams <= 1 {
-            self.chunks();
-        } else {
-            std::thread::scope(|scope| {
-                for _ in 0..streams {
-                    scope.spawn(|| self.chunks());
-                }
-            });
-        }
-        let failure = self.lock().failure.take();
-        failure.map_or(Ok(()), Err)
-    }
-
-    /// Sends chunks until none is left or one failed.
-    fn chunks(&self) {
-        while !self.stop.load(Ordering::SeqCst) {
-            let Some(number) = self.lock().left.pop() else { return };
-            if let Err(error) = self.chunk(number) {
-                // The first failure is the cause; that of the others is that they were stopped.
-                self.lock().failure.get_or_insert(error);
-                self.stop.store(true, Ordering::SeqCst);
-            }
-        }
-    }
-
-    fn chunk(&self, number: u64) -> Result<()> {
-        let range = self.folder.range(number, self.request.size);
-        let what = format!("a chunk of {}", shown(&self.request.path));
-        let mut headers = vec![
-            ("content-type", "application/octet-stream".to_owned()),
-            ("destination", self.dav.files.url(&self.request.staging, false).to_string()),
-            ("oc-total-length", self.request.size.to_string()),
-        ];
-        headers.push(("oc-chunk-size", range.length.to_string()));
-        let upload = Upload {
-            call: self.call,
-            source: self.source,
-            range,
-            url: self.folder.chunk(number)?,
-            headers,
-            what: &what,
-            stop: &|| self.stop.load(Ordering::SeqCst),
-        };
-        let answer = self.dav.http.put(&upload)?;
-        // 412: the server forgot what the upload was for.
-        if matches!(answer.code(), 404 | 409 | 412) {
-            let error = self.dav.http.fail(self.call, answer, "write", &what);
-            let stale = stale(&self.request.path, "is not staged any more: the server dropped its chunks");
-            return Err(stale.with_source(error.to_string()));
-        }
-        taken(self.dav, self.call, answer, &self.request.path, &what)?;
-        // One checkpoint at a time, each with all that came before.
-        let mut state = self.lock();
-        state.done.insert(range);
-        let ranges = state.done.as_slice().to_vec();
-        self.session.checkpoint(&self.folder.token(), &ranges, false)
-    }
 }
 
 fn assemble(dav: &WebDav, call: &Call, request: &StageRequest, folder: &Folder<'_>) -> Result<Staged> {
@@ -444,6 +369,7 @@ mod tests {
         let held = BTreeMap::from([(1, 5 * MIB), (2, 5 * MIB - 1), (3, 5 * MIB), (4, 2 * MIB), (5, 0)]);
         let ranges = [Range { offset: 0, length: 12 * MIB }, Range { offset: 15 * MIB, length: 2 * MIB }];
         let done = still_there(&folder, &held, &ranges, size);
-        assert_eq!(done.into_keys().collect::<Vec<_>>(), [1, 4]);
+        let whole = [Range { offset: 0, length: 5 * MIB }, Range { offset: 15 * MIB, length: 2 * MIB }];
+        assert_eq!(done.as_slice(), whole);
     }
 }

@@ -1,6 +1,7 @@
 //! The open target: the connection, what is known about the server, and the looks at single names that all else builds on.
 
 use std::collections::HashSet;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -34,6 +35,10 @@ pub struct WebDav {
     dirs: Mutex<HashSet<TargetPath>>,
     /// Tokens of what this object staged whole: their publish need not look at the staging again.
     fresh: Mutex<HashSet<Token>>,
+    /// Two bytes sent one at a time ended up beside each other.
+    pub(super) takes_ranges: AtomicBool,
+    /// It says that it takes ranges, and does not.
+    pub(super) whole_only: AtomicBool,
 }
 
 impl WebDav {
@@ -52,6 +57,8 @@ impl WebDav {
             facts: Mutex::default(),
             dirs: Mutex::default(),
             fresh: Mutex::default(),
+            takes_ranges: AtomicBool::new(false),
+            whole_only: AtomicBool::new(false),
         })
     }
 

@@ -32,16 +32,17 @@ pub fn get(
 }
 
 pub fn staged(dav: &WebDav, call: &Call, token: &Token, range: Range, sink: &dyn Sink) -> Result<()> {
-    match Staging::parse(token)? {
-        Staging::Upload { upload } => chunked::read(dav, call, &upload, range, sink),
-        Staging::File(file) => {
-            let url = dav.files.url(&file.path, false);
-            fetch(dav, call, url, Some(range), &shown(&file.path), sink).map_err(|e| match e.kind() {
-                ErrorKind::NotFound => stale(&file.path, "is not staged any more"),
-                _ => e,
-            })
+    let path = match Staging::parse(token)? {
+        Staging::Upload { upload } => return chunked::read(dav, call, &upload, range, sink),
+        Staging::File(file) => file.path,
+        Staging::Partial { partial } => partial,
+    };
+    fetch(dav, call, dav.files.url(&path, false), Some(range), &shown(&path), sink).map_err(|e| {
+        match e.kind() {
+            ErrorKind::NotFound => stale(&path, "is not staged any more"),
+            _ => e,
         }
-    }
+    })
 }
 
 /// Gives exactly the range to the sink. Errors: `Corrupt` where the file ends before it.

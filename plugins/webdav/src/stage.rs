@@ -1,24 +1,25 @@
-//! Sending a file's bytes under its staging name: in one PUT, or where the server takes them, in chunks.
+//! Sending a file's bytes under its staging name: in one PUT, or where the server takes them, in chunks or ranges.
 //!
 //! A PUT cannot be taken up again, so a plain server's only checkpoint is the whole file. What the server took is never
 //! believed: its size is asked for afterwards.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use offsite_plugin_api::{
-    Call, Error, ErrorKind, Range, Result, Retry, Session, Source, StageRequest, Staged, TargetPath,
+    Call, Error, ErrorKind, Level, Range, Result, Retry, Session, Source, StageRequest, Staged, TargetPath,
 };
 
 use super::body::Upload;
 use super::change::{make_dirs, settled};
-use super::chunked;
 use super::client::WebDav;
 use super::error::shown;
 use super::http::Answer;
 use super::write::{StagedFile, Staging};
+use super::{chunked, ranges};
 
 /// How long a server may show another size after it said that it has all.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub const PATIENCE: Duration = Duration::from_secs(5);
 
 pub fn stage(
     dav: &WebDav,
@@ -33,19 +34,58 @@ pub fn stage(
     if let Some(uploads) = facts.uploads.as_ref().filter(|_| request.size > dav.config.chunk_size) {
         return chunked::stage(dav, call, request, source, session, uploads);
     }
+    let ranges = |wanted: bool| wanted && facts.ranges && !dav.whole_only.load(Ordering::Relaxed);
+    if ranges(request.size > dav.config.chunk_size)
+        && let Some(staged) = in_ranges(dav, call, request, source, session)?
+    {
+        return Ok(staged);
+    }
+    match whole(dav, call, request, source, &facts) {
+        Err(e) if *e.kind() == ErrorKind::TooLarge && ranges(true) => {
+            in_ranges(dav, call, request, source, session)?.ok_or(e)
+        }
+        other => other,
+    }
+}
+
+fn whole(
+    dav: &WebDav,
+    call: &Call,
+    request: &StageRequest,
+    source: &dyn Source,
+    facts: &super::traits::Facts,
+) -> Result<Staged> {
     let what = shown(&request.path);
     let upload = Upload {
         call,
         source,
         range: Range { offset: 0, length: request.size },
         url: dav.files.url(&request.staging, false),
-        headers: headers(&facts, request),
+        headers: headers(facts, request),
         what: &what,
         stop: &|| false,
     };
     let answer = dav.http.put(&upload)?;
     taken(dav, call, answer, &request.staging, &what)?;
     staged(dav, call, request, PATIENCE)
+}
+
+/// `None`: the server turns out to take no ranges.
+fn in_ranges(
+    dav: &WebDav,
+    call: &Call,
+    request: &StageRequest,
+    source: &dyn Source,
+    session: &dyn Session,
+) -> Result<Option<Staged>> {
+    match ranges::stage(dav, call, request, source, session) {
+        Err(e) if *e.kind() == ErrorKind::Unsupported => {
+            call.log(Level::Warn, &format!("files are sent as a whole: {e}"));
+            dav.whole_only.store(true, Ordering::Relaxed);
+            Ok(None)
+        }
+        other => other.map(Some),
+    }
 }
 
 pub fn headers(facts: &super::traits::Facts, request: &StageRequest) -> Vec<(&'static str, String)> {

@@ -9,8 +9,9 @@ use super::client::WebDav;
 use super::config::{Chunked, Config, invalid};
 use super::http::Request;
 use super::names::{Place, segments};
+use super::ranges;
 
-/// Ranges of one file in flight, where the server takes chunks.
+/// Ranges of one file in flight, where the server takes chunks or ranges.
 const MOST_STREAMS: u32 = 8;
 
 #[derive(Clone)]
@@ -23,6 +24,8 @@ pub struct Facts {
     pub cloud: Option<String>,
     /// Where chunks go.
     pub uploads: Option<Place>,
+    /// Whether it writes ranges into a file.
+    pub ranges: bool,
 }
 
 /// A Nextcloud's or ownCloud's own addresses, from `…/remote.php/dav/files/USER/…`.
@@ -69,11 +72,16 @@ pub fn find(dav: &WebDav, call: &Call) -> Result<Facts> {
         return Err(dav.http.fail(call, answer, "reach", "the server"));
     }
     let kept = |name: &str| {
-        answer.header(name).map(|text| text.chars().filter(|c| !c.is_control()).take(200).collect::<String>())
+        // A list may come as several headers (RFC 9110 §5.3).
+        let texts: Vec<&str> =
+            answer.headers().get_all(name).iter().filter_map(|value| value.to_str().ok()).collect();
+        let text: String = texts.join(", ").chars().filter(|c| !c.is_control()).take(400).collect();
+        (!texts.is_empty()).then_some(text)
     };
     let (server, classes) = (kept("server"), kept("dav"));
     dav.http.drain(call, answer);
-    let mut facts = Facts { server, classes, cloud: None, uploads: None };
+    let ranges = dav.config.chunked != Chunked::Never && ranges::understood(classes.as_deref());
+    let mut facts = Facts { server, classes, cloud: None, uploads: None, ranges };
     let Some(cloud) = cloud(&dav.config.root) else { return Ok(facts) };
     let (product, chunking) = ask(dav, call, &cloud)?;
     facts.cloud = product;
@@ -117,9 +125,14 @@ impl Facts {
 
     pub fn capabilities(&self, config: &Config) -> Capabilities {
         let chunks = self.uploads.is_some();
+        let resume = match (chunks, self.ranges) {
+            (true, _) => Resume::Parts,
+            (false, true) => Resume::Ranges,
+            (false, false) => Resume::None,
+        };
         Capabilities {
             durable_checkpoints: false,
-            resume: if chunks { Resume::Parts } else { Resume::None },
+            resume,
             // Servers delete the old file before an overwriting MOVE (mod_dav does): the host swaps.
             replace: Replace::None,
             conditional_publish: false,
@@ -134,7 +147,7 @@ impl Facts {
             // A COPY is visible before it is whole.
             copy: false,
             rename: true,
-            parallel_ranges: if chunks { MOST_STREAMS } else { 1 },
+            parallel_ranges: if resume == Resume::None { 1 } else { MOST_STREAMS },
             ..Capabilities::default()
         }
     }

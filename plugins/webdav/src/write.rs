@@ -22,6 +22,8 @@ pub enum Staging {
     File(StagedFile),
     /// Chunks that are not put together yet: the name of their folder.
     Upload { upload: String },
+    /// A file under its staging name that has not all its ranges yet.
+    Partial { partial: TargetPath },
 }
 
 /// Where the bytes are, and what proves that they are the same: a MOVE keeps etag or time, most servers keep both.
@@ -66,6 +68,7 @@ impl Staging {
             // Only what is named as staging is ever published or discarded, whatever a token claims.
             Self::File(file) => owner_of(file.path.name()).is_some(),
             Self::Upload { upload } => chunked::parse(upload).is_some(),
+            Self::Partial { partial } => owner_of(partial.name()).is_some(),
         };
         if ours { Ok(parsed) } else { Err(bad("it names no staging".to_owned())) }
     }
@@ -112,6 +115,14 @@ fn find(dav: &WebDav, call: &Call, file: &StagedFile) -> Result<Option<(Entry, F
 pub fn stat_staged(dav: &WebDav, call: &Call, token: &Token) -> Result<StagedInfo> {
     match Staging::parse(token)? {
         Staging::Upload { upload } => chunked::stat(dav, call, &upload),
+        Staging::Partial { partial } => match dav.look(call, &partial)?.filter(|found| !found.collection) {
+            // With what nobody has sent yet between the ranges.
+            Some(found) => {
+                let about = info(&dav.entry(call, partial, &found)?, &found);
+                Ok(StagedInfo { token: token.clone(), ..about })
+            }
+            None => Err(stale(&partial, "is not staged any more")),
+        },
         Staging::File(file) => match find(dav, call, &file)? {
             Some((entry, found)) => Ok(info(&entry, &found)),
             None => Err(stale(&file.path, "is not staged any more")),
@@ -121,11 +132,12 @@ pub fn stat_staged(dav: &WebDav, call: &Call, token: &Token) -> Result<StagedInf
 
 pub fn discard(dav: &WebDav, call: &Call, token: &Token) -> Result<()> {
     dav.fresh().remove(token);
-    let (url, what) = match Staging::parse(token)? {
+    let path = match Staging::parse(token)? {
         Staging::Upload { upload } => return chunked::discard(dav, call, &upload),
-        Staging::File(file) => (dav.files.url(&file.path, false), shown(&file.path)),
+        Staging::File(file) => file.path,
+        Staging::Partial { partial } => partial,
     };
-    change::remove(dav, call, url, &what).map(drop)
+    change::remove(dav, call, dav.files.url(&path, false), &shown(&path)).map(drop)
 }
 
 pub fn publish(dav: &WebDav, call: &Call, request: &PublishRequest) -> Result<Entry> {

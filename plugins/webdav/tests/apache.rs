@@ -1,7 +1,8 @@
 //! The WebDAV backend keeps every promise of the contract on a real Apache mod_dav, with both logins, without and with TLS.
 #![allow(clippy::unwrap_used)]
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use offsite_plugin_api::conformance::assert_conforms;
@@ -49,26 +50,33 @@ impl Source for Zeros {
     }
 }
 
-struct Nobody;
+/// The last checkpoint.
+#[derive(Default)]
+struct Kept(Mutex<Option<ResumeFrom>>);
 
-impl Session for Nobody {
-    fn checkpoint(&self, _: &Token, _: &[Range], _: bool) -> Result<()> {
+impl Session for Kept {
+    fn checkpoint(&self, token: &Token, ranges: &[Range], durable: bool) -> Result<()> {
+        assert!(!durable, "nothing says that Apache has it on the disk");
+        *self.0.lock().unwrap() = Some(ResumeFrom { token: token.clone(), ranges: ranges.to_vec() });
         Ok(())
     }
 }
 
-fn stage(dav: &WebDav, call: &Call, name: &str, size: u64) -> Result<Staged> {
+fn request(name: &str, size: u64) -> StageRequest {
     let target = path(name);
-    let request = StageRequest {
-        staging: target.parent().unwrap().join("offsite-0123abcd-0011223344556677.part")?,
+    StageRequest {
+        staging: target.parent().unwrap().join("offsite-0123abcd-0011223344556677.part").unwrap(),
         path: target,
         attributes: Attributes::default(),
         size,
         streams: 1,
         owner: "0123abcd".into(),
         resume: None,
-    };
-    dav.stage(call, &request, Arc::new(Zeros(size)), Arc::new(Nobody))
+    }
+}
+
+fn stage(dav: &WebDav, call: &Call, name: &str, size: u64) -> Result<Staged> {
+    dav.stage(call, &request(name, size), Arc::new(Zeros(size)), Arc::new(Kept::default()))
 }
 
 /// Cancels itself a while after it was made.
@@ -127,10 +135,10 @@ fn every_call_to_a_frozen_server_ends_two_seconds_after_its_cancellation() {
 }
 
 #[test]
-fn an_upload_cut_off_leaves_no_file_and_can_be_repeated() {
+fn an_upload_in_one_piece_that_is_cut_off_leaves_no_file_and_can_be_repeated() {
     let server = Apache::start();
     let proxy = Proxy::start(server.address());
-    let dav = open(&server.url_at(proxy.address(), Login::Basic), &json!({}));
+    let dav = open(&server.url_at(proxy.address(), Login::Basic), &json!({ "chunked": "never" }));
     let call = Call::unwatched();
     dav.list(&call, &TargetPath::root(), false, None).unwrap();
     proxy.cut_at(Direction::Up, proxy.count(Direction::Up) + (5 << 20));
@@ -139,6 +147,138 @@ fn an_upload_cut_off_leaves_no_file_and_can_be_repeated() {
     server.tidied();
     assert_eq!(dav.list_staged(&call, &TargetPath::root()).unwrap().len(), 0, "half a file is staged");
     assert_eq!(stage(&dav, &call, "set/one.img", 20 << 20).unwrap().size, 20 << 20);
+}
+
+const MIB: u64 = 1 << 20;
+
+/// Bytes that tell where they belong; counts what is read of it.
+#[derive(Default)]
+struct Counting(u64, AtomicU64);
+
+fn byte(offset: u64) -> u8 {
+    (offset.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u8
+}
+
+impl Source for Counting {
+    fn size(&self) -> u64 {
+        self.0
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<usize> {
+        self.1.fetch_add(buf.len() as u64, Ordering::SeqCst);
+        buf.iter_mut().zip(offset..).for_each(|(b, at)| *b = byte(at));
+        Ok(buf.len())
+    }
+}
+
+fn staged_bytes(server: &Apache) -> Vec<u8> {
+    std::fs::read(server.data().join("offsite-0123abcd-0011223344556677.part")).unwrap()
+}
+
+fn expected(size: u64) -> Vec<u8> {
+    (0..size).map(byte).collect()
+}
+
+#[test]
+fn a_large_upload_that_is_cut_off_goes_on_with_what_is_missing() {
+    let server = Apache::start();
+    let proxy = Proxy::start(server.address());
+    let dav = open(&server.url_at(proxy.address(), Login::Digest), &json!({}));
+    let call = Call::unwatched();
+    const SIZE: u64 = 60 * MIB + 4321;
+    proxy.cut_at(Direction::Up, 41 * MIB);
+    let kept = Arc::new(Kept::default());
+    let mut request = StageRequest { streams: 3, ..request("one.img", SIZE) };
+    let source = Arc::new(Counting(SIZE, AtomicU64::new(0)));
+    let error = dav.stage(&call, &request, source, kept.clone()).unwrap_err();
+    assert_eq!(error.retry(), Retry::Now, "{error}");
+    // Somebody else takes it up.
+    let from = kept.0.lock().unwrap().take().unwrap();
+    let held = Ranges::from_list(&from.ranges).total();
+    assert!(held > 8 * MIB && held < SIZE, "{held}");
+    let other = open(&server.url(Login::Basic), &json!({}));
+    assert!(other.stat_staged(&call, &from.token).unwrap().bytes >= held);
+    assert_eq!(other.list_staged(&call, &TargetPath::root()).unwrap().len(), 1);
+    request.resume = Some(from.clone());
+    let source = Arc::new(Counting(SIZE, AtomicU64::new(0)));
+    let staged = other.stage(&call, &request, source.clone(), kept).unwrap();
+    assert_eq!(staged.size, SIZE);
+    assert_eq!(source.1.load(Ordering::SeqCst), SIZE - held, "only the rest is read");
+    assert!(staged_bytes(&server) == expected(SIZE), "the file is not what was sent");
+    // The token of a part is none of the whole.
+    let publish = PublishRequest {
+        token: from.token,
+        path: path("one.img"),
+        expect: Expect::Absent,
+        attributes: Attributes::default(),
+        digests: Vec::new(),
+        size: SIZE,
+        source: Arc::new(Zeros(SIZE)),
+    };
+    assert_eq!(other.publish(&call, &publish).unwrap_err().kind(), &ErrorKind::StaleToken);
+    let token = staged.token;
+    assert_eq!(other.publish(&call, &PublishRequest { token, ..publish }).unwrap().size, SIZE);
+}
+
+#[test]
+fn a_staging_that_vanishes_under_way_is_begun_again_and_never_has_holes() {
+    struct Vanishing(Counting, std::path::PathBuf);
+    impl Source for Vanishing {
+        fn size(&self) -> u64 {
+            self.0.size()
+        }
+        fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<usize> {
+            if (20 * MIB..21 * MIB).contains(&offset) {
+                let _ = std::fs::remove_file(&self.1);
+            }
+            self.0.read_at(offset, buf)
+        }
+    }
+    let server = Apache::start();
+    let dav = open(&server.url(Login::Basic), &json!({}));
+    let call = Call::unwatched();
+    let request = request("one.img", 40 * MIB);
+    let file = server.data().join(request.staging.display().as_ref());
+    let source = Vanishing(Counting(request.size, AtomicU64::new(0)), file.clone());
+    let error = dav.stage(&call, &request, Arc::new(source), Arc::new(Kept::default())).unwrap_err();
+    assert_eq!(error.kind(), &ErrorKind::StaleToken, "{error}");
+    assert!(!file.exists(), "a range made the file anew");
+}
+
+#[test]
+fn a_server_that_drops_or_refuses_ranges_gets_whole_files_and_the_check_says_so() {
+    let mut server = Apache::start();
+    let text = std::fs::read_to_string(server.conf()).unwrap();
+    for line in
+        ["RequestHeader unset Content-Range early", "<If \"-n req('Content-Range')\">\nRedirect 400 /\n</If>"]
+    {
+        std::fs::write(server.conf(), format!("{text}\n{line}\n")).unwrap();
+        server.restart();
+        let dav = open(&server.url(Login::Basic), &json!({}));
+        let call = Call::unwatched();
+        const SIZE: u64 = 30 * MIB;
+        let source = Arc::new(Counting(SIZE, AtomicU64::new(0)));
+        let staged = dav.stage(&call, &request("one.img", SIZE), source, Arc::new(Kept::default())).unwrap();
+        assert_eq!(staged.size, SIZE);
+        assert!(staged_bytes(&server) == expected(SIZE), "{line}");
+        let report = open(&server.url(Login::Basic), &json!({})).check(&call).unwrap();
+        let step = report.steps.iter().find(|step| step.name == "resume").unwrap();
+        assert_eq!(step.result, StepResult::Warned, "{line}: {}", step.detail);
+        assert!(report.passed(), "{line}");
+    }
+}
+
+#[test]
+fn a_limit_for_requests_above_one_part_stops_no_file() {
+    let server = Apache::with_lines(&["LimitRequestBody 3000000"]);
+    let dav = open(&server.url(Login::Basic), &json!({}));
+    // In ranges from the start, and after the whole was refused.
+    for size in [30 * MIB, 10 * MIB] {
+        let request = StageRequest { streams: 2, ..request("one.img", size) };
+        let source = Arc::new(Counting(size, AtomicU64::new(0)));
+        dav.stage(&Call::unwatched(), &request, source, Arc::new(Kept::default())).unwrap();
+        assert!(staged_bytes(&server) == expected(size), "{size}");
+    }
 }
 
 #[test]
@@ -251,13 +391,14 @@ fn a_folder_open_for_reading_only_gets_no_body_without_a_login() {
     }
 }
 
-/// What is missing has a reason: WebDAV has no resumable PUT, its servers replace no file in one act (mod_dav deletes the old
-/// one first), a COPY shows itself half done, times cannot be set, and nothing says that a file is on the disk.
+/// What is missing has a reason: WebDAV's servers replace no file in one act (mod_dav deletes the old one first), a COPY shows itself half done, times cannot be set, and nothing says that a file is on the disk.
 #[test]
 fn apaches_capabilities_are_these() {
     let server = Apache::start();
     let found = open(&server.url(Login::Basic), &json!({})).capabilities(&Call::unwatched()).unwrap();
     let expected = Capabilities {
+        resume: Resume::Ranges,
+        parallel_ranges: 8,
         staged_readable: true,
         rename: true,
         names: NameRules { utf8_only: true, longest_path: 2048, ..NameRules::default() },
