@@ -45,11 +45,16 @@ pub fn get(
 }
 
 pub fn staged(ftp: &Ftp, call: &Call, token: &Token, range: Range, sink: &dyn Sink) -> Result<()> {
-    let token = StagingToken::parse(token)?;
-    if ftp.look(call, &token.path)?.is_none() {
-        return Err(stale(&token.path, "is not staged any more"));
+    let path = StagingToken::parse(token)?.path;
+    let gone = || stale(&path, "is not staged any more");
+    if range.length == 0 {
+        return ftp.look(call, &path)?.map(drop).ok_or_else(gone);
     }
-    fetch(ftp, call, &token.path, range, sink)
+    fetch(ftp, call, &path, range, sink).map_err(|error| match ftp.look(call, &path) {
+        // Servers have many ways to refuse what is not there.
+        Ok(None) => gone(),
+        _ => error,
+    })
 }
 
 /// Gives exactly the range to the sink. Errors: `Corrupt` where the file ends before it.
@@ -84,7 +89,7 @@ pub fn fetch(ftp: &Ftp, call: &Call, path: &TargetPath, range: Range, sink: &dyn
         if left > 0 {
             return session.finish(transfer);
         }
-        session.break_off(transfer);
+        session.end_download(transfer);
         Ok(())
     })?;
     if let Some(error) = refused {

@@ -1,5 +1,6 @@
 //! One control connection, logged in: commands with their replies, and one transfer at a time.
 
+use std::io::Read;
 use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -399,11 +400,25 @@ impl Session {
         drop(transfer);
     }
 
-    /// Ends a download before its end. Whatever is replied, the session must answer the next command.
+    /// Ends a download before its end.
     pub fn break_off(&mut self, transfer: Transfer) {
         // Closed for good, so that the server's writes fail instead of waiting for us.
         self.sockets.data(None);
         let _ = self.finish(transfer);
+        self.in_step();
+    }
+
+    /// Ends a download of which all that was wanted has come: with the file, or before its end.
+    pub fn end_download(&mut self, mut transfer: Transfer) {
+        if !matches!(transfer.read(&mut [0]), Ok(0)) {
+            self.break_off(transfer);
+        } else if self.finish(transfer).is_err() {
+            self.in_step();
+        }
+    }
+
+    /// Some servers reply twice to what was broken off.
+    fn in_step(&mut self) {
         if !self.broken && !self.command("NOOP").is_ok_and(|reply| reply.code == 200) {
             self.spoil();
         }

@@ -17,14 +17,13 @@ pub fn delete(smb: &Smb, call: &Call, path: &TargetPath, expect: &Expect) -> Res
     let name = smb.wire(path)?;
     let (expect, at) = (expect.clone(), path.clone());
     let as_expected = smb.on(call, "delete", path, LONG, |live| async move {
-        let file =
+        let (file, found) =
             File::open(&live, &name, CreateDisposition::FileOpen, Access::DELETE, Options::ANY).await?;
-        if let Expect::Version(wanted) = &expect {
-            let found = live.about(*file).await?;
-            if entry_of(at, &found).version.as_ref() != Some(wanted) {
-                file.close().await;
-                return Ok(false);
-            }
+        if let Expect::Version(wanted) = &expect
+            && entry_of(at, &found).version.as_ref() != Some(wanted)
+        {
+            file.close().await;
+            return Ok(false);
         }
         let marked = live.delete(*file).await;
         file.close().await;
@@ -40,7 +39,8 @@ pub fn rename(smb: &Smb, call: &Call, from: &TargetPath, to: &TargetPath, expect
     }
     let (expect, at) = (expect.clone(), to.clone());
     let renamed = smb.on(call, "rename", from, LONG, |live| async move {
-        let file = File::open(&live, &old, CreateDisposition::FileOpen, Access::DELETE, Options::ANY).await?;
+        let (file, _) =
+            File::open(&live, &old, CreateDisposition::FileOpen, Access::DELETE, Options::ANY).await?;
         if let Expect::Version(wanted) = &expect
             && there(&live, &new)
                 .await?
@@ -113,7 +113,7 @@ pub fn set_attributes(smb: &Smb, call: &Call, path: &TargetPath, attributes: &At
     let name = smb.wire(path)?;
     let mtime = attributes.mtime.map(|t| t.ns);
     let found = smb.on(call, "set the time of", path, SHORT, |live| async move {
-        let file =
+        let (file, _) =
             File::open(&live, &name, CreateDisposition::FileOpen, Access::SET_TIMES, Options::ANY).await?;
         if let Some(ns) = mtime {
             live.set_written(*file, to_filetime(ns)).await?;

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use smb2::msg::create::CreateDisposition;
 use tokio::runtime::Handle;
 
-use super::share::{Access, Live, Open, Options};
+use super::share::{About, Access, Live, Open, Options};
 
 #[derive(Clone)]
 pub struct File(Arc<Inner>);
@@ -23,18 +23,27 @@ struct Inner {
 }
 
 impl File {
-    /// Within the runtime.
+    /// Opens, and tells what it is. Within the runtime.
     pub async fn open(
         live: &Arc<Live>,
         name: &str,
         disposition: CreateDisposition,
         access: Access,
         options: Options,
-    ) -> smb2::Result<Self> {
-        let open = live.open(name, disposition, access, options).await?;
+    ) -> smb2::Result<(Self, About)> {
+        let (open, about) = live.open_about(name, disposition, access, options).await?;
         let inner =
             Inner { live: live.clone(), open, closed: AtomicBool::new(false), runtime: Handle::current() };
-        Ok(Self(Arc::new(inner)))
+        Ok((Self(Arc::new(inner)), about))
+    }
+
+    /// Has the server flush; what the file is then.
+    pub async fn flushed(&self) -> smb2::Result<About> {
+        let file = self.clone();
+        let flush = self.0.runtime.spawn(async move { file.live().flush(*file).await });
+        let about = self.live().about(**self).await;
+        flush.await.map_err(|_| smb2::Error::Disconnected)??;
+        about
     }
 
     /// The connection it is open on.
@@ -42,7 +51,7 @@ impl File {
         &self.0.live
     }
 
-    /// Waits for the server, unlike a drop.
+    /// Waits for the server, unlike a drop: where the name is used again at once.
     pub async fn close(&self) {
         if !self.0.closed.swap(true, Ordering::Relaxed) {
             self.0.live.close(self.0.open).await;

@@ -25,9 +25,7 @@ pub fn stat(smb: &Smb, call: &Call, path: &TargetPath) -> Result<Entry> {
 fn open_file(smb: &Smb, call: &Call, path: &TargetPath) -> Result<(File, About)> {
     let name = smb.wire(path)?;
     smb.on(call, "read", path, SHORT, |live| async move {
-        let file = File::open(&live, &name, CreateDisposition::FileOpen, Access::READ, Options::FILE).await?;
-        let about = file.live().about(*file).await?;
-        Ok((file, about))
+        File::open(&live, &name, CreateDisposition::FileOpen, Access::READ, Options::FILE).await
     })
 }
 

@@ -20,7 +20,7 @@ use smb2::pack::{FileTime, Pack, ReadCursor, Unpack};
 use smb2::types::flags::{FileAccessMask, FileAttributes};
 use smb2::types::status::NtStatus;
 use smb2::types::{Command, CreditCharge, Dialect, FileId, OplockLevel, TreeId};
-use smb2::{Error, Frame, Result};
+use smb2::{CompoundOp, Error, Frame, Result};
 
 /// MS-FSCC 2.4 and 2.5: the classes that are asked for or set.
 mod class {
@@ -148,6 +148,32 @@ impl Live {
         }
     }
 
+    /// Several requests in one message (MS-SMB2 3.2.4.1.4): each after the first is about what the first one opens. What they
+    /// answered, whatever it is, success of the first one taken for granted.
+    async fn chain(&self, requests: &[(Command, &dyn Pack)]) -> Result<(Open, Vec<Frame>)> {
+        let operations: Vec<CompoundOp<'_>> = requests
+            .iter()
+            .map(|(command, body)| CompoundOp::new(*command, *body, Some(self.tree)))
+            .collect();
+        let mut answers = Vec::with_capacity(requests.len());
+        for (answer, (command, _)) in
+            self.connection.execute_compound(&operations).await?.into_iter().zip(requests)
+        {
+            let frame = answer?;
+            if frame.header.command != *command {
+                return Err(Error::invalid_data("the answer is to another request"));
+            }
+            if answers.is_empty() && frame.header.status != NtStatus::SUCCESS {
+                return Err(Error::Protocol { status: frame.header.status, command: *command });
+            }
+            answers.push(frame);
+        }
+        if answers.len() != requests.len() {
+            return Err(Error::invalid_data("an answer is missing"));
+        }
+        Ok((opened(&answers[0])?, answers))
+    }
+
     /// `name`: below the share, with backslashes; empty for the share itself.
     pub async fn open(
         &self,
@@ -156,23 +182,28 @@ impl Live {
         access: Access,
         options: Options,
     ) -> Result<Open> {
-        let directory = options.0 == Options::DIRECTORY.0;
-        let request = CreateRequest {
-            requested_oplock_level: OplockLevel::None,
-            impersonation_level: ImpersonationLevel::Impersonation,
-            desired_access: FileAccessMask::new(access.0),
-            file_attributes: if directory { FileAttributes::DIRECTORY } else { FileAttributes::NORMAL },
-            share_access: ShareAccess(
-                ShareAccess::FILE_SHARE_READ | ShareAccess::FILE_SHARE_WRITE | ShareAccess::FILE_SHARE_DELETE,
-            ),
-            create_disposition: disposition,
-            create_options: options.0,
-            name: name.to_owned(),
-            create_contexts: Vec::new(),
-        };
-        let frame = self.done(Command::Create, &request, 1).await?;
-        let created = CreateResponse::unpack(&mut ReadCursor::new(&frame.body))?;
-        Ok(Open { id: created.file_id, attributes: FileAttributes(created.file_attributes) })
+        let request = to_open(name, disposition, access, options);
+        opened(&self.done(Command::Create, &request, 1).await?)
+    }
+
+    /// Opens and asks what it is, in one message.
+    pub async fn open_about(
+        &self,
+        name: &str,
+        disposition: CreateDisposition,
+        access: Access,
+        options: Options,
+    ) -> Result<(Open, About)> {
+        let request = to_open(name, disposition, access, options);
+        let ask = to_ask(FileId::SENTINEL, InfoType::File, class::ALL);
+        let (open, answers) = self.chain(&[(Command::Create, &request), (Command::QueryInfo, &ask)]).await?;
+        match about(&answers[1]) {
+            Ok(about) => Ok((open, about)),
+            Err(error) => {
+                self.close(open).await;
+                Err(error)
+            }
+        }
     }
 
     /// What was asked for is done already: an error changes nothing.
@@ -181,45 +212,27 @@ impl Live {
     }
 
     async fn query(&self, open: Open, info_type: InfoType, class: u8, least: usize) -> Result<Vec<u8>> {
-        let request = QueryInfoRequest {
-            info_type,
-            file_info_class: class,
-            output_buffer_length: CREDIT as u32,
-            additional_information: 0,
-            flags: 0,
-            file_id: open.id,
-            input_buffer: Vec::new(),
-        };
-        let frame = self.ask(Command::QueryInfo, &request, CREDIT).await?;
-        // An overflow cuts the name at the end, which is not needed.
-        if !matches!(frame.header.status, NtStatus::SUCCESS | NtStatus::BUFFER_OVERFLOW) {
-            return Err(Error::Protocol { status: frame.header.status, command: Command::QueryInfo });
-        }
-        let answer = QueryInfoResponse::unpack(&mut ReadCursor::new(&frame.body))?.output_buffer;
-        if answer.len() < least {
-            return Err(Error::invalid_data("the answer is too short"));
-        }
-        Ok(answer)
+        let frame = self.ask(Command::QueryInfo, &to_ask(open.id, info_type, class), CREDIT).await?;
+        answered(&frame, least)
     }
 
     pub async fn about(&self, open: Open) -> Result<About> {
-        let bytes = self.query(open, InfoType::File, class::ALL, 72).await?;
-        let mut at = ReadCursor::new(&bytes);
-        at.skip(16)?;
-        let (written, changed) = (FileTime::unpack(&mut at)?, FileTime::unpack(&mut at)?);
-        let attributes = FileAttributes(at.read_u32_le()?);
-        at.skip(4 + 8)?;
-        let size = at.read_u64_le()?;
-        at.skip(8)?;
-        Ok(About { attributes, written, changed, size, id: at.read_u64_le()? })
+        about(&self.ask(Command::QueryInfo, &to_ask(open.id, InfoType::File, class::ALL), CREDIT).await?)
     }
 
-    /// Looks at a name without following anything.
+    /// Looks at a name without following anything, in one message.
     pub async fn look(&self, name: &str) -> Result<About> {
-        let open = self.open(name, CreateDisposition::FileOpen, Access::LOOK, Options::ANY).await?;
-        let about = self.about(open).await;
-        self.close(open).await;
-        about
+        let request = to_open(name, CreateDisposition::FileOpen, Access::LOOK, Options::ANY);
+        let ask = to_ask(FileId::SENTINEL, InfoType::File, class::ALL);
+        let close = CloseRequest { flags: 0, file_id: FileId::SENTINEL };
+        let requests: [(Command, &dyn Pack); 3] =
+            [(Command::Create, &request), (Command::QueryInfo, &ask), (Command::Close, &close)];
+        let (open, answers) = self.chain(&requests).await?;
+        // What was refused may have taken the close with it.
+        if answers[2].header.status != NtStatus::SUCCESS {
+            self.close(open).await;
+        }
+        about(&answers[1])
     }
 
     pub async fn room(&self, open: Open) -> Result<Room> {
@@ -368,6 +381,65 @@ impl Live {
         let _ = self.connection.execute(Command::Logoff, &Bare, None).await;
         self.end();
     }
+}
+
+fn to_open(name: &str, disposition: CreateDisposition, access: Access, options: Options) -> CreateRequest {
+    let directory = options.0 == Options::DIRECTORY.0;
+    CreateRequest {
+        requested_oplock_level: OplockLevel::None,
+        impersonation_level: ImpersonationLevel::Impersonation,
+        desired_access: FileAccessMask::new(access.0),
+        file_attributes: if directory { FileAttributes::DIRECTORY } else { FileAttributes::NORMAL },
+        share_access: ShareAccess(
+            ShareAccess::FILE_SHARE_READ | ShareAccess::FILE_SHARE_WRITE | ShareAccess::FILE_SHARE_DELETE,
+        ),
+        create_disposition: disposition,
+        create_options: options.0,
+        name: name.to_owned(),
+        create_contexts: Vec::new(),
+    }
+}
+
+fn opened(frame: &Frame) -> Result<Open> {
+    let created = CreateResponse::unpack(&mut ReadCursor::new(&frame.body))?;
+    Ok(Open { id: created.file_id, attributes: FileAttributes(created.file_attributes) })
+}
+
+fn to_ask(file_id: FileId, info_type: InfoType, class: u8) -> QueryInfoRequest {
+    QueryInfoRequest {
+        info_type,
+        file_info_class: class,
+        output_buffer_length: CREDIT as u32,
+        additional_information: 0,
+        flags: 0,
+        file_id,
+        input_buffer: Vec::new(),
+    }
+}
+
+/// What a query tells, at least so many bytes.
+fn answered(frame: &Frame, least: usize) -> Result<Vec<u8>> {
+    // An overflow cuts the name at the end, which is not needed.
+    if !matches!(frame.header.status, NtStatus::SUCCESS | NtStatus::BUFFER_OVERFLOW) {
+        return Err(Error::Protocol { status: frame.header.status, command: Command::QueryInfo });
+    }
+    let answer = QueryInfoResponse::unpack(&mut ReadCursor::new(&frame.body))?.output_buffer;
+    if answer.len() < least {
+        return Err(Error::invalid_data("the answer is too short"));
+    }
+    Ok(answer)
+}
+
+fn about(frame: &Frame) -> Result<About> {
+    let bytes = answered(frame, 72)?;
+    let mut at = ReadCursor::new(&bytes);
+    at.skip(16)?;
+    let (written, changed) = (FileTime::unpack(&mut at)?, FileTime::unpack(&mut at)?);
+    let attributes = FileAttributes(at.read_u32_le()?);
+    at.skip(4 + 8)?;
+    let size = at.read_u64_le()?;
+    at.skip(8)?;
+    Ok(About { attributes, written, changed, size, id: at.read_u64_le()? })
 }
 
 /// Where a write's bytes begin, from the start of its header.

@@ -67,10 +67,7 @@ pub fn stage(
         if let Some(ns) = mtime {
             live.set_written(*file, to_filetime(ns)).await?;
         }
-        live.flush(*file).await?;
-        let about = live.about(*file).await?;
-        file.close().await;
-        Ok(about.size)
+        Ok(file.flushed().await?.size)
     })?;
     Ok(Staged { token: opened.token, size: held, digests: Vec::new() })
 }
@@ -159,16 +156,16 @@ async fn open_staging(
 ) -> smb2::Result<(File, u64, u64, Option<u64>)> {
     let options = Options::FILE;
     let disposition = if fresh { CreateDisposition::FileCreate } else { CreateDisposition::FileOpen };
-    let file = match File::open(&live, name, disposition, Access::WRITE, options).await {
+    let (file, about) = match File::open(&live, name, disposition, Access::WRITE, options).await {
         Err(error) if fresh && status(&error) == Some(OBJECT_NAME_COLLISION) => {
-            let old = File::open(&live, name, CreateDisposition::FileOpen, Access::DELETE, options).await?;
+            let (old, _) =
+                File::open(&live, name, CreateDisposition::FileOpen, Access::DELETE, options).await?;
             live.delete(*old).await?;
             old.close().await;
             File::open(&live, name, disposition, Access::WRITE, options).await?
         }
         other => other?,
     };
-    let about = file.live().about(*file).await?;
     // A server that does not tell is tried.
     let room = if size >= ASK_ROOM { file.live().room(*file).await.ok() } else { None };
     Ok((file, about.id, about.size, room.map(|room| room.free)))

@@ -127,11 +127,10 @@ pub fn publish(smb: &Smb, call: &Call, request: &PublishRequest) -> Result<Entry
     let outcome = smb.on(call, "publish", &request.path, LONG, |live| async move {
         let opened =
             File::open(&live, &from, CreateDisposition::FileOpen, Access::WRITE, Options::FILE).await;
-        let file = match opened {
+        let (file, held) = match opened {
             Err(error) if absent(&error) => return Ok(Outcome::NotStaged(there(&live, &to).await?)),
             other => other?,
         };
-        let held = live.about(*file).await?;
         if id != 0 && held.id != id {
             file.close().await;
             return Ok(Outcome::NotStaged(there(&live, &to).await?));
@@ -164,10 +163,7 @@ pub fn publish(smb: &Smb, call: &Call, request: &PublishRequest) -> Result<Entry
             }
             other => other?,
         }
-        live.flush(*file).await?;
-        let now = live.about(*file).await?;
-        file.close().await;
-        Ok(Outcome::Done(now))
+        Ok(Outcome::Done(file.flushed().await?))
     })?;
     match outcome {
         Outcome::Done(about) => Ok(entry_of(request.path.clone(), &about)),
