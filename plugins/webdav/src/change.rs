@@ -3,12 +3,13 @@
 //! A MOVE never overwrites (servers delete the old file first), and a DELETE of a directory would take its content along: what is
 //! to be deleted is looked at before.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use offsite_plugin_api::{Attributes, Call, Entry, EntryKind, Error, ErrorKind, Expect, Result, TargetPath};
 use url::Url;
 
-use super::client::WebDav;
+use super::client::{FORMS, WebDav};
 use super::error::{changed, exists, refused, shown};
 use super::http::{Answer, Request};
 use super::{list, propfind};
@@ -71,15 +72,17 @@ fn partial(dav: &WebDav, call: &Call, answer: Answer, act: &str, what: &str) -> 
 /// One MOVE that overwrites nothing; makes the directory it goes to. Errors: `Exists`; `NotFound` when `from` is not there.
 pub fn move_file(dav: &WebDav, call: &Call, from: &TargetPath, to: &TargetPath) -> Result<()> {
     let what = shown(to);
-    let request = Request::new("MOVE", dav.files.url(from, false))
-        .header("destination", dav.files.url(to, false).as_str())
-        .header("overwrite", "F");
-    let mut made = false;
+    let (mut made, mut refused) = (false, 0);
     loop {
+        let form = (dav.known_by.load(Ordering::Relaxed) + refused) % FORMS;
+        let request = Request::new("MOVE", dav.files.url(from, false))
+            .header("destination", dav.destination_by(form, to))
+            .header("overwrite", "F");
         let answer = dav.http.send(call, &request, "move a file to", &what)?;
         match answer.code() {
             207 => return partial(dav, call, answer, "move a file to", &what),
             200..=299 => {
+                dav.known_by.store(form, Ordering::Relaxed);
                 dav.http.drain(call, answer);
                 return Ok(());
             }
@@ -94,6 +97,17 @@ pub fn move_file(dav: &WebDav, call: &Call, from: &TargetPath, to: &TargetPath) 
                 let parent = to.parent().unwrap_or_default();
                 dav.dirs().clear();
                 make_dirs(dav, call, &parent)?;
+            }
+            // RFC 4918 §9.9.4: that would be another server. A proxy that ends TLS, or names the server otherwise, makes it so.
+            400 | 502 if refused + 1 < FORMS => {
+                refused += 1;
+                dav.http.drain(call, answer);
+            }
+            400 | 502 => {
+                return Err(dav.http.fail(call, answer, "move a file to", &what).with_context(
+                    "hint",
+                    "where it is always so, a proxy before the server must pass on Host or rewrite Destination",
+                ));
             }
             _ => return Err(dav.http.fail(call, answer, "move a file to", &what)),
         }

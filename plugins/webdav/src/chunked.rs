@@ -1,8 +1,8 @@
 //! The chunked upload of Nextcloud and ownCloud ("NG", version 2): chunks are PUT into a folder of their own, in any order and
 //! several at once, then put together by a MOVE of its `.file` to the staging name.
 //!
-//! The folder is named `offsite-<owner>-<hash>-<chunk size in MiB, hexadecimal>`, so that owner and chunk size are known from
-//! the name alone. A chunk counts as held if it has its full size; the server drops folders that nobody touched for a day.
+//! The folder is named `offsite-<owner>-<hash>-<target>-<chunk size in MiB, hexadecimal>`: all targets of an account share one
+//! place for such folders, and owner and chunk size are known from the name alone. A chunk counts as held if it has its full size; the server drops folders that nobody touched for a day.
 //! See docs.nextcloud.com, Developer manual, "Chunked file upload".
 
 use std::collections::BTreeMap;
@@ -39,11 +39,24 @@ struct Folder<'a> {
     part: u64,
 }
 
-/// The size of a chunk (bytes) and the owner in the name of an upload's folder.
-pub fn parse(name: &str) -> Option<(u64, String)> {
-    let (stem, size) = name.rsplit_once('-')?;
+/// What the name of an upload's folder tells.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Named {
+    /// Of the staging name.
+    stem: String,
+    pub owner: String,
+    /// [`Place::tag`] of the target's root.
+    target: String,
+    /// Bytes of a chunk.
+    part: u64,
+}
+
+pub fn parse(name: &str) -> Option<Named> {
+    let (rest, size) = name.rsplit_once('-')?;
     let mib = u64::from_str_radix(size, 16).ok().filter(|m| (1..=LARGEST_PART / MIB).contains(m))?;
-    Some((mib * MIB, owner_in(stem.as_bytes())?))
+    let (stem, target) = rest.rsplit_once('-').filter(|(_, target)| target.len() == 8)?;
+    let owner = owner_in(stem.as_bytes())?;
+    Some(Named { stem: stem.to_owned(), owner, target: target.to_owned(), part: mib * MIB })
 }
 
 fn stem(staging: &TargetPath) -> Option<&str> {
@@ -108,7 +121,7 @@ impl Folder<'_> {
         let what = format!("a chunk of {}", shown(&request.path));
         let headers = vec![
             ("content-type", "application/octet-stream".to_owned()),
-            ("destination", dav.files.url(&request.staging, false).to_string()),
+            ("destination", dav.destination(&request.staging)),
             ("oc-total-length", request.size.to_string()),
             ("oc-chunk-size", range.length.to_string()),
         ];
@@ -141,9 +154,9 @@ pub fn stage(
     };
     let resumed = match request.resume.as_ref().map(|from| (Staging::parse(&from.token), &from.ranges)) {
         Some((Ok(Staging::Upload { upload }), ranges)) => {
-            let part = parse(&upload).filter(|_| upload.rsplit_once('-').is_some_and(|(s, _)| s == stem));
-            let (part, _) = part.ok_or_else(|| stale(&request.path, "was staged under another name"))?;
-            Some((Folder { place: uploads, name: upload, part }, ranges))
+            let named = parse(&upload).filter(|named| named.stem == stem && named.target == dav.files.tag());
+            let named = named.ok_or_else(|| stale(&request.path, "was staged under another name"))?;
+            Some((Folder { place: uploads, name: upload, part: named.part }, ranges))
         }
         Some(_) => return Err(stale(&request.path, "was staged in another way")),
         None => None,
@@ -203,11 +216,11 @@ fn begin<'a>(
             format!("{} does not fit into {MOST_PARTS} chunks", shown(&request.path)),
         ));
     }
-    let folder = Folder { place: uploads, name: format!("{stem}-{:x}", part / MIB), part };
+    let name = format!("{stem}-{}-{:x}", dav.files.tag(), part / MIB);
+    let folder = Folder { place: uploads, name, part };
     let what = "the folder for the chunks";
     remove(dav, call, folder.url()?, what)?;
-    let make = Request::new("MKCOL", folder.url()?)
-        .header("destination", dav.files.url(&request.staging, false).as_str());
+    let make = Request::new("MKCOL", folder.url()?).header("destination", dav.destination(&request.staging));
     let answer = dav.http.send(call, &make, "make", what)?;
     if !answer.status().is_success() {
         return Err(dav.http.fail(call, answer, "make", what));
@@ -227,7 +240,7 @@ fn assemble(dav: &WebDav, call: &Call, request: &StageRequest, folder: &Folder<'
     let facts = dav.facts(call)?;
     let url = folder.place.url(&folder.path()?.join(WHOLE)?, false);
     let mut whole = Request::new("MOVE", url)
-        .header("destination", dav.files.url(&request.staging, false).as_str())
+        .header("destination", dav.destination(&request.staging))
         // The staging name is this file's own: what has it is an earlier attempt.
         .header("overwrite", "T")
         .header("oc-total-length", request.size.to_string());
@@ -265,8 +278,9 @@ fn open<'a>(dav: &WebDav, call: &Call, upload: &str, place: &'a mut Option<Place
     let gone = || Error::new(ErrorKind::StaleToken, "the server takes no chunked uploads any more");
     *place = dav.facts(call)?.uploads;
     let place = place.as_ref().ok_or_else(gone)?;
-    let (part, _) = parse(upload).ok_or_else(gone)?;
-    Ok(Folder { place, name: upload.to_owned(), part })
+    // Another target's are its own.
+    let named = parse(upload).filter(|named| named.target == dav.files.tag()).ok_or_else(gone)?;
+    Ok(Folder { place, name: upload.to_owned(), part: named.part })
 }
 
 pub fn stat(dav: &WebDav, call: &Call, upload: &str) -> Result<StagedInfo> {
@@ -279,7 +293,7 @@ pub fn stat(dav: &WebDav, call: &Call, upload: &str) -> Result<StagedInfo> {
     Ok(StagedInfo {
         token: folder.token(),
         path: None,
-        owner: parse(upload).map(|(_, owner)| owner).unwrap_or_default(),
+        owner: parse(upload).map(|named| named.owner).unwrap_or_default(),
         bytes: held.values().sum(),
         age: None,
     })
@@ -314,19 +328,20 @@ pub fn read(dav: &WebDav, call: &Call, upload: &str, range: Range, sink: &dyn Si
     Ok(())
 }
 
-/// Every upload of offsite's in the user's upload folder, whatever file it is for: the server does not tell that.
+/// Every upload for this target in the account's upload folder, whatever file it is for: the server does not tell that.
 pub fn list(dav: &WebDav, call: &Call) -> Result<Vec<StagedInfo>> {
     let Some(place) = dav.facts(call)?.uploads else { return Ok(Vec::new()) };
     let what = "the uploads";
     let url = place.url(&TargetPath::root(), true);
     let Some(answer) = dav.propfind(call, url, "1", propfind::ENTRY, what)? else { return Ok(Vec::new()) };
     let asked = answer.url().clone();
+    let target = dav.files.tag();
     let mut names = Vec::new();
     dav.each(call, answer, what, &mut |found| {
         let path = place.locate(&asked, &found.href)?;
         if path.components().count() == 1
             && let Ok(name) = std::str::from_utf8(path.name())
-            && parse(name).is_some()
+            && parse(name).is_some_and(|named| named.target == target)
         {
             names.push((name.to_owned(), found.modified));
         }
@@ -348,14 +363,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_folders_name_tells_owner_and_chunk_size() {
-        assert_eq!(parse("offsite-abc-def-0011-10"), Some((16 * MIB, "abc-def".to_owned())));
+    fn a_folders_name_tells_owner_target_and_chunk_size() {
+        let named = parse("offsite-abc-def-0011-0123abcd-10").unwrap();
+        assert_eq!((named.stem.as_str(), named.owner.as_str()), ("offsite-abc-def-0011", "abc-def"));
+        assert_eq!((named.target.as_str(), named.part), ("0123abcd", 16 * MIB));
         for name in [
-            "offsite-abc-0011",
-            "offsite-abc-0011-0",
-            "offsite-abc-0011-zz",
-            "web-file-upload-77-10",
-            "offsite-abc-0011-ffffff",
+            "offsite-abc-0011-10",
+            "offsite-abc-0011-0123abcd",
+            "offsite-abc-0011-0123abcd-0",
+            "offsite-abc-0011-0123abcd-zz",
+            "web-file-upload-77-0123abcd-10",
+            "offsite-abc-0011-0123abcd-ffffff",
         ] {
             assert_eq!(parse(name), None, "{name}");
         }

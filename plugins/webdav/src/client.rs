@@ -1,7 +1,7 @@
 //! The open target: the connection, what is known about the server, and the looks at single names that all else builds on.
 
 use std::collections::HashSet;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,6 +17,9 @@ use super::http::{Answer, Http, Request};
 use super::names::Place;
 use super::propfind::{self, Found};
 use super::traits::{self, Facts};
+
+/// Ways to write the address of a file in `Destination`.
+pub(super) const FORMS: usize = 3;
 
 pub struct WebDavPlugin;
 
@@ -39,6 +42,8 @@ pub struct WebDav {
     pub(super) takes_ranges: AtomicBool,
     /// It says that it takes ranges, and does not.
     pub(super) whole_only: AtomicBool,
+    /// How the server knows its own address.
+    pub(super) known_by: AtomicUsize,
 }
 
 impl WebDav {
@@ -59,7 +64,23 @@ impl WebDav {
             fresh: Mutex::default(),
             takes_ranges: AtomicBool::new(false),
             whole_only: AtomicBool::new(false),
+            known_by: AtomicUsize::new(0),
         })
+    }
+
+    /// The header `Destination` for a file (RFC 4918 §10.3), as the server understood it last.
+    pub(super) fn destination(&self, path: &TargetPath) -> String {
+        self.destination_by(self.known_by.load(Ordering::Relaxed), path)
+    }
+
+    /// `form`: below [`FORMS`]; the address as we know it, without the TLS that a proxy ends, without the host.
+    pub(super) fn destination_by(&self, form: usize, path: &TargetPath) -> String {
+        let url = self.files.url(path, false);
+        match form {
+            0 => url.into(),
+            1 => url.as_str().replacen("https:", "http:", 1),
+            _ => url.path().to_owned(),
+        }
     }
 
     pub(super) fn dirs(&self) -> MutexGuard<'_, HashSet<TargetPath>> {

@@ -24,6 +24,15 @@ impl Place {
         Self { base, segments }
     }
 
+    /// Eight digits that tell this place from others of the server, however its address is written.
+    pub fn tag(&self) -> String {
+        let mut hash = blake3::Hasher::new();
+        for segment in &self.segments {
+            hash.update(segment).update(&[0]);
+        }
+        hash.finalize().to_hex()[..8].to_owned()
+    }
+
     /// The address of a file, or with `dir` that of a collection (with a slash at its end).
     pub fn url(&self, path: &TargetPath, dir: bool) -> Url {
         let mut text = self.base.path().to_owned();

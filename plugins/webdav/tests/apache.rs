@@ -281,6 +281,31 @@ fn a_limit_for_requests_above_one_part_stops_no_file() {
     }
 }
 
+/// The server behind knows itself by `http:`, and refuses a `Destination` that says `https:` (RFC 4918 §9.9.4).
+#[test]
+fn a_server_behind_a_proxy_that_ends_tls_moves_files_all_the_same() {
+    let server = Apache::start();
+    let proxy = Apache::in_front_of(server.address());
+    let url = server.url_at(proxy.tls_address(), Login::None).replacen("http", "https", 1);
+    let options = json!({ "ca_file": proxy.ca_file() });
+    let dav = WebDav::open_at(&url, &options, &Secrets::default()).unwrap();
+    let call = Call::unwatched();
+    for name in ["one.img", "two.img"] {
+        let token = stage(&dav, &call, name, 1000).unwrap().token;
+        let publish = PublishRequest {
+            token,
+            path: path(name),
+            expect: Expect::Absent,
+            attributes: Attributes::default(),
+            digests: Vec::new(),
+            size: 1000,
+            source: Arc::new(Zeros(1000)),
+        };
+        assert_eq!(dav.publish(&call, &publish).unwrap().size, 1000);
+        assert!(server.data().join(name).is_file());
+    }
+}
+
 #[test]
 fn a_restarted_server_with_new_nonces_is_logged_in_to_again() {
     let mut server = Apache::start();

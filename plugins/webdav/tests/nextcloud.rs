@@ -106,6 +106,39 @@ fn the_double_of_nextcloud_conforms() {
     assert_eq!(server.uploads().len(), 0, "chunks are left");
 }
 
+/// All targets of an account share one place for chunks, and two may well hold files of the same name.
+#[test]
+fn targets_of_one_account_leave_each_others_chunks_alone() {
+    let server = Nextcloud::start();
+    let (call, size, options) = (Call::unwatched(), 23 * MIB, json!({ "chunk_size_mib": 5 }));
+    let secrets = || Secrets(vec![("password".to_owned(), Zeroizing::new(PASSWORD.to_owned()))]);
+    let at = |folder: &str| {
+        let dav = WebDav::open_at(&format!("{}{folder}", server.url()), &options, &secrets()).unwrap();
+        dav.make_dir(&call, &TargetPath::root()).unwrap();
+        dav
+    };
+    let (one, other) = (at("one"), at("other"));
+    let journal = Arc::new(Journal::default());
+    let first = StageRequest { streams: 1, ..request(size, None) };
+    one.stage(&call, &first, Data::new(size, 12 * MIB), journal.clone()).unwrap_err();
+    let from = journal.0.lock().unwrap().clone().unwrap();
+    assert_eq!(one.list_staged(&call, &TargetPath::root()).unwrap().len(), 1);
+    assert_eq!(other.list_staged(&call, &TargetPath::root()).unwrap().len(), 0);
+    assert_eq!(other.stat_staged(&call, &from.token).unwrap_err().kind(), &ErrorKind::StaleToken);
+    assert_eq!(other.discard(&call, &from.token).unwrap_err().kind(), &ErrorKind::StaleToken);
+    // The same name, staged beside it.
+    let data = Data::new(size, u64::MAX);
+    other.stage(&call, &request(size, None), data.clone(), Arc::new(Journal::default())).unwrap();
+    let rest = Data::new(size, u64::MAX);
+    one.stage(&call, &request(size, Some(from)), rest.clone(), journal).unwrap();
+    let sent: u64 = rest.read.lock().unwrap().iter().map(|r| r.length).sum();
+    assert!(sent < size, "what was there is sent again");
+    for folder in ["one", "other"] {
+        let staged = server.data().join(folder).join("set/offsite-0123abcd-0011223344556677.part");
+        assert!(std::fs::read(staged).unwrap() == data.content(), "{folder}");
+    }
+}
+
 #[test]
 fn small_files_go_in_one_put_and_keep_their_time() {
     let server = Nextcloud::start();
