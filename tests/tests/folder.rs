@@ -423,3 +423,26 @@ fn every_instant_of_a_first_run_and_a_replacing_run_keeps_the_laws() {
     assert_eq!(*broken.lock().unwrap(), Vec::<String>::new());
     same(&box_, "a");
 }
+
+/// A share that another user mounted refuses to set times, a gateway tells no sizes, an old one syncs no directories.
+#[test]
+fn a_file_system_that_lacks_much_still_gets_its_images_and_the_check_says_what_it_lacks() {
+    use offsite_tests::fuse::{Mirror, Mode};
+    let box_ = Sandbox::new();
+    fs::create_dir(box_.path("mount")).unwrap();
+    let mirror = Mirror::mount(&box_.path("a"), &box_.path("mount"));
+    mirror.set(Mode::Poor);
+    fs::create_dir(box_.source().join("set")).unwrap();
+    random_file(&box_.source().join("set/disk-b000.spf"), 9 << 20, 1);
+    random_file(&box_.source().join("set/disk-b000-i001.spi"), 100_000, 2);
+    let ran = box_.run(&["mount"]).run().expect(0);
+    assert_eq!(published(&ran).len(), 2);
+    same(&box_, "a");
+    assert_eq!(sent(&box_.run(&["mount"]).run().expect(0)), 0);
+    let check = box_
+        .offsite()
+        .args(["check", "--source", &box_.text("source"), "--to", &box_.text("mount")])
+        .run()
+        .expect(0);
+    assert!(check.stdout.contains("cannot set the time"), "{}", check.all());
+}

@@ -34,6 +34,7 @@ pub fn check(folder: &Folder, call: &Call) -> Result<CheckReport> {
     if probe.write(&mut report, "written, synced and renamed into place") {
         probe.names(&mut report);
         probe.replace(&mut report);
+        probe.times(&mut report, "this user may not set another one");
         probe.delete(&mut report);
     }
     report.skip(STEPS, "nothing could be written");

@@ -7,6 +7,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -35,6 +36,8 @@ pub struct Folder {
     root: Mutex<Option<Arc<Root>>>,
     /// What the root was when it was opened first.
     first: OnceLock<Seen>,
+    /// It was told that times cannot be set.
+    pub(super) no_times: AtomicBool,
 }
 
 /// A root as it was found.
@@ -68,7 +71,12 @@ const DIRECTORY: OFlags =
 impl Folder {
     /// Errors: `InvalidConfig` for a URL or options that name no folder.
     pub fn open_at(url: &str, options: &serde_json::Value) -> Result<Self> {
-        Ok(Self { config: Config::new(url, options)?, root: Mutex::new(None), first: OnceLock::new() })
+        Ok(Self {
+            config: Config::new(url, options)?,
+            root: Mutex::new(None),
+            first: OnceLock::new(),
+            no_times: AtomicBool::new(false),
+        })
     }
 
     /// The root directory. `create`: the caller is about to write, so a missing last component is made.
@@ -237,7 +245,7 @@ impl Root {
         for component in path.components() {
             so_far = so_far.join(component)?;
             match rustix::fs::mkdirat(&at, component, Mode::from_raw_mode(0o777)) {
-                Ok(()) => rustix::fs::fsync(&at).map_err(|e| failed("make durable", &so_far, e))?,
+                Ok(()) => super::change::sync(&at, &so_far)?,
                 Err(Errno::EXIST) => {}
                 Err(errno) => return Err(failed("make the directory", &so_far, errno)),
             }
@@ -306,6 +314,16 @@ pub(super) fn entry(traits: &Traits, path: TargetPath, stat: &Stat) -> Entry {
     }
 }
 
+/// Sets the modification time, where that is allowed: on a share that another user mounted it is the owner's alone, and some
+/// file systems have no times. Whether the time was set.
+pub(super) fn try_mtime(fd: impl AsFd, mtime: Timestamp) -> Result<bool, Errno> {
+    match set_mtime(fd, mtime) {
+        Ok(()) => Ok(true),
+        Err(Errno::PERM | Errno::ACCESS | Errno::NOSYS | Errno::OPNOTSUPP | Errno::INVAL) => Ok(false),
+        Err(errno) => Err(errno),
+    }
+}
+
 /// Sets the modification time, leaving the access time alone.
 pub(super) fn set_mtime(fd: impl AsFd, mtime: Timestamp) -> Result<(), Errno> {
     let times = rustix::fs::Timestamps {
@@ -348,6 +366,10 @@ impl Backend for Folder {
         };
         let s = rustix::fs::fstatvfs(&root.fd)
             .map_err(|e| failed("ask the free space of", &TargetPath::root(), e))?;
+        // A file system that tells no sizes (FUSE without statfs).
+        if s.f_blocks == 0 {
+            return Ok(Space::default());
+        }
         let unit = s.f_frsize;
         Ok(Space {
             total: Some(s.f_blocks.saturating_mul(unit)),

@@ -5,17 +5,18 @@
 //! page cache, leaves the cache to others, and the syncs have little left to do.
 
 use std::os::fd::OwnedFd;
+use std::sync::atomic::Ordering;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use offsite_plugin_api::{
-    Call, Error, ErrorKind, Range, Ranges, Result, Session, Source, StageRequest, Staged, Token,
+    Call, Error, ErrorKind, Level, Range, Ranges, Result, Session, Source, StageRequest, Staged, Token,
 };
 use rustix::fs::{AtFlags, FileType, OFlags};
 use rustix::io::Errno;
 
 use super::change::sync;
-use super::client::{Folder, Root, exists, set_mtime};
+use super::client::{Folder, Root, exists, try_mtime};
 use super::error::{failed, no_space, stale};
 use super::read::{ALIGNMENT, Aligned};
 use super::write::StagingToken;
@@ -97,7 +98,13 @@ pub fn stage(
     }
     // The time goes with the bytes: publishing then has nothing left to write to the file.
     if let Some(mtime) = request.attributes.mtime {
-        set_mtime(&file, mtime).map_err(|e| failed("set the time of", &request.staging, e))?;
+        let set = try_mtime(&file, mtime).map_err(|e| failed("set the time of", &request.staging, e))?;
+        if !set && !folder.no_times.swap(true, Ordering::Relaxed) {
+            call.log(
+                Level::Warn,
+                "files get the time of their upload: this user may not set another one there",
+            );
+        }
     }
     rustix::fs::fsync(&file).map_err(|e| failed("make durable", &request.staging, e))?;
     let stat = rustix::fs::fstat(&file).map_err(|e| failed("look at", &request.staging, e))?;
@@ -152,7 +159,8 @@ fn open(root: &Root, request: &StageRequest) -> Result<(OwnedFd, Token, Ranges)>
     let left: u64 = done.missing(request.size).iter().map(|r| r.length).sum();
     let space = rustix::fs::fstatvfs(&file).map_err(|e| failed("ask the free space for", path, e))?;
     let free = space.f_bavail.saturating_mul(space.f_frsize);
-    if left > free {
+    // A file system that tells no sizes is tried.
+    if space.f_blocks > 0 && left > free {
         if request.resume.is_none()
             && let Ok(parent) = root.parent(path)
         {

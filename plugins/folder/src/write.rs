@@ -4,13 +4,15 @@
 //! host after `fdatasync`, so what it names survives a power cut. Publishing is: file synced, one rename, directory
 //! synced.
 
-use offsite_plugin_api::{Entry, Error, ErrorKind, PublishRequest, Result, StagedInfo, TargetPath, Token};
-use rustix::fs::{AtFlags, OFlags, Stat};
+use offsite_plugin_api::{
+    Entry, Error, ErrorKind, Expect, PublishRequest, Result, StagedInfo, TargetPath, Token,
+};
+use rustix::fs::{AtFlags, OFlags, RenameFlags, Stat};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::change::{move_to, sync};
-use super::client::{Folder, Root, entry, mtime_ns, set_mtime};
+use super::client::{Folder, Root, changed, entry, mtime_ns, try_mtime, version};
 use super::error::{failed, shown, stale};
 
 /// What a token holds: where the bytes are, and the inode that proves that they are the same file.
@@ -121,7 +123,7 @@ pub fn publish(folder: &Folder, request: &PublishRequest) -> Result<Entry> {
         ));
     }
     if let Some(mtime) = request.attributes.mtime.filter(|wanted| wanted.ns != mtime_ns(&stat)) {
-        set_mtime(&fd, mtime).map_err(|e| failed("set the time of", &token.path, e))?;
+        try_mtime(&fd, mtime).map_err(|e| failed("set the time of", &token.path, e))?;
     }
     rustix::fs::fsync(&fd).map_err(|e| failed("make durable", &token.path, e))?;
     let source = root.parent(&token.path).map_err(|e| failed("publish", &token.path, e))?;
@@ -163,6 +165,20 @@ fn published(
 ) -> Result<Entry> {
     match root.stat(&request.path) {
         Ok(stat) if is_published(root, token, request, &stat) => {
+            if let (Some(displaced), Expect::Version(wanted)) = (&displaced, &request.expect)
+                && displaced.st_ino != stat.st_ino
+                && version(&root.traits, displaced) != *wanted
+            {
+                // Somebody else's, exchanged before it was looked at: it gets its name back.
+                let source = root.parent(&token.path).map_err(|e| failed("put back", &request.path, e))?;
+                let target = root.parent(&request.path).map_err(|e| failed("put back", &request.path, e))?;
+                let back = RenameFlags::EXCHANGE;
+                let (from, to) = (token.path.name(), request.path.name());
+                rustix::fs::renameat_with(&source, from, &target, to, back)
+                    .map_err(|e| failed("put back", &request.path, e))?;
+                sync(&target, &request.path)?;
+                return Err(changed(&request.path, false));
+            }
             let parent = root.parent(&request.path).map_err(|e| failed("publish", &request.path, e))?;
             sync(&parent, &request.path)?;
             if displaced.is_some() {

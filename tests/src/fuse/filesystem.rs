@@ -41,13 +41,17 @@ impl MirrorFs {
             match *mode {
                 Mode::Hang => mode = self.shared.changed.wait(mode).expect("no panic while held"),
                 Mode::Fail(errno) => return Err(Errno::from_i32(errno)),
-                Mode::Pass | Mode::Empty => return Ok(()),
+                Mode::Pass | Mode::Empty | Mode::Poor => return Ok(()),
             }
         }
     }
 
     fn empty(&self) -> bool {
         *self.shared.mode.lock().expect("no panic while held") == Mode::Empty
+    }
+
+    fn poor(&self) -> bool {
+        *self.shared.mode.lock().expect("no panic while held") == Mode::Poor
     }
 
     fn path(&self, ino: INodeNo) -> Result<PathBuf, Errno> {
@@ -193,6 +197,9 @@ impl Filesystem for MirrorFs {
             {
                 self.gate()?;
                 let path = self.path(ino)?;
+                if self.poor() && (atime.is_some() || mtime.is_some()) {
+                    return Err(Errno::EPERM);
+                }
                 if let Some(mode) = mode {
                     fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
                 }
@@ -412,7 +419,7 @@ impl Filesystem for MirrorFs {
     }
 
     fn fsyncdir(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        reply.ok();
+        if self.poor() { reply.error(Errno::EINVAL) } else { reply.ok() }
     }
 
     fn readdir(&self, _: &Request, ino: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectory) {
@@ -450,8 +457,10 @@ impl Filesystem for MirrorFs {
                 self.gate()?;
                 rustix::fs::statvfs(&self.shared.root).map_err(|e| Errno::from_i32(e.raw_os_error()))
             },
-            |r: ReplyStatfs, s: rustix::fs::StatVfs| r
-                .statfs(s.f_blocks, s.f_bfree, s.f_bavail, s.f_files, s.f_ffree, 4096, 255, 4096)
+            |r: ReplyStatfs, s: rustix::fs::StatVfs| match self.poor() {
+                true => r.statfs(0, 0, 0, 0, 0, 0, 0, 0),
+                false => r.statfs(s.f_blocks, s.f_bfree, s.f_bavail, s.f_files, s.f_ffree, 4096, 255, 4096),
+            }
         )
     }
 }

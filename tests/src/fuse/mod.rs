@@ -22,6 +22,8 @@ pub enum Mode {
     Hang,
     /// The root is an empty directory, as when a share is not mounted.
     Empty,
+    /// What some shares and gateways lack: times that are set are refused, sizes are not told, directories are not synced.
+    Poor,
 }
 
 /// Called after each change (`write`, `create`, `rename`, `unlink`, …) with the changed path relative to the root.
