@@ -173,7 +173,7 @@ fn too_large(path: &TargetPath) -> Error {
 
 pub fn copy(s3: &S3, call: &Call, from: &TargetPath, to: &TargetPath, expect: &Expect) -> Result<Entry> {
     let source = read::head(s3, call, from)?.ok_or_else(|| not_found(from))?;
-    if source.size() > LARGEST_COPY {
+    if source.size > LARGEST_COPY {
         return Err(too_large(from));
     }
     let there = read::head(s3, call, to)?;
@@ -208,7 +208,7 @@ pub fn set_attributes(s3: &S3, call: &Call, path: &TargetPath, attributes: &Attr
 
 /// Metadata cannot be changed, only written with the object: it is copied onto itself.
 fn set_mtime(s3: &S3, call: &Call, path: &TargetPath, head: &Head, ns: i64) -> Result<()> {
-    if head.size() > LARGEST_COPY {
+    if head.size > LARGEST_COPY {
         return Err(too_large(path));
     }
     let key = s3.key(path)?;
@@ -226,8 +226,8 @@ fn set_mtime(s3: &S3, call: &Call, path: &TargetPath, head: &Head, ns: i64) -> R
                 .set_copy_source_if_match(head.version().as_deref().map(read::quoted))
                 .metadata_directive(MetadataDirective::Replace)
                 .set_metadata(Some(metadata.clone()))
-                .set_storage_class(head.0.storage_class().cloned())
-                .set_content_type(head.0.content_type().map(str::to_owned))
+                .set_storage_class(head.answer.storage_class().cloned())
+                .set_content_type(head.answer.content_type().map(str::to_owned))
                 .send()
         }),
     )

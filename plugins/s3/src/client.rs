@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 use std::future::Future;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -51,6 +52,8 @@ pub struct S3 {
     /// Nonces of small stagings that were discarded: nothing on the server knows of them.
     discarded: Mutex<HashSet<String>>,
     pub uploads: Uploads,
+    /// The server has said which digest it found: it checks the one that it is given.
+    pub checks: AtomicBool,
 }
 
 impl S3 {
@@ -69,6 +72,7 @@ impl S3 {
             runtime: Some(runtime),
             connection: tokio::sync::Mutex::default(),
             discarded: Mutex::default(),
+            checks: AtomicBool::new(false),
         })
     }
 

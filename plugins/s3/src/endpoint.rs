@@ -87,7 +87,6 @@ pub const SERVICES: &[Service] = &[
     Service {
         name: "r2",
         hosts: &[".r2.cloudflarestorage.com"],
-        says: "cloudflare",
         region: "auto",
         checksum: Algorithm::Crc64Nvme,
         batch_delete: true,
@@ -142,6 +141,8 @@ mod tests {
             ("WasabiS3/7.1", "wasabi"),
             ("", "other"),
             ("nginx", "other"),
+            // Before any server at all.
+            ("cloudflare", "other"),
         ] {
             assert_eq!(of_server(server).name, name, "{server}");
         }

@@ -210,7 +210,8 @@ where
         Some(service) => (service.code().unwrap_or_default(), service.message().unwrap_or_default()),
         None => ("", ""),
     };
-    if status < 300 {
+    // Servers that were long at work find out after they have said 200.
+    if status < 300 && code.is_empty() {
         // A good answer that cannot be read.
         return Error::new(Interrupted, what).with_source(chain(error));
     }

@@ -55,7 +55,11 @@ pub fn list(s3: &S3, call: &Call, dir: &TargetPath, recursive: bool, page: Optio
         }
         let Some(mut entry) = entry(s3, call, &key) else { continue };
         if entry.kind == offsite_plugin_api::EntryKind::File {
-            entry.size = object.size().unwrap_or(0).max(0) as u64;
+            let size = object.size().ok_or_else(|| {
+                let what = super::error::shown(&entry.path);
+                Error::new(ErrorKind::Corrupt, format!("the server's listing leaves out the size of {what}"))
+            })?;
+            entry.size = size.max(0) as u64;
             entry.version = object.e_tag().map(read::unquoted);
             entry.class = read::shown_class(object.storage_class().map(|c| c.as_str()));
             entry.retention = presumed_lock(s3, &entry.path, object.last_modified().map(|at| at.secs()));

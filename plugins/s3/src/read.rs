@@ -14,11 +14,14 @@ use super::write::{MTIME, NONCE};
 use super::{body, error, list};
 
 /// What HeadObject tells.
-pub struct Head(pub HeadObjectOutput);
+pub struct Head {
+    pub answer: HeadObjectOutput,
+    pub size: u64,
+}
 
 impl Head {
     pub fn metadata(&self) -> Option<&HashMap<String, String>> {
-        self.0.metadata()
+        self.answer.metadata()
     }
 
     pub fn nonce(&self) -> Option<&String> {
@@ -26,25 +29,21 @@ impl Head {
     }
 
     pub fn version(&self) -> Option<String> {
-        self.0.e_tag().map(unquoted)
+        self.answer.e_tag().map(unquoted)
     }
 
     pub fn retention(&self) -> Option<Retention> {
-        let until = self.0.object_lock_retain_until_date()?.secs();
-        let mode = self.0.object_lock_mode().map(|m| m.as_str().to_owned())?;
+        let until = self.answer.object_lock_retain_until_date()?.secs();
+        let mode = self.answer.object_lock_mode().map(|m| m.as_str().to_owned())?;
         Some(Retention { mode, until })
     }
 
-    pub fn size(&self) -> u64 {
-        self.0.content_length().unwrap_or(0).max(0) as u64
-    }
-
     pub fn entry(&self, path: &TargetPath) -> Entry {
-        let mut entry = Entry::file(path.clone(), self.size());
+        let mut entry = Entry::file(path.clone(), self.size);
         entry.mtime = precise(self.metadata().and_then(|m| m.get(MTIME)).and_then(|t| mtime_ns(t)));
         entry.version = self.version();
         entry.retention = self.retention();
-        entry.class = shown_class(self.0.storage_class().map(|c| c.as_str()));
+        entry.class = shown_class(self.answer.storage_class().map(|c| c.as_str()));
         entry
     }
 }
@@ -98,10 +97,33 @@ pub fn head_of_key(s3: &S3, call: &Call, path: &TargetPath, key: &str) -> Result
         s3.request("look at", path, |c| c.client.head_object().bucket(&s3.config.bucket).key(key).send()),
     );
     match answer {
-        Ok(answer) => Ok(Some(Head(answer))),
+        Ok(answer) => {
+            let size = match answer.content_length() {
+                Some(size) => size,
+                // Some proxies drop the length of an answer without a body.
+                None => listed_size(s3, call, path, key)?,
+            };
+            Ok(Some(Head { answer, size: size.max(0) as u64 }))
+        }
         Err(error) if *error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+fn listed_size(s3: &S3, call: &Call, path: &TargetPath, key: &str) -> Result<i64> {
+    let listing = s3.wait(
+        call,
+        SHORT,
+        s3.request("look at", path, |c| {
+            c.client.list_objects_v2().bucket(&s3.config.bucket).prefix(key).max_keys(1).send()
+        }),
+    )?;
+    // The key itself comes before all that it begins.
+    let object = listing.contents().first().filter(|object| object.key() == Some(key));
+    object.and_then(|object| object.size()).ok_or_else(|| {
+        let message = format!("the server does not tell the size of {}", super::error::shown(path));
+        Error::new(ErrorKind::Unsupported, message)
+    })
 }
 
 /// What has the name is what `expect` says.

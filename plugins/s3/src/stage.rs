@@ -149,6 +149,12 @@ fn create(s3: &S3, call: &Call, connection: &Connection, request: &StageRequest)
     if upload.is_empty() {
         return Err(Error::new(ErrorKind::Other, "the server began an upload and gave it no id"));
     }
+    // A server that does not know a digest passes over it in silence; MD5 is known to all.
+    let algorithm = match (algorithm, answer.checksum_algorithm()) {
+        (Algorithm::Crc64Nvme, Some(ChecksumAlgorithm::Crc64Nvme))
+        | (Algorithm::Crc32c, Some(ChecksumAlgorithm::Crc32C)) => algorithm,
+        _ => Algorithm::Md5,
+    };
     let parts = Parts {
         upload: upload.clone(),
         part: part_size(request.size, s3.config.part_size),

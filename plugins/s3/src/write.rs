@@ -6,6 +6,7 @@
 //! elsewhere the name is looked at first, and the capability says so.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use aws_sdk_s3::operation::put_object::builders::PutObjectFluentBuilder;
@@ -123,15 +124,9 @@ fn look_first(s3: &S3, call: &Call, request: &PublishRequest, staging: &Staging)
     if let Some(head) = &head
         && head.nonce() == Some(&staging.nonce)
     {
-        return Ok(Some(head.entry(&request.path)));
+        return locked(s3, call, request, head).map(Some);
     }
     read::expect(&request.path, head.as_ref(), &request.expect).map(|()| None)
-}
-
-/// Whether an earlier publish of this staging has succeeded: the object under the name is its own.
-fn published(s3: &S3, call: &Call, staging: &Staging) -> Result<Option<Entry>> {
-    let head = read::head(s3, call, &staging.path)?;
-    Ok(head.filter(|h| h.nonce() == Some(&staging.nonce)).map(|h| h.entry(&staging.path)))
 }
 
 fn if_none_match(connection: &Connection, expect: &Expect) -> Option<String> {
@@ -166,14 +161,25 @@ fn doubtful(error: &Error) -> bool {
     )
 }
 
-/// After a failure: the entry if the object is ours all the same, else the failure.
-fn settle(s3: &S3, call: &Call, staging: &Staging, error: Error) -> Result<Entry> {
+/// After a failure: the entry if the object under the name is this staging's all the same, else the failure.
+fn settle(s3: &S3, call: &Call, request: &PublishRequest, staging: &Staging, error: Error) -> Result<Entry> {
     if doubtful(&error)
-        && let Ok(Some(entry)) = published(s3, call, staging)
+        && let Ok(Some(head)) = read::head(s3, call, &staging.path)
+        && head.nonce() == Some(&staging.nonce)
     {
-        return Ok(entry);
+        return locked(s3, call, request, &head);
     }
     Err(error)
+}
+
+/// The entry of the object that was published, locked as it should be.
+fn locked(s3: &S3, call: &Call, request: &PublishRequest, head: &Head) -> Result<Entry> {
+    let mut entry = head.entry(&request.path);
+    if let Some(retention) = late_lock(s3, request, head) {
+        set_lock(s3, call, &request.path, &retention)?;
+        entry.retention = Some(retention);
+    }
+    Ok(entry)
 }
 
 fn put(
@@ -188,7 +194,7 @@ fn put(
     }
     match send(s3, call, request, staging, connection) {
         Ok(entry) => Ok(entry),
-        Err(error) => settle(s3, call, staging, refused(request, error)),
+        Err(error) => settle(s3, call, request, staging, refused(request, error)),
     }
 }
 
@@ -218,7 +224,12 @@ fn send(
         .set_if_none_match(if_none_match(connection, &request.expect))
         .set_if_match(if_match(connection, &request.expect))
         .body(stream);
-    let put = headed(put, algorithm, &value).customize().disable_payload_signing();
+    let mut put = headed(put, algorithm, &value);
+    if algorithm != Algorithm::Md5 && connection.service.name != "aws" && !s3.checks.load(Ordering::Relaxed) {
+        // A server that does not know the digest passes over it in silence; MD5 is known to all.
+        put = put.content_md5(md5(&held).base64());
+    }
+    let put = put.customize().disable_payload_signing();
     let mut pieces = held.into_iter();
     let sent = body::send(s3.runtime(), call, &|| call.proceed(), put.send(), to, &mut || Ok(pieces.next()))?;
     let answer = match sent {
@@ -229,6 +240,9 @@ fn send(
             return Err(if healed { error.with_retry(Retry::Now) } else { error });
         }
     };
+    if answer.checksum_crc64_nvme().or(answer.checksum_crc32_c()) == Some(&value.base64()) {
+        s3.checks.store(true, Ordering::Relaxed);
+    }
     call.acked(request.size);
     let mut entry = Entry::file(request.path.clone(), request.size);
     entry.mtime = read::precise(request.attributes.mtime.map(|m| m.ns));
@@ -244,6 +258,12 @@ fn headed(request: PutObjectFluentBuilder, algorithm: Algorithm, value: &Value) 
         Algorithm::Crc32c => request.checksum_crc32_c(value.base64()),
         Algorithm::Md5 => request.content_md5(value.base64()),
     }
+}
+
+fn md5(held: &[bytes::Bytes]) -> Value {
+    let mut running = Algorithm::Md5.start();
+    held.iter().for_each(|piece| running.update(piece));
+    running.finish()
 }
 
 /// What is read now is what the host hashed when it staged. Errors: `SourceChanged`.
@@ -272,7 +292,7 @@ fn complete(
     match complete_now(s3, call, request, staging, parts, marks, connection) {
         Ok(entry) => Ok(entry),
         Err(error) => {
-            let entry = settle(s3, call, staging, refused(request, error))?;
+            let entry = settle(s3, call, request, staging, refused(request, error))?;
             s3.uploads.ended(&parts.upload)?;
             Ok(entry)
         }
@@ -318,11 +338,7 @@ fn complete_now(
             format!("{} was published and is not there", error::shown(&staging.path)),
         )
     })?;
-    let mut entry = head.entry(&staging.path);
-    if let Some(retention) = late_lock(s3, request, &head) {
-        set_lock(s3, call, &staging.path, &retention)?;
-        entry.retention = Some(retention);
-    }
+    let entry = locked(s3, call, request, &head)?;
     s3.uploads.ended(&parts.upload)?;
     Ok(entry)
 }
