@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 use std::future::Future;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,7 @@ use offsite_plugin_api::{
 
 use super::config::{Config, PART_UNIT};
 use super::connect::{self, Connection, Found};
+use super::digest::Algorithm;
 use super::uploads::Uploads;
 use super::{change, check, error, list, read, stage, write};
 
@@ -74,6 +75,13 @@ impl S3 {
             discarded: Mutex::default(),
             checks: AtomicBool::new(false),
         })
+    }
+
+    /// A server that does not know a digest passes over it in silence: until it has named one, MD5, which all know, goes along.
+    pub fn wants_md5(&self, connection: &Connection, algorithm: Algorithm) -> bool {
+        algorithm != Algorithm::Md5
+            && connection.service.name != "aws"
+            && !self.checks.load(Ordering::Relaxed)
     }
 
     pub fn runtime(&self) -> &tokio::runtime::Runtime {

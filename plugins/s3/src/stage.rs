@@ -6,6 +6,7 @@
 //! that was written down when it was sent.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -149,12 +150,14 @@ fn create(s3: &S3, call: &Call, connection: &Connection, request: &StageRequest)
     if upload.is_empty() {
         return Err(Error::new(ErrorKind::Other, "the server began an upload and gave it no id"));
     }
-    // A server that does not know a digest passes over it in silence; MD5 is known to all.
-    let algorithm = match (algorithm, answer.checksum_algorithm()) {
-        (Algorithm::Crc64Nvme, Some(ChecksumAlgorithm::Crc64Nvme))
-        | (Algorithm::Crc32c, Some(ChecksumAlgorithm::Crc32C)) => algorithm,
-        _ => Algorithm::Md5,
+    let named = match algorithm {
+        Algorithm::Crc64Nvme => Some(ChecksumAlgorithm::Crc64Nvme),
+        Algorithm::Crc32c => Some(ChecksumAlgorithm::Crc32C),
+        Algorithm::Md5 => None,
     };
+    if named.is_some() && answer.checksum_algorithm() == named.as_ref() {
+        s3.checks.store(true, Ordering::Relaxed);
+    }
     let parts = Parts {
         upload: upload.clone(),
         part: part_size(request.size, s3.config.part_size),
@@ -396,12 +399,13 @@ impl<'a> Work<'a> {
     fn send_part(&self, number: u64, range: Range) -> Result<Value> {
         let algorithm = self.parts.algorithm;
         if range.length * self.streams <= MEMORY {
-            let (held, value) = self.read_all(range)?;
+            let (held, digests) = self.read_all(range)?;
             let mut pieces = held.into_iter();
-            self.put(number, range, Some(value.clone()), &mut || Ok(pieces.next()))?;
+            let value = digests.value.clone();
+            self.put(number, range, Some(digests), &mut || Ok(pieces.next()))?;
             return Ok(value);
         }
-        let trailers = self.connection.service.trailers && algorithm != Algorithm::Md5;
+        let trailers = self.connection.service.trailers && algorithm != Algorithm::Md5 && !self.wants_md5();
         let value = if trailers { None } else { Some(self.read_through(range)?) };
         let mut running = Some(algorithm.start());
         let mut read = None;
@@ -435,9 +439,14 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// The part in memory, piece by piece, and its digest.
-    fn read_all(&self, range: Range) -> Result<(Vec<Bytes>, Value)> {
-        let mut running = self.parts.algorithm.start();
+    /// Whether it is open if the server checks the digest that it is given.
+    fn wants_md5(&self) -> bool {
+        self.s3.wants_md5(&self.connection, self.parts.algorithm)
+    }
+
+    /// The part in memory, piece by piece, and its digests.
+    fn read_all(&self, range: Range) -> Result<(Vec<Bytes>, Digests)> {
+        let mut running = self.digests();
         let mut held = Vec::new();
         for (offset, length) in body::pieces(range) {
             self.stop()?;
@@ -448,8 +457,8 @@ impl<'a> Work<'a> {
         Ok((held, running.finish()))
     }
 
-    fn read_through(&self, range: Range) -> Result<Value> {
-        let mut running = self.parts.algorithm.start();
+    fn read_through(&self, range: Range) -> Result<Digests> {
+        let mut running = self.digests();
         for (offset, length) in body::pieces(range) {
             self.stop()?;
             running.update(&body::read(self.source, offset, length)?);
@@ -458,16 +467,21 @@ impl<'a> Work<'a> {
         Ok(running.finish())
     }
 
-    /// One UploadPart. `value`: in the request's head; `None`: behind the body. Gives it back, or as the server tells it;
+    fn digests(&self) -> RunningDigests {
+        let md5 = self.wants_md5().then(|| Algorithm::Md5.start());
+        RunningDigests { value: self.parts.algorithm.start(), md5 }
+    }
+
+    /// One UploadPart. `digests`: in the request's head; `None`: behind the body. Gives it back, or as the server tells it;
     /// not every server does.
     fn put(
         &self,
         number: u64,
         range: Range,
-        value: Option<Value>,
+        digests: Option<Digests>,
         next: &mut dyn FnMut() -> Result<Option<Bytes>>,
     ) -> Result<Option<Value>> {
-        let behind = value.is_none();
+        let behind = digests.is_none();
         let algorithm = self.parts.algorithm;
         let length = if behind { chunked::length(range.length, algorithm) } else { range.length };
         let (stream, to) = body::channel(length);
@@ -482,8 +496,15 @@ impl<'a> Work<'a> {
             .part_number(number as i32)
             .content_length(length as i64)
             .body(stream);
-        let custom = match &value {
-            Some(value) => headed(request, algorithm, value).customize().disable_payload_signing(),
+        let custom = match &digests {
+            Some(digests) => {
+                let request = headed(request, algorithm, &digests.value);
+                let request = match &digests.md5 {
+                    Some(md5) => request.content_md5(md5.base64()),
+                    None => request,
+                };
+                request.customize().disable_payload_signing()
+            }
             None => request.customize().interceptor(chunked::Chunked { algorithm, size: range.length }),
         };
         let sent = body::send(s3.runtime(), self.call, &|| self.stop(), custom.send(), to, next)?;
@@ -493,7 +514,7 @@ impl<'a> Work<'a> {
                 let healed =
                     s3.wait(self.call, Duration::from_secs(15), async { Ok(s3.heal(&failure).await) })?;
                 let mut error = error::failed("send", path, &failure);
-                if value.is_none() && matches!(error.kind(), ErrorKind::Other | ErrorKind::Unsupported) {
+                if behind && matches!(error.kind(), ErrorKind::Other | ErrorKind::Unsupported) {
                     let hint = "if the server takes no digests behind the body: service = \"other\"";
                     error = error.with_context("hint", hint);
                 }
@@ -505,7 +526,11 @@ impl<'a> Work<'a> {
             Algorithm::Crc32c => answer.checksum_crc32_c().and_then(Value::from_base64),
             Algorithm::Md5 => None,
         };
-        Ok(value.or(told))
+        let given = digests.map(|digests| digests.value);
+        if told.is_some() && (given.is_none() || given == told) {
+            s3.checks.store(true, Ordering::Relaxed);
+        }
+        Ok(given.or(told))
     }
 }
 
@@ -544,6 +569,30 @@ pub fn whole(done: &BTreeMap<u64, Value>, parts: &Parts, size: u64) -> Option<Va
 }
 
 /// A small object's bytes, and the digest in the making.
+/// Of a part: the one that is kept, and MD5 where the server may not know that.
+struct Digests {
+    value: Value,
+    md5: Option<Value>,
+}
+
+struct RunningDigests {
+    value: Running,
+    md5: Option<Running>,
+}
+
+impl RunningDigests {
+    fn update(&mut self, bytes: &[u8]) {
+        self.value.update(bytes);
+        if let Some(md5) = &mut self.md5 {
+            md5.update(bytes);
+        }
+    }
+
+    fn finish(self) -> Digests {
+        Digests { value: self.value.finish(), md5: self.md5.map(Running::finish) }
+    }
+}
+
 pub fn read_small(source: &dyn Source, size: u64, mut running: Running) -> Result<(Vec<Bytes>, Value)> {
     let mut held = Vec::new();
     for (offset, length) in body::pieces(Range { offset: 0, length: size }) {

@@ -225,8 +225,7 @@ fn send(
         .set_if_match(if_match(connection, &request.expect))
         .body(stream);
     let mut put = headed(put, algorithm, &value);
-    if algorithm != Algorithm::Md5 && connection.service.name != "aws" && !s3.checks.load(Ordering::Relaxed) {
-        // A server that does not know the digest passes over it in silence; MD5 is known to all.
+    if s3.wants_md5(connection, algorithm) {
         put = put.content_md5(md5(&held).base64());
     }
     let put = put.customize().disable_payload_signing();

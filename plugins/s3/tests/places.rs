@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use common::*;
 use offsite_plugin_api::{Backend, Call, ErrorKind, Secrets, StepResult, Zeroizing};
+use offsite_tests::servers::apache::Apache;
 use offsite_tests::servers::garage::Garage;
 use offsite_tests::servers::process::{Process, Recipe, accepts};
 use offsite_tests::servers::redirect::{Redirect, Style};
@@ -184,4 +185,53 @@ fn a_certificate_is_trusted_only_with_its_authority() {
     let missing =
         refused_at(&format!("s3+https://{address}/images"), secrets(garage.service()), &options, &host);
     assert_eq!(missing.kind(), &ErrorKind::InvalidConfig, "{missing}");
+}
+
+/// A server that does not know a digest passes over it in silence: then every body goes with one that all servers check.
+#[test]
+fn a_server_that_names_no_digest_is_given_one_that_every_server_checks() {
+    let server = Garage::start();
+    let mut front = Apache::in_front_of(server.service().address);
+    let conf = std::fs::read_to_string(front.conf()).unwrap();
+    let log = front.conf().with_file_name("digests_seen");
+    let hidden: String = ["crc64nvme", "algorithm", "type"]
+        .iter()
+        .map(|name| {
+            format!("Header unset x-amz-checksum-{name}\nHeader always unset x-amz-checksum-{name}\n")
+        })
+        .collect();
+    let shown = |hidden: &str| {
+        format!(
+            "{conf}\nProxyPreserveHost On\nAllowEncodedSlashes NoDecode\nProxyPass / http://{}/ nocanon\n{hidden}\
+             LogFormat \"%m %>s %{{Content-MD5}}i %{{x-amz-checksum-crc64nvme}}i\" digests\nCustomLog {} digests\n",
+            server.service().address,
+            log.display()
+        )
+    };
+    for hides in [true, false] {
+        std::fs::write(front.conf(), shown(if hides { &hidden } else { "" })).unwrap();
+        front.restart();
+        let _ = std::fs::write(&log, "");
+        let service = server.service().at(front.address());
+        let backend = open(&service, &json!({ "service": "garage" }), &machine(&service));
+        for (name, size) in [("small.img", 5000), ("second.img", 5000), ("large.img", 20 * MIB)] {
+            put(&*backend, &format!("{hides}-{name}"), &Data::new(1, size)).unwrap();
+        }
+        front.restart();
+        let seen = std::fs::read_to_string(&log).unwrap();
+        let puts: Vec<(bool, bool)> = seen
+            .lines()
+            .filter(|line| line.starts_with("PUT 200"))
+            .map(|line| {
+                let words: Vec<&str> = line.split(' ').collect();
+                (words[2] != "-", words[3] != "-")
+            })
+            .collect();
+        let expected = match hides {
+            // Two small ones with both, two parts.
+            true => vec![(true, true); 4],
+            false => vec![(true, true), (false, true), (false, true), (false, true)],
+        };
+        assert_eq!(puts, expected, "{seen}");
+    }
 }
