@@ -121,14 +121,19 @@ fn put(
     }
     let url = dav.files.url(&request.staging, false);
     let answer = dav.http.put(&Upload { call, source, range, url, headers, what: &what, stop })?;
+    let proved = dav.takes_ranges.load(Ordering::Relaxed);
     match answer.code() {
         // Made anew by this range, if something between here and there dropped the condition.
-        201 | 412 if range.offset > 0 => {
+        201 | 412 if range.offset > 0 && proved => {
             dav.http.drain(call, answer);
             Err(stale(&request.path, "is not staged any more"))
         }
+        201 if range.offset > 0 => {
+            dav.http.drain(call, answer);
+            Err(Error::unsupported("parts of files at this server"))
+        }
         // RFC 9110 §14.5 and §9.3.4: how servers, and what guards them, refuse what they do not know.
-        400 | 403 | 405 | 411 | 415 | 416 | 417 | 428 | 501 if !dav.takes_ranges.load(Ordering::Relaxed) => {
+        400 | 403 | 405 | 411 | 412 | 415 | 416 | 417 | 428 | 501 if !proved => {
             let why = dav.http.fail(call, answer, "write", &what).to_string();
             Err(Error::unsupported("parts of files at this server").with_source(why))
         }

@@ -84,6 +84,11 @@ fn in_ranges(
             dav.whole_only.store(true, Ordering::Relaxed);
             Ok(None)
         }
+        Err(e) if *e.kind() == ErrorKind::Corrupt => {
+            // What takes ranges one day may lie behind something that drops them the next.
+            dav.whole_only.store(true, Ordering::Relaxed);
+            Err(e)
+        }
         other => other.map(Some),
     }
 }

@@ -269,6 +269,31 @@ fn a_server_that_drops_or_refuses_ranges_gets_whole_files_and_the_check_says_so(
 }
 
 #[test]
+fn a_server_that_drops_ranges_since_yesterday_costs_one_attempt() {
+    let mut server = Apache::start();
+    let proxy = Proxy::start(server.address());
+    let call = Call::unwatched();
+    const SIZE: u64 = 60 * MIB;
+    let source = || Arc::new(Counting(SIZE, AtomicU64::new(0)));
+    let (kept, mut request) = (Arc::new(Kept::default()), request("one.img", SIZE));
+    proxy.cut_at(Direction::Up, 41 * MIB);
+    open(&server.url_at(proxy.address(), Login::Basic), &json!({}))
+        .stage(&call, &request, source(), kept.clone())
+        .unwrap_err();
+    request.resume = kept.0.lock().unwrap().take();
+    assert!(request.resume.is_some());
+    let text = std::fs::read_to_string(server.conf()).unwrap();
+    std::fs::write(server.conf(), format!("{text}\nRequestHeader unset Content-Range early\n")).unwrap();
+    server.restart();
+    let dav = open(&server.url(Login::Basic), &json!({}));
+    let error = dav.stage(&call, &request, source(), kept.clone()).unwrap_err();
+    assert_eq!(error.retry(), Retry::Now, "{error}");
+    request.resume = None;
+    dav.stage(&call, &request, source(), kept).unwrap();
+    assert!(staged_bytes(&server) == expected(SIZE));
+}
+
+#[test]
 fn a_limit_for_requests_above_one_part_stops_no_file() {
     let server = Apache::with_lines(&["LimitRequestBody 3000000"]);
     let dav = open(&server.url(Login::Basic), &json!({}));
