@@ -166,3 +166,20 @@ pub(crate) fn span_with(index: &Index<'_>, image: &Image, absorbed: &Absorbed) -
     });
     first.min().filter(|&first| first < last).map(|first| Span { first, last })
 }
+
+/// The run of numbers that an image holds if both sides consolidated: the target's image of the same name has a span down to an
+/// ancestor that the source still has, and of what lies between the source has nothing more either.
+pub(crate) fn same_span(
+    index: &Index<'_>,
+    image: &Image,
+    there: &[Option<At>],
+    source_of: &HashMap<At, usize>,
+    i: usize,
+) -> Option<Span> {
+    let at = there[i]?;
+    let held = index.at(at);
+    let Parent::Image(onto) = held.parent else { return None };
+    held.span
+        .filter(|span| span.first < span.last && Some(span.last) == image.number)
+        .filter(|_| source_of.contains_key(&(at.0, onto as u32)))
+}

@@ -277,9 +277,12 @@ fn absorb<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'a>
         } else if own.fate == Fate::Act
             && own.found == Found::SourceChanged
             && matches!(image.parent, Parent::Missing(_))
-            && let Some(absorbed) = consolidated::absorbed(index, &decided.there, &decided.source_of, i)
         {
-            decided.images[i].span = consolidated::span_with(index, image, &absorbed);
+            let absorbed = consolidated::absorbed(index, &decided.there, &decided.source_of, i);
+            decided.images[i].span = match absorbed {
+                Some(absorbed) => consolidated::span_with(index, image, &absorbed),
+                None => consolidated::same_span(index, image, &decided.there, &decided.source_of, i),
+            };
         }
     }
 }
@@ -403,12 +406,17 @@ fn unsettled_on_target<'a>(index: &Index<'a>, set: &str, decided: &DecidedSet<'_
 fn complete<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'a>) {
     for (i, image) in set.images.iter().enumerate() {
         let own = &decided.images[i];
-        if matches!(own.fate, Fate::LeftOut | Fate::Covered | Fate::Consolidated) {
+        if own.fate == Fate::LeftOut {
             continue;
         }
         let restorable_there = own.visible()
             && !own.sends()
             && decided.there.get(i).copied().flatten().is_some_and(|at| index.at(at).restorable);
+        // What the target consolidated is whole without what lies between it and its base; what builds on it lacks what it lacks.
+        let there_instead = matches!(own.fate, Fate::Covered | Fate::Consolidated);
+        if there_instead && restorable_there {
+            continue;
+        }
         let incomplete = match &image.parent {
             Parent::Missing(_) | Parent::Cycle if restorable_there || own.span.is_some() => None,
             Parent::Missing(what) => Some(Incomplete::Lacking(what)),
@@ -428,6 +436,6 @@ fn complete<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'
             let lacks = ancestors && !image.restorable && !restorable_there;
             lacks.then(|| Incomplete::Broken(image.missing.as_deref().unwrap_or("a part of it is missing")))
         };
-        decided.images[i].incomplete = incomplete.or_else(own_lack);
+        decided.images[i].incomplete = if there_instead { incomplete } else { incomplete.or_else(own_lack) };
     }
 }

@@ -24,6 +24,8 @@ pub struct Held {
     /// Stands for the bytes: equal contents are equal bytes.
     pub content: String,
     pub size: u64,
+    /// The source's, as targets keep it.
+    pub mtime_ns: i64,
     pub version: u64,
     pub retention: Option<i64>,
     /// What its header says, for formats that have one.
@@ -147,9 +149,11 @@ impl World {
     pub fn write(&mut self, name: &str, content: &str, size: u64) {
         let old = self.held.remove(&path(name));
         self.next_version += 1;
+        // Where time orders a set, what was merged or damaged stays where it was.
+        let mtime_ns = old.as_ref().map_or(self.next_version as i64, |o| o.mtime_ns);
         let header = old.and_then(|o| o.header);
-        let held =
-            Held { content: content.into(), size, version: self.next_version, retention: None, header };
+        let (content, version) = (content.into(), self.next_version);
+        let held = Held { content, size, mtime_ns, version, retention: None, header };
         self.held.insert(path(name), held);
     }
 
@@ -168,7 +172,7 @@ impl World {
 
     pub fn view(&self) -> TargetView {
         let files = self.held.iter().map(|(path, held)| Entry {
-            mtime: Some(Timestamp { ns: held.version as i64, precision_ns: 1 }),
+            mtime: Some(Timestamp { ns: held.mtime_ns, precision_ns: 1 }),
             version: Some(held.version.to_string()),
             retention: held
                 .retention
@@ -248,8 +252,8 @@ impl World {
                 };
                 qcow2(&file.target.display(), parent.as_deref())
             });
-            let size = source.size;
-            let held = Held { content, size, version: self.next_version, retention: None, header };
+            let (size, mtime_ns, version) = (source.size, source.mtime_ns, self.next_version);
+            let held = Held { content, size, mtime_ns, version, retention: None, header };
             self.held.insert(file.target.clone(), held);
             self.spans.remove(&file.target);
         }
