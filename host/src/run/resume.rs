@@ -22,6 +22,9 @@ use crate::error::Result;
 /// Blocks hashed again where nothing hints at a change.
 const SAMPLED: usize = 8;
 
+/// Bytes of one file under way at once (plugin contract: a checkpoint every 64 MiB).
+const UNDER_WAY: u64 = 64 << 20;
+
 /// How a staging begins.
 pub struct TakenUp {
     pub reader: Arc<SourceReader>,
@@ -166,7 +169,8 @@ fn sample(blocks: &[u64]) -> Vec<u64> {
     out
 }
 
-/// Reads each run of blocks back from its end and drops what is not what was sent.
+/// Reads each run of blocks back from its end and drops what is not what was sent. Where ranges go side by side, the last to arrive
+/// need not be the last to reach the disk: then all that may have been under way at once has to be right.
 fn roll_back(
     context: &Context,
     token: &Token,
@@ -174,17 +178,23 @@ fn roll_back(
     blocks: &[u64],
     hashes: &BTreeMap<u64, BlockHash>,
 ) -> Result<Vec<u64>> {
+    let wanted = if context.capabilities.parallel_ranges > 1 { UNDER_WAY } else { 1 };
     let mut kept = Vec::new();
     for run in layout.ranges_of(blocks.iter().copied()) {
-        let mut of_run: Vec<u64> = layout.blocks_of(&[run]).collect();
-        while let Some(&last) = of_run.last() {
-            if holds(context, token, layout, layout.range(last), hashes[&last])? {
-                break;
+        let mut right = 0;
+        for block in layout.blocks_of(&[run]).collect::<Vec<_>>().into_iter().rev() {
+            let range = layout.range(block);
+            if right < wanted {
+                if !holds(context, token, layout, range, hashes[&block])? {
+                    right = 0;
+                    continue;
+                }
+                right += range.length;
             }
-            of_run.pop();
+            kept.push(block);
         }
-        kept.extend(of_run);
     }
+    kept.sort_unstable();
     Ok(kept)
 }
 

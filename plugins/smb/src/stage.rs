@@ -34,6 +34,8 @@ const ASK: u64 = 256 * 1024;
 /// The first write is small, because the rate is not known. It doubles while nothing waits.
 const FIRST_BITE: u64 = 64 * 1024;
 const SMALLEST_BITE: u64 = 4096;
+/// For what has arrived when a call is cancelled.
+const RESCUE: Duration = Duration::from_millis(1200);
 /// Files from this size on are asked room for.
 const ASK_ROOM: u64 = MIB;
 
@@ -196,6 +198,8 @@ struct Work<'a> {
     last: Instant,
     bite: u64,
     in_flight: usize,
+    /// Bytes of those.
+    under_way: u64,
     flush: Option<Flush>,
     give: Sender<Done>,
     take: Receiver<Done>,
@@ -222,6 +226,7 @@ impl<'a> Work<'a> {
             last: Instant::now(),
             bite: FIRST_BITE.min(opened.file.live().write),
             in_flight: 0,
+            under_way: 0,
             flush: None,
             give,
             take,
@@ -233,7 +238,7 @@ impl<'a> Work<'a> {
         let mut todo: VecDeque<Range> = self.done.missing(self.request.size).into();
         loop {
             while self.in_flight < window
-                && !(self.flush.is_some() && self.written - self.safe > MOST)
+                && !(self.flush.is_some() && self.written + self.under_way - self.safe >= MOST)
                 && let Some(range) = todo.pop_front()
             {
                 let length = range.length.min(self.bite);
@@ -278,6 +283,7 @@ impl<'a> Work<'a> {
             let _ = give.send(Done::Written(range, result));
         });
         self.in_flight += 1;
+        self.under_way += range.length;
         Ok(())
     }
 
@@ -313,6 +319,7 @@ impl<'a> Work<'a> {
             (Done::Written(range, _), flush) => {
                 self.flush = flush;
                 self.in_flight -= 1;
+                self.under_way -= range.length;
                 self.call.acked(range.length);
                 self.done.insert(range);
                 self.written += range.length;
@@ -364,13 +371,23 @@ impl<'a> Work<'a> {
 
     /// After a cancelled call: one short try to keep what has arrived.
     fn rescue(&mut self) {
+        let end = Instant::now() + RESCUE;
+        // Whose failure nobody hears of again: a later flush would say that all is well.
+        while self.flush.is_some() {
+            let Ok(done) = self.take.recv_timeout(end.saturating_duration_since(Instant::now())) else {
+                return;
+            };
+            if self.arrived(done).is_err() {
+                return;
+            }
+        }
         if self.written == self.safe {
             return;
         }
         let file = self.opened.file.clone();
-        let flushed = self.smb.runtime.run(&Call::unwatched(), Duration::from_millis(1200), async move {
-            file.live().flush(*file).await
-        });
+        let left = end.saturating_duration_since(Instant::now());
+        let flushed =
+            self.smb.runtime.run(&Call::unwatched(), left, async move { file.live().flush(*file).await });
         if matches!(flushed, Ok(Ok(()))) {
             // The host is about to end: a refused checkpoint changes nothing any more.
             let _ = self.session.checkpoint(&self.opened.token, self.done.as_slice(), true);

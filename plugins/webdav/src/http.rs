@@ -282,7 +282,6 @@ impl Http {
         let request = self.probe();
         let answer = self.once(call, &request, &self.root, &Login::None, "log in to", "the server")?;
         if answer.code() == 401 {
-            self.auth.renew();
             self.auth.refused(&Login::None, before, answer.headers())?;
         }
         self.drain(call, answer);

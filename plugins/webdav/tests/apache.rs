@@ -220,6 +220,27 @@ fn a_large_upload_that_is_cut_off_goes_on_with_what_is_missing() {
     assert_eq!(other.publish(&call, &PublishRequest { token, ..publish }).unwrap().size, SIZE);
 }
 
+/// All streams of the second attempt find at once that the login has to be asked for anew.
+#[test]
+fn the_first_retry_after_a_broken_line_succeeds_with_many_streams_and_digest() {
+    let server = Apache::start();
+    let proxy = Proxy::start(server.address());
+    let dav = open(&server.url_at(proxy.address(), Login::Digest), &json!({}));
+    let call = Call::unwatched();
+    const SIZE: u64 = 80 * MIB;
+    let source = || Arc::new(Counting(SIZE, AtomicU64::new(0)));
+    let mut request = StageRequest { streams: 8, ..request("one.img", SIZE) };
+    let kept = Arc::new(Kept::default());
+    for cut in [30 * MIB, 55 * MIB] {
+        proxy.cut_at(Direction::Up, cut);
+        let error = dav.stage(&call, &request, source(), kept.clone()).unwrap_err();
+        assert!(!error.to_string().contains("login"), "{error}");
+        request.resume = kept.0.lock().unwrap().clone();
+    }
+    dav.stage(&call, &request, source(), kept).unwrap();
+    assert!(staged_bytes(&server) == expected(SIZE));
+}
+
 #[test]
 fn a_staging_that_vanishes_under_way_is_begun_again_and_never_has_holes() {
     struct Vanishing(Counting, std::path::PathBuf);
