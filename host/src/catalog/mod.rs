@@ -106,6 +106,11 @@ CREATE TABLE run (
 );
 ", "
 ALTER TABLE staged ADD COLUMN boundaries BLOB;
+", "
+ALTER TABLE published ADD COLUMN parent BLOB;
+ALTER TABLE published ADD COLUMN parent_blake3 BLOB;
+ALTER TABLE published ADD COLUMN head BLOB;
+ALTER TABLE published ADD COLUMN mount TEXT;
 "];
 
 #[cfg(test)]

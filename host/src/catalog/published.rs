@@ -10,7 +10,7 @@ use super::database::Sync;
 use crate::chain::Span;
 use crate::error::Result;
 use crate::format::Recognised;
-use crate::target::{Recorded, VerifyLevel};
+use crate::target::{ParentRecord, Recorded, VerifyLevel};
 
 /// One published file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,7 +90,7 @@ pub(super) fn hash_at(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<[
 }
 
 const COLUMNS: &str = "path, size, blake3, source_mtime, source_ctime, source_inode, version, mtime, \
-                       mtime_precision, level, recognised, set_id, image";
+                       mtime_precision, level, recognised, set_id, image, parent, parent_blake3, head, mount";
 
 fn record_at(row: &Row<'_>) -> rusqlite::Result<(TargetPath, Box<Recorded>)> {
     let path = path_at(row, 0)?;
@@ -110,8 +110,18 @@ fn record_at(row: &Row<'_>) -> rusqlite::Result<(TargetPath, Box<Recorded>)> {
         recognised: recognised.and_then(RecognisedBytes::decode),
         set: row.get(11)?,
         image: or_own(image, &path, 12)?,
+        parent: parent_at(row)?,
+        head: row.get_ref(15)?.as_blob_or_null().ok().flatten().and_then(|b| b.try_into().ok()),
+        mount: row.get::<_, Option<String>>(16)?.map(Into::into),
     });
     Ok((path, record))
+}
+
+fn parent_at(row: &Row<'_>) -> rusqlite::Result<Option<Box<ParentRecord>>> {
+    let path = row.get_ref(13)?.as_blob_or_null().map_err(|e| damaged(13, e))?;
+    let (Some(path), Some(blake3)) = (path, hash_at(row, 14)?) else { return Ok(None) };
+    let path = TargetPath::new(path).map_err(|e| damaged(13, e))?;
+    Ok(Some(Box::new(ParentRecord { path, blake3 })))
 }
 
 /// A path that is nearly always the row's own is kept as nothing: 100,000 rows are read at every start.
@@ -128,8 +138,8 @@ pub(super) fn put(t: &Connection, file: &Published) -> rusqlite::Result<()> {
     let r = &file.record;
     t.prepare_cached(
         "INSERT OR REPLACE INTO published (path, size, blake3, source_mtime, source_ctime, source_inode, version, \
-         mtime, mtime_precision, level, recognised, set_id, image, source) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+         mtime, mtime_precision, level, recognised, set_id, image, source, parent, parent_blake3, head, mount) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)",
     )?
     .execute(params![
         file.path.as_bytes(),
@@ -146,6 +156,10 @@ pub(super) fn put(t: &Connection, file: &Published) -> rusqlite::Result<()> {
         r.set,
         unless_same(&r.image, &file.path),
         file.source.as_ref().map(|s| unless_same(s, &file.path)),
+        r.parent.as_ref().map(|p| p.path.as_bytes()),
+        r.parent.as_ref().map(|p| p.blake3.as_slice()),
+        r.head.as_ref().map(|h| h.as_slice()),
+        r.mount.as_deref(),
     ])?;
     if file.is_anchor() {
         match file.span.filter(|s| s.first < s.last) {
@@ -214,15 +228,15 @@ impl Catalog {
                 "SELECT {COLUMNS}, source, first, last FROM published LEFT JOIN span ON span.image = published.path \
                  WHERE set_id = ?1 ORDER BY path"
             )
-            .replace("image, source", "published.image, source");
+            .replace(" image, parent", " published.image, parent");
             c.prepare_cached(&sql)?
                 .query_map([set], |row| {
                     let (path, record) = record_at(row)?;
-                    let source = match row.get_ref(13)?.as_blob_or_null().map_err(|e| damaged(13, e))? {
-                        Some(bytes) => Some(or_own(bytes, &path, 13)?),
+                    let source = match row.get_ref(17)?.as_blob_or_null().map_err(|e| damaged(17, e))? {
+                        Some(bytes) => Some(or_own(bytes, &path, 17)?),
                         None => None,
                     };
-                    let span = match (row.get::<_, Option<i64>>(14)?, row.get::<_, Option<i64>>(15)?) {
+                    let span = match (row.get::<_, Option<i64>>(18)?, row.get::<_, Option<i64>>(19)?) {
                         (Some(first), Some(last)) => Some(Span { first: first as u64, last: last as u64 }),
                         _ => None,
                     };

@@ -32,6 +32,9 @@ fn published(name: &str) -> Published {
         recognised: format::recognise_name(&path),
         set: "a/set".into(),
         image: path.clone(),
+        parent: None,
+        head: None,
+        mount: None,
     };
     Published { source: Some(path.clone()), path, record, span: None }
 }

@@ -80,6 +80,9 @@ impl FileJob {
             recognised: self.source.recognised.clone(),
             set: self.set.clone(),
             image: self.image.clone(),
+            parent: None,
+            head: None,
+            mount: None,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A target as the planner sees it: plain values, gathered by the worker from listing, manifest and catalog.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use offsite_plugin_api::{Entry, TargetPath, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -42,6 +42,25 @@ pub struct Recorded {
     pub set: String,
     /// Its image's anchor relative to the source, from the step that published it.
     pub image: TargetPath,
+    /// With an anchor: the image that this one builds on, as it was when this was published. `None` for a base, and where
+    /// it is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<Box<ParentRecord>>,
+    /// The content's first bytes: what a closed format's file is known by. `None` where it is shorter, or not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head: Option<[u8; 16]>,
+    /// The file system that the source file lay on, by what lasts from one mount to the next. `None` where not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mount: Option<Arc<str>>,
+}
+
+/// What an image was published upon.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ParentRecord {
+    /// Its anchor on the target.
+    pub path: TargetPath,
+    /// BLAKE3 of its anchor's content.
+    pub blake3: [u8; 32],
 }
 
 impl Recorded {

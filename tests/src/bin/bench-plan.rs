@@ -135,6 +135,9 @@ fn gathered(inventory: &Inventory) -> Gathered {
             recognised,
             set,
             image: file.path.clone(),
+            parent: None,
+            head: None,
+            mount: None,
         };
         gathered.records.insert(file.path.clone(), Box::new(recorded));
     }

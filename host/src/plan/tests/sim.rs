@@ -270,6 +270,9 @@ impl World {
             recognised: source.recognised.clone(),
             set: step.set.to_string(),
             image: step.image.clone(),
+            parent: None,
+            head: None,
+            mount: None,
         };
         self.records.insert(file.target.clone(), Box::new(recorded));
     }

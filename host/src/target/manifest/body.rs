@@ -190,6 +190,9 @@ pub(super) fn published(set: &str, image: &Image) -> Result<Vec<Published>, Stri
                     recognised: file.recognised.clone(),
                     set: set.to_owned(),
                     image: image.image.clone(),
+                    parent: None,
+                    head: None,
+                    mount: None,
                 },
                 span: image.span.filter(|s| anchor && s.first < s.last),
             })

@@ -86,6 +86,9 @@ impl Bench {
             recognised: format::recognise_name(&path),
             set: "set".into(),
             image: path.clone(),
+            parent: None,
+            head: None,
+            mount: None,
         };
         Publish {
             path: path.clone(),
