@@ -16,6 +16,7 @@ pub mod json;
 mod names;
 mod needs;
 mod notices;
+mod omitted;
 mod order;
 mod policy;
 mod sync;
@@ -23,9 +24,11 @@ mod sync;
 mod tests;
 mod totals;
 mod types;
+mod unsettled;
 mod validate;
 
 pub use input::{Input, Names};
+pub use notices::is_warning;
 pub use policy::Template;
 pub use types::{
     Action, Baseline, Code, FileAction, FileStep, Filter, Notice, Options, Plan, Policy, Step, Totals,
@@ -55,7 +58,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
         steps.other(&index, other, &place, &mut near);
     }
     for unsettled in &input.inventory.unsettled {
-        steps.skip(&unsettled.path, "".into(), None, &explain::Reason::NotSettled(&unsettled.reason));
+        steps.skip(&unsettled.path, "".into(), None, &unsettled::reason(&index, unsettled));
     }
     for alone in &input.inventory.left_alone {
         steps.skip(&alone.path, "".into(), None, &explain::Reason::LeftAlone(&alone.reason));

@@ -127,6 +127,9 @@ fn sentence(event: &Event) -> Option<String> {
                 bytes(*size)
             )
         }
+        Event::Notice { code, text, .. } if crate::plan::is_warning(code) => {
+            format!("warning: {}", clean(text))
+        }
         Event::Notice { text, .. } => format!("note: {}", clean(text)),
         Event::Published { image, bytes: size, level } => {
             format!("published {} ({}, verified: {level})", clean(image), bytes(*size))
@@ -250,7 +253,7 @@ fn is_wrong(event: &Event) -> bool {
     match event {
         Event::JobFailed { .. } | Event::ImageFailed { .. } => true,
         Event::Finished { outcome, .. } => *outcome == Outcome::Failed,
-        Event::Notice { failing, .. } => *failing,
+        Event::Notice { code, failing, .. } => *failing || crate::plan::is_warning(code),
         Event::Log { level, .. } => matches!(level.as_str(), "warn" | "error"),
         _ => false,
     }

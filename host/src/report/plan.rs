@@ -98,7 +98,8 @@ pub fn plan_text(plans: &[PlanOf<'_>], verbose: bool) -> String {
             text.push_str(&format!("{hidden} images are up to date (-v shows them)\n"));
         }
         for notice in &plan.notices {
-            text.push_str(&format!("note: {}\n", clean(&notice.text)));
+            let word = if crate::plan::is_warning(&notice.code) { "warning" } else { "note" };
+            text.push_str(&format!("{word}: {}\n", clean(&notice.text)));
         }
         let t = &plan.totals;
         text.push_str(&format!(

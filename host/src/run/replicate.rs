@@ -68,8 +68,8 @@ fn tell_end(line: &Line, summary: &Summary) {
         sent_bytes: line.meter.sent(),
         images: summary.images,
         deleted: summary.deleted,
-        failed: summary.failed,
-        left: summary.left.len() as u64,
+        failed: summary.failed + summary.unreadable,
+        left: (summary.left.len() + summary.waiting.len()) as u64,
         error: error.map(ToString::to_string),
     });
     if let Some(error) = &summary.fatal {
@@ -142,7 +142,7 @@ fn on_target(
     tell_space(&context, plan.totals.bytes);
     line.stop.proceed()?;
     clean(&context, &survey, &plan)?;
-    let material = Material::new(&plan, &survey.view, &inventory.files);
+    let material = Material::new(&plan, &survey.view, inventory);
     let mut summary = execute(&context, &material);
     // Also after a failure: what was published is recorded on the target. Not after a stop: the next run does it.
     if !line.stop.is_set() {

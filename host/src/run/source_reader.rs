@@ -172,9 +172,9 @@ impl SourceReader {
             return Err(changed(&scanned.path, "it is no regular file any more"));
         }
         let (mtime_ns, ctime_ns) = times(&meta);
-        let (seen, now) =
-            ((scanned.size, scanned.mtime_ns, scanned.ctime_ns), (meta.len(), mtime_ns, ctime_ns));
-        if now != seen {
+        // A change time of zero: the scan found that it says nothing on this file system.
+        let moved = scanned.ctime_ns != 0 && ctime_ns != scanned.ctime_ns;
+        if (meta.len(), mtime_ns) != (scanned.size, scanned.mtime_ns) || moved {
             return Err(changed(&scanned.path, "it is not what the scan saw"));
         }
         let layout = Layout::new(scanned.size);
