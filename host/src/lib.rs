@@ -9,6 +9,8 @@ pub mod cli;
 pub mod config;
 pub mod error;
 pub mod format;
+#[cfg(test)]
+mod model;
 pub mod plan;
 pub mod plugin;
 pub mod report;

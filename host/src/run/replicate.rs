@@ -84,7 +84,7 @@ fn replicate(request: &Request, line: &Line, answers: &Arc<Answers>) -> Result<S
     let root =
         Arc::new(SourceRoot::open(&inventory.root, inventory.device, inventory.inode).map_err(source)?);
     let open = open(request, line, answers, true)?;
-    let result = on_target(request, target, line, &open, &inventory, root);
+    let result = on_target(request, target, line, &open, &inventory, root, &now_ns);
     open.backend.close(CLOSE);
     std::mem::forget(inventory);
     result
@@ -103,13 +103,15 @@ pub fn inventory(request: &Request) -> Result<Inventory> {
     scan_worker::read(path)
 }
 
-fn on_target(
+/// `now_ns`: the time, nanoseconds since the Unix epoch.
+pub(crate) fn on_target(
     request: &Request,
     target: &Target,
     line: &Line,
     open: &Open,
     inventory: &Inventory,
     root: Arc<SourceRoot>,
+    now_ns: &dyn Fn() -> i64,
 ) -> Result<Summary> {
     let capabilities = open.capabilities(target.retry)?;
     target::replaceable(&capabilities)?;
@@ -134,10 +136,10 @@ fn on_target(
         (survey, chains.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     });
     let survey = survey?;
-    let baseline = baseline(&context, target, &source, inventory, &survey)?;
+    let baseline = baseline(&context, target, &source, inventory, &survey, now_ns())?;
     let input = input(request, target, inventory, &source, &survey, baseline.as_ref(), &context.capabilities);
     let names = names(request);
-    let plan = plan::plan(&Input { names: &names, ..input });
+    let plan = plan::plan(&Input { names: &names, now_ns: now_ns(), ..input });
     tell_plan(line, &plan);
     tell_space(&context, plan.totals.bytes);
     line.stop.proceed()?;
@@ -213,12 +215,13 @@ fn baseline(
     source: &Chains,
     inventory: &Inventory,
     survey: &Survey,
+    now_ns: i64,
 ) -> Result<Option<Baseline>> {
     let Some(policy) = target.plan.policy else { return Ok(None) };
     if let Some(known) = target::baseline(&context.catalog, &survey.learned, policy)? {
         return Ok(Some(known));
     }
-    let taken = Baseline::take(source, inventory, now_ns());
+    let taken = Baseline::take(source, inventory, now_ns);
     context.catalog.set_baseline(policy, &taken)?;
     context.retried(None, &|| 0, || {
         let call = context.line.call(Some(LONG));
