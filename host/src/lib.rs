@@ -9,6 +9,7 @@ pub mod cli;
 pub mod config;
 pub mod error;
 pub mod format;
+pub mod notice;
 pub mod plan;
 pub mod plugin;
 pub mod report;
