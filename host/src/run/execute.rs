@@ -182,13 +182,7 @@ fn code_name(code: Code) -> String {
 fn report_failed(context: &Context, summary: &mut Summary, step: &Step, error: &Error) {
     summary.failed += 1;
     summary.first_error.get_or_insert_with(|| error.clone());
-    let hint = error.hint.clone();
-    let error = Error { hint: None, ..error.clone() };
-    context.line.outbox.event(Event::ImageFailed {
-        image: step.image.display().into_owned(),
-        error: super::meter::bounded(&error.to_string()),
-        hint,
-    });
+    context.line.outbox.event(Event::image_failed(step.image.display().into_owned(), error));
 }
 
 /// A file that the backup product changed meanwhile is no failure of the run: it is left, as one that was not settled.

@@ -14,7 +14,7 @@ use super::call::{LONG, Line, SHORT};
 use super::context::{Context, retried};
 use super::execute::{Material, Summary, execute};
 use super::open::{Answers, Open, open};
-use super::protocol::{Answer, Failure, Request};
+use super::protocol::{Answer, Request};
 use super::source_reader::SourceRoot;
 use super::stop::Stop;
 use super::{crew, left, scan_worker, transfer, verify};
@@ -24,7 +24,7 @@ use crate::config::Target;
 use crate::error::{BackendKind, Error, Kind, Result};
 use crate::notice::NoticeCode;
 use crate::plan::{self, Baseline, FileAction, Input, Names, Plan};
-use crate::report::{Event, Outcome};
+use crate::report::{Event, Outcome, TEXT};
 use crate::source::Inventory;
 use crate::target::{self, Reopen, Site, Survey, Who, manifest, marker, sweep};
 
@@ -72,9 +72,10 @@ fn tell_end(line: &Line, summary: &Summary) {
         failed: summary.failed,
         left: summary.left.len() as u64,
         error: error.map(ToString::to_string),
+        failure: error.map(|error| Box::new(error.bounded(TEXT))),
     });
     if let Some(error) = &summary.fatal {
-        line.outbox.answer(Answer::Failed(Failure::from(error)));
+        line.outbox.answer(Answer::Failed(error.clone()));
     }
 }
 
