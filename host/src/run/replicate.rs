@@ -142,6 +142,7 @@ fn on_target(
     tell_space(&context, plan.totals.bytes);
     line.stop.proceed()?;
     clean(&context, &survey, &plan)?;
+    context.catalog.link(&plan.links)?;
     let material = Material::new(&plan, &survey.view, &inventory.files);
     let mut summary = execute(&context, &material);
     // Also after a failure: what was published is recorded on the target. Not after a stop: the next run does it.
@@ -199,6 +200,9 @@ fn prepare(context: &Context, request: &Request, target: &Target, inventory: &In
     })?;
     let survey = surveyed.ok_or_else(|| Error::new(Kind::State, "the target was not listed"))?;
     target::remember(&context.catalog, &survey.learned)?;
+    if !survey.view.parents_known {
+        context.catalog.learn_parents(&target::proof::links(&survey.view))?;
+    }
     for text in &survey.notices {
         let code = "target".to_owned();
         line.outbox.event(Event::Notice { code, text: text.clone(), failing: false });
