@@ -146,6 +146,7 @@ pub(crate) fn on_target(
     tell_space(&context, plan.totals.bytes);
     line.stop.proceed()?;
     clean(&context, &survey, &plan)?;
+    context.catalog.link(&plan.links)?;
     let material = Material::new(&plan, &survey.view, &inventory.files);
     let mut summary = execute(&context, &material);
     // Also after a failure: what was published is recorded on the target. Not after a stop: the next run does it.
@@ -203,6 +204,9 @@ fn prepare(context: &Context, request: &Request, target: &Target, inventory: &In
     })?;
     let survey = surveyed.ok_or_else(|| Error::new(Kind::State, "the target was not listed"))?;
     target::remember(&context.catalog, &survey.learned)?;
+    if !survey.view.parents_known {
+        context.catalog.learn_parents(&target::proof::links(&survey.view))?;
+    }
     for notice in &survey.notices {
         line.outbox.event(Event::Notice(notice.clone()));
     }
