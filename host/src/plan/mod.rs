@@ -27,12 +27,10 @@ mod types;
 mod unsettled;
 mod validate;
 
+pub use crate::notice::{Notice, NoticeCode};
 pub use input::{Input, Names};
-pub use notices::is_warning;
 pub use policy::Template;
-pub use types::{
-    Action, Baseline, Code, FileAction, FileStep, Filter, Notice, Options, Plan, Policy, Step, Totals,
-};
+pub use types::{Action, Baseline, Code, FileAction, FileStep, Filter, Options, Plan, Policy, Step, Totals};
 pub use validate::validate;
 
 /// What a run will do, step by step, with a reason for each. The same input gives the same plan.
@@ -65,9 +63,9 @@ pub fn plan(input: &Input<'_>) -> Plan {
     }
     let mut held = Vec::new();
     deletes.finish(&index, &mut steps, &mut held);
-    let steps = steps.steps;
+    let order::Steps { steps, links, .. } = steps;
     let mut notices = notices::notices(&index, &steps);
     notices.append(&mut held);
     let totals = totals::totals(&steps);
-    Plan { steps, notices, totals }
+    Plan { steps, notices, totals, links }
 }

@@ -6,9 +6,8 @@ use std::collections::{BTreeSet, HashSet};
 
 use offsite_plugin_api::TargetPath;
 
-use super::Notice;
 use super::index::Index;
-use super::notices::codes;
+use super::{Notice, NoticeCode};
 use crate::chain::ImageFile;
 use crate::report::{bytes, count};
 use crate::source::{Doubt, DoubtCause, LeftAlone, LeftBy};
@@ -56,19 +55,17 @@ impl<'a> Tally<'a> {
 
 pub(crate) fn notices(index: &Index<'_>) -> Vec<Notice> {
     let mut notices = Vec::new();
-    let mut say = |code: &str, text: String, failing: bool| {
-        notices.push(Notice { code: code.into(), text, failing });
-    };
+    let mut say = |code: NoticeCode, text: String| notices.push(Notice::new(code, text));
     for doubt in &index.input.inventory.doubts {
         if let Some((code, text)) = of_doubt(doubt, index.input.options.sync) {
-            say(code, text, false);
+            say(code, text);
         }
     }
     if let Some(text) = of_links(index) {
-        say(codes::LINKS, text, false);
+        say(NoticeCode::LeftAlone, text);
     }
     if let Some(text) = of_names(&index.input.inventory.left_alone) {
-        say(codes::BAD_NAMES, text, false);
+        say(NoticeCode::LeftAlone, text);
     }
     if index.input.options.include_other || index.input.source.others.is_empty() {
         return notices;
@@ -94,14 +91,14 @@ pub(crate) fn notices(index: &Index<'_>) -> Vec<Notice> {
              backup product writes to? {ADVICE}",
             all.text()
         );
-        say(codes::NOTHING_RECOGNISED, text, true);
+        say(NoticeCode::NothingRecognised, text);
     }
     if images.files > 0 {
         let text = format!(
             "what looks like images, but of no format or name that offsite knows, is not replicated: {}; {ADVICE}",
             images.text()
         );
-        say(codes::UNKNOWN_IMAGES, text, false);
+        say(NoticeCode::ImageLikeUnrecognised, text);
     }
     if folders.files > 0 {
         let what = count(folders.folders.len() as u64, "folder");
@@ -110,19 +107,18 @@ pub(crate) fn notices(index: &Index<'_>) -> Vec<Notice> {
             "{what} of the source without any image that offsite knows, '{first}' for one, left out: {}; {ADVICE}",
             folders.text()
         );
-        say(codes::UNKNOWN_FOLDERS, text, false);
+        say(NoticeCode::ImageLikeUnrecognised, text);
     }
     if rest.files > 0 {
         say(
-            codes::UNKNOWN_FILES,
+            NoticeCode::Unrecognised,
             format!("not replicated, because no format knows them: {}; {ADVICE}", rest.text()),
-            false,
         );
     }
     notices
 }
 
-fn of_doubt(doubt: &Doubt, sync: bool) -> Option<(&'static str, String)> {
+fn of_doubt(doubt: &Doubt, sync: bool) -> Option<(NoticeCode, String)> {
     let place = if doubt.place.is_root() { ".".into() } else { doubt.place.display() };
     let example = doubt.example.as_ref().map(|path| path.display()).unwrap_or_default();
     let files = match doubt.files {
@@ -136,6 +132,7 @@ fn of_doubt(doubt: &Doubt, sync: bool) -> Option<(&'static str, String)> {
     let accept = format!("if it is meant to stay so: 'offsite source accept {place}'");
     Some(match &doubt.cause {
         DoubtCause::Mount { was, now } => {
+            let now_there = now.is_some();
             let now = now
                 .as_ref()
                 .map_or_else(|| "nothing is mounted now".to_owned(), |now| format!("{now} is now"));
@@ -143,21 +140,22 @@ fn of_doubt(doubt: &Doubt, sync: bool) -> Option<(&'static str, String)> {
                 "at '{place}' of the source was {was}, where {now}:{files} nothing of it counts as deleted; mount it again, \
                  or {accept}"
             );
-            (codes::NOT_MOUNTED, text)
+            let code = if now_there { NoticeCode::MountChanged } else { NoticeCode::MountMissing };
+            (code, text)
         }
         DoubtCause::Empty { was } => {
             let text = format!(
                 "at '{place}' of the source is {was}, and it is empty:{files} nothing of it counts as deleted; see whether \
                  the share behind it answers, or {accept}"
             );
-            (codes::NOT_MOUNTED, text)
+            (NoticeCode::MountMissing, text)
         }
         DoubtCause::Link => {
             let text = format!(
                 "'{place}' of the source was a folder and is a symbolic link now, which is never followed:{files} they are \
                  neither replicated nor deleted; mount the folder there instead (mount --bind), or give it a job of its own"
             );
-            (codes::LINK_INSTEAD, text)
+            (NoticeCode::SymlinkReplaced, text)
         }
         DoubtCause::Unproven if !sync => return None,
         DoubtCause::Unproven => {
@@ -166,7 +164,7 @@ fn of_doubt(doubt: &Doubt, sync: bool) -> Option<(&'static str, String)> {
                  that it is the one they were in: they are kept on the target; if they are deleted: 'offsite source accept \
                  {place}'"
             );
-            (codes::UNPROVEN_ABSENCE, text)
+            (NoticeCode::StateLost, text)
         }
     })
 }

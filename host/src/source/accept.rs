@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use offsite_plugin_api::TargetPath;
 
-use super::ignore::Ignore;
 use super::memory::Memory;
 use super::scan::Look;
+use super::tree::OnDisk;
 use super::walk::Walk;
 use super::{Clock, MountPoint, Observations, mounts};
 use crate::error::{Error, Kind, Result};
@@ -37,9 +37,9 @@ pub fn accept(
     clock: &mut dyn Clock,
 ) -> Result<Accepted> {
     let mut memory = Memory::load(observations)?;
-    let Look { place: at, end, found, .. } = Look::at(root, &Ignore::new(globs)?, clock)?;
+    let Look { tree, end, found, .. } = Look::at(&OnDisk::new(root, globs)?, root, clock)?;
     let accepted = memory.accept(place, &found)?;
-    memory.save(observations, at, end)?;
+    memory.save(observations, tree.place(), end)?;
     Ok(accepted)
 }
 

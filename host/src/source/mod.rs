@@ -17,6 +17,7 @@ mod observations;
 mod recognise;
 mod scan;
 mod times;
+mod tree;
 mod trouble;
 mod walk;
 
@@ -29,3 +30,12 @@ pub use inventory::{Cause, Doubt, DoubtCause, Inventory, LeftAlone, LeftBy, Sour
 pub use observations::{InMemory, Learned, MountPoint, Observations, Place, RecordedFile, Remembered, Seen};
 pub use scan::{Clock, ScanOptions, SystemClock, scan};
 pub use times::same_mtime;
+
+/// What the model test simulates.
+#[cfg(test)]
+#[allow(unused_imports)]
+pub(crate) use self::{
+    scan::scan_folder,
+    tree::{Folder, Peek, Tree},
+    walk::{Facts, Mounted, Walk},
+};

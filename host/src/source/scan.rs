@@ -3,20 +3,16 @@
 //! A file is settled when two observations at least one settle time apart found the same size, mtime, ctime and inode.
 //! Observations count across runs, so only what is new makes a scan wait, and at most once.
 
-use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
 use offsite_plugin_api::TargetPath;
-use rustix::fs::{AtFlags, fstat, stat, statat};
 
 use super::ignore::Ignore;
 use super::memory::{Judge, Memory, Sight};
-use super::walk::{Facts, Walk, walk};
-use super::{
-    Cause, Inventory, Observations, Place, SourceFile, Unsettled, open_file, open_root, recognise,
-    same_mtime, trouble,
-};
+use super::tree::{Folder, OnDisk, Tree};
+use super::walk::{Facts, Walk};
+use super::{Cause, Inventory, Observations, SourceFile, Unsettled, recognise, same_mtime, trouble};
 use crate::error::{Error, Kind, Result};
 use crate::format;
 
@@ -89,11 +85,22 @@ pub fn scan(
     observations: &mut dyn Observations,
     clock: &mut dyn Clock,
 ) -> Result<Inventory> {
+    scan_folder(&OnDisk::new(root, &options.ignore)?, root, options, observations, clock)
+}
+
+/// As [`scan`], wherever the folder is.
+pub(crate) fn scan_folder(
+    folder: &dyn Folder,
+    root: &Path,
+    options: &ScanOptions,
+    observations: &mut dyn Observations,
+    clock: &mut dyn Clock,
+) -> Result<Inventory> {
     let ignore = Ignore::new(&options.ignore)?;
     // The walk stays on this thread: it is the one that is watched for hanging.
     let (remembered, look) = std::thread::scope(|scope| {
         let loading = scope.spawn(|| Memory::load(observations));
-        let look = Look::at(root, &ignore, clock);
+        let look = Look::at(folder, root, clock);
         (loading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), look)
     });
     let mut memory = remembered?;
@@ -101,50 +108,32 @@ pub fn scan(
     let first = pass.judge(look?, clock)?;
     let Some(wait) = first.wait.filter(|_| options.wait) else { return Ok(first.inventory) };
     clock.sleep(wait.min(options.settle))?;
-    let look = Look::at(root, &ignore, clock)?;
+    let look = Look::at(folder, root, clock)?;
     Ok(pass.judge(look, clock)?.inventory)
-}
-
-/// BLAKE3 of a file of the source as it is now; `None` when it cannot be read. Errors: [`Kind::Stopped`] from the clock.
-fn digest(root: &OwnedFd, path: &TargetPath, clock: &mut dyn Clock) -> Result<Option<[u8; 32]>> {
-    let Ok(mut file) = open_file(root, path) else { return Ok(None) };
-    let mut hasher = blake3::Hasher::new();
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        match std::io::Read::read(&mut file, &mut buffer) {
-            Ok(0) => return Ok(Some(hasher.finalize().into())),
-            Ok(n) => drop(hasher.update(&buffer[..n])),
-            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(_) => return Ok(None),
-        }
-        clock.proceed()?;
-    }
 }
 
 /// What one walk found, and when: judged at the start, remembered at the end, so that the time between two looks is
 /// never overstated.
 pub(super) struct Look {
-    pub descriptor: OwnedFd,
-    pub place: Place,
+    pub tree: Box<dyn Tree>,
     start: i64,
     pub end: i64,
     pub found: Walk,
 }
 
 impl Look {
-    pub fn at(root: &Path, ignore: &Ignore, clock: &mut dyn Clock) -> Result<Self> {
-        let descriptor = open_root(root)?;
-        let place = place(root, &descriptor)?;
+    pub fn at(folder: &dyn Folder, root: &Path, clock: &mut dyn Clock) -> Result<Self> {
+        let tree = folder.open()?;
         let start = clock.now_ns();
-        let found = walk(descriptor.as_fd(), ignore).map_err(|e| trouble::root(root, e))?;
-        still_there(root, &descriptor, place)?;
+        let found = tree.walk()?;
+        tree.still_there()?;
         if found.files.is_empty() && found.doubtful.is_empty() {
             return Err(match found.unreadable.first() {
                 Some((_, why)) => trouble::unreadable(root, found.unreadable.len(), why),
                 None => trouble::empty(root),
             });
         }
-        Ok(Self { descriptor, place, start, end: clock.now_ns(), found })
+        Ok(Self { tree, start, end: clock.now_ns(), found })
     }
 }
 
@@ -165,7 +154,8 @@ struct Judged {
 
 impl Pass<'_> {
     fn judge(&mut self, look: Look, clock: &mut dyn Clock) -> Result<Judged> {
-        let Look { descriptor, place, start, end, mut found } = look;
+        let Look { tree, start, end, mut found } = look;
+        let place = tree.place();
         if !self.memory.same_root(&found, place) && !self.memory.holds_any(&found.files) {
             return Err(trouble::elsewhere(self.root));
         }
@@ -174,7 +164,10 @@ impl Pass<'_> {
             now_ns: end,
             settle_ns,
             ignore: self.ignore,
-            digest: &mut |path| digest(&descriptor, path, clock),
+            digest: &mut |path| match tree.open(path) {
+                Ok(file) => file.digest(&mut || clock.proceed()),
+                Err(_) => Ok(None),
+            },
         };
         let Sight { files, absent, doubts } = self.memory.observe(&mut found, &mut judge)?;
         let mut inventory = Inventory {
@@ -216,9 +209,9 @@ impl Pass<'_> {
                 inventory.unsettled.push(Unsettled { path, reason, cause: Cause::Unsettled });
                 continue;
             }
-            self.take(&descriptor, path, &facts, known, &mut inventory);
+            self.take(&*tree, path, &facts, known, &mut inventory);
         }
-        still_there(self.root, &descriptor, place)?;
+        tree.still_there()?;
         inventory.unsettled.sort_by(|a, b| a.path.cmp(&b.path));
         inventory.scanned_ns = end;
         self.memory.save(self.observations, place, end)?;
@@ -229,13 +222,13 @@ impl Pass<'_> {
     /// A settled file goes into the inventory, unless a look at it says otherwise. `known`: a target has it like this.
     fn take(
         &mut self,
-        root: &OwnedFd,
+        tree: &dyn Tree,
         path: TargetPath,
         facts: &Facts,
         known: bool,
         inventory: &mut Inventory,
     ) {
-        match recognise::recognise(root, &path, facts, known, self.memory) {
+        match recognise::recognise(tree, &path, facts, known, self.memory) {
             Ok(recognised) => inventory.files.push(SourceFile {
                 path,
                 size: facts.size,
@@ -256,21 +249,6 @@ fn unchanged(published: (u64, i64, i64), facts: &Facts) -> bool {
     size == facts.size
         && same_mtime(mtime_ns, facts.mtime_ns)
         && (ctime_ns == facts.ctime_ns || facts.ctime_ns == 0)
-}
-
-fn place(root: &Path, descriptor: &OwnedFd) -> Result<Place> {
-    let stat = fstat(descriptor).map_err(|e| trouble::root(root, e))?;
-    Ok(Place { device: stat.st_dev, inode: stat.st_ino })
-}
-
-/// The root answers, and its path still leads to the directory that was walked.
-fn still_there(root: &Path, descriptor: &OwnedFd, place: Place) -> Result<()> {
-    statat(descriptor, ".", AtFlags::empty()).map_err(|e| trouble::root(root, e))?;
-    let now = stat(root).map_err(|e| trouble::root(root, e))?;
-    if (now.st_dev, now.st_ino) != (place.device, place.inode) {
-        return Err(trouble::replaced(root));
-    }
-    Ok(())
 }
 
 fn seconds(time: Duration) -> String {

@@ -18,7 +18,7 @@ use super::{Cause, LeftAlone, LeftBy, Unsettled};
 
 /// One regular file as `stat` shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Facts {
+pub(crate) struct Facts {
     pub size: u64,
     pub mtime_ns: i64,
     pub ctime_ns: i64,
@@ -27,7 +27,7 @@ pub(super) struct Facts {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Walk {
+pub(crate) struct Walk {
     /// Sorted by path.
     pub files: Vec<(TargetPath, Facts)>,
     /// Regular files that could not even be asked for their facts.
@@ -42,7 +42,7 @@ pub(super) struct Walk {
 
 /// A place of the source where another file system begins than above it; the root is one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Mounted {
+pub(crate) struct Mounted {
     pub path: TargetPath,
     /// By what lasts: see `mounts`.
     pub identity: Arc<str>,
