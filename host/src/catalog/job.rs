@@ -37,6 +37,10 @@ CREATE TABLE run (
 );
 ", "
 ALTER TABLE seen ADD COLUMN device INTEGER NOT NULL DEFAULT 0;
+", "
+-- wrong: JSON
+ALTER TABLE run ADD COLUMN clean INTEGER;
+ALTER TABLE run ADD COLUMN wrong TEXT;
 "];
 
 impl JobDb {

@@ -28,7 +28,7 @@ pub use json::{Json, json_error};
 pub use plan::{PlanOf, plan_json, plan_text};
 pub use plugins::{plugin_json, plugin_text, plugins_json, plugins_text};
 pub use print::{line, note};
-pub use status::{JobStatus, LeftImage, Staged, TargetStatus, status_json, status_text};
+pub use status::{JobStatus, LeftImage, SetStatus, Staged, TargetStatus, status_json, status_text};
 pub use table::Table;
 
 /// Whose event.

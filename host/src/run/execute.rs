@@ -37,6 +37,8 @@ pub struct Summary {
     /// Images that were still being written, with what comes after them: the next run takes them.
     pub left: Vec<String>,
     pub first_error: Option<Error>,
+    /// Steps of the plan that were carried out.
+    pub done: HashSet<usize>,
     /// What ended the run before its end.
     pub fatal: Option<Error>,
 }
@@ -314,6 +316,7 @@ impl Executor<'_> {
             Err(error) => self.fail(&mut state, unit, steps[0], &error, true),
             Ok(level) => {
                 for step in &steps {
+                    state.summary.done.insert(*step);
                     let image = self.material.plan.steps[*step].image.display().into_owned();
                     self.context.line.meter.end_image();
                     if deletes {
