@@ -31,6 +31,8 @@ pub use print::{line, note};
 pub use status::{JobStatus, LeftImage, SetStatus, Staged, TargetStatus, status_json, status_text};
 pub use table::Table;
 
+use crate::notice::NoticeLevel;
+
 /// Whose event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct At<'a> {
@@ -76,6 +78,11 @@ impl Reporter for Quiet {
             && (self.verbose || matches!(level.as_str(), "warn" | "error"))
         {
             note(&format!("{at}: {message}"));
+        }
+        if let Event::Notice(notice) = event
+            && notice.level > NoticeLevel::Info
+        {
+            note(&format!("{at}: {}", human::notice_text(notice)));
         }
         // What a scan waits for, once: a command that stands still says why.
         if let (Event::Alive { note: text }, None) = (event, at.target)

@@ -20,6 +20,7 @@ use super::schedule::{Schedule, Task, active};
 use super::transfer::{self, FileJob};
 use crate::catalog::Was;
 use crate::error::{BackendKind, Error, Kind, Result};
+use crate::notice::NoticeCode;
 use crate::plan::{Action, Code, FileAction, Plan, Step};
 use crate::report::Event;
 use crate::source::SourceFile;
@@ -344,7 +345,9 @@ impl Executor<'_> {
     fn manifest(&self, set: &str) {
         let call = self.context.line.call(Some(LONG));
         if let Err(error) = target::manifest::write_set(&self.context.site(&call), set) {
-            tracing::warn!(set, %error, "a manifest could not be written; it is tried again at the end");
+            let text =
+                format!("the manifest of {set} could not be written; it is tried again at the end: {error}");
+            self.context.line.outbox.notice(NoticeCode::ManifestBehind, super::meter::bounded(&text));
         }
         let mut state = self.lock();
         state.writing.remove(set);

@@ -48,4 +48,5 @@ pub mod supervisor;
 mod tests;
 pub mod transfer;
 pub mod verify;
+pub mod warnings;
 pub mod worker;
