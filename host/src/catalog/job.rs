@@ -47,6 +47,10 @@ CREATE TABLE mount_point (
     path BLOB PRIMARY KEY, identity TEXT NOT NULL, occasion TEXT NOT NULL, inodes_drift INTEGER NOT NULL,
     ctimes_drift INTEGER NOT NULL
 ) WITHOUT ROWID;
+", "
+-- wrong: JSON
+ALTER TABLE run ADD COLUMN clean INTEGER;
+ALTER TABLE run ADD COLUMN wrong TEXT;
 "];
 
 impl JobDb {

@@ -317,7 +317,10 @@ fn observations_survive_and_targets_say_what_they_hold() {
     assert_eq!(db.known_paths(), [path("disputed.aiv"), path("same.aiv")]);
     assert_eq!(db.recorded().len(), 4, "what each catalog says of each");
     assert_eq!(JobDb::open_beside(dir.path(), "job").unwrap().recorded().len(), 4);
-    db.put_run(&RunRecord { outcome: Some(Outcome::Done), ..RunRecord::begin("r", "one") }).unwrap();
+    let done = RunRecord { outcome: Some(Outcome::Done), ..RunRecord::begin("r", "one") };
+    db.put_run(&done).unwrap();
+    assert_eq!(db.last_success("one").unwrap(), None, "that nothing was wrong is not recorded");
+    db.put_run(&RunRecord { clean: Some(true), ..done }).unwrap();
     assert_eq!(db.last_success("one").unwrap().unwrap().run_id, "r");
     assert_eq!(db.last_success("two").unwrap(), None);
 }

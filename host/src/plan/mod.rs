@@ -21,7 +21,7 @@ mod order;
 mod policy;
 mod sync;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod totals;
 mod types;
 mod unsettled;

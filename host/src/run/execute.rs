@@ -20,6 +20,7 @@ use super::schedule::{Schedule, Task, active};
 use super::transfer::{self, Compared, FileJob};
 use crate::catalog::{Upon, Was};
 use crate::error::{BackendKind, Error, Kind, Result};
+use crate::notice::NoticeCode;
 use crate::plan::{Action, Code, FileAction, Plan, Step};
 use crate::report::Event;
 use crate::source::{Inventory, SourceFile};
@@ -41,6 +42,8 @@ pub struct Summary {
     /// Files of the source that cannot be read: told, and no reason to call the run failed.
     pub unreadable: u64,
     pub first_error: Option<Error>,
+    /// Steps of the plan that were carried out.
+    pub done: HashSet<usize>,
     /// What ended the run before its end.
     pub fatal: Option<Error>,
 }
@@ -348,6 +351,7 @@ impl Executor<'_> {
             Err(error) => self.fail(&mut state, unit, steps[0], &error, true),
             Ok((level, unread)) => {
                 for step in steps.iter().filter(|step| !unread.contains(step)) {
+                    state.summary.done.insert(*step);
                     let image = self.material.plan.steps[*step].image.display().into_owned();
                     self.context.line.meter.end_image();
                     if deletes {
@@ -375,7 +379,9 @@ impl Executor<'_> {
     fn manifest(&self, set: &str) {
         let call = self.context.line.call(Some(LONG));
         if let Err(error) = target::manifest::write_set(&self.context.site(&call), set) {
-            tracing::warn!(set, %error, "a manifest could not be written; it is tried again at the end");
+            let text =
+                format!("the manifest of {set} could not be written; it is tried again at the end: {error}");
+            self.context.line.outbox.notice(NoticeCode::ManifestBehind, super::meter::bounded(&text));
         }
         let mut state = self.lock();
         state.writing.remove(set);

@@ -17,7 +17,7 @@ use super::open::{Answers, Open, open};
 use super::protocol::{Answer, Request};
 use super::source_reader::SourceRoot;
 use super::stop::Stop;
-use super::{crew, left, scan_worker, transfer, verify};
+use super::{crew, ending, left, scan_worker, transfer, verify};
 use crate::catalog::{Catalog, PublishStep};
 use crate::chain::{Chains, Knowledge, assemble};
 use crate::config::Target;
@@ -137,7 +137,7 @@ pub(crate) fn on_target(
         let survey = prepare(&context, request, target, inventory);
         (survey, chains.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     });
-    let survey = survey?;
+    let mut survey = survey?;
     let baseline = baseline(&context, target, &source, inventory, &survey, now_ns())?;
     let input = input(request, target, inventory, &source, &survey, baseline.as_ref(), &context.capabilities);
     let names = names(request);
@@ -149,8 +149,11 @@ pub(crate) fn on_target(
     context.catalog.link(&plan.links)?;
     let material = Material::new(&plan, &survey.view, inventory);
     let mut summary = execute(&context, &material);
+    drop(material);
     // Also after a failure: what was published is recorded on the target. Not after a stop: the next run does it.
     if !line.stop.is_set() {
+        let view = std::mem::take(&mut survey.view);
+        ending::remember(&context, inventory, &source, &plan, view, &summary.done)?;
         let call = line.call(Some(LONG));
         let written =
             retried(line, target.retry, None, &|| 0, || manifest::write_behind(&context.site(&call)));
