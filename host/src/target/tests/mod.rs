@@ -91,6 +91,7 @@ impl Bench {
             mount: None,
         };
         Publish {
+            seen: 0,
             path: path.clone(),
             source_path: path,
             token,
