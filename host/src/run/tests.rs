@@ -442,12 +442,12 @@ fn what_a_server_lost_behind_a_checkpoint_is_sent_again() {
 /// A crash of the server leaves a hole where nobody samples: in the middle of what it had acknowledged.
 fn lose(bench: &Bench) {
     for staged in bench.wire.mem.disk().staged.values_mut() {
-        staged.bytes[20 * MIB + 7..23 * MIB].fill(0);
+        staged.bytes[8 * MIB + 7..10 * MIB].fill(0);
     }
 }
 
 fn not_durable(method: Method) -> Bench {
-    let mut bench = Bench::new(&[("a1", 60 * MIB)]);
+    let mut bench = Bench::new(&[("a1", 24 * MIB)]);
     bench.wire.mem.capabilities.durable_checkpoints = false;
     bench.wire.mem.capabilities.resume = offsite_plugin_api::Resume::Offset;
     bench.method = method;
@@ -457,20 +457,20 @@ fn not_durable(method: Method) -> Bench {
 #[test]
 fn a_hole_in_the_middle_of_what_was_staged_is_never_published() {
     let bench = not_durable(Method::Sampled);
-    bench.cut("a1", 50 * MIB);
+    bench.cut("a1", 20 * MIB);
     bench.copy(&bench.context(), &["a1"]);
     lose(&bench);
     assert_eq!(bench.copy(&bench.context(), &["a1"]).images, 1);
     bench.assert_same("a1");
     // From the hole on.
-    assert_eq!(bench.wire.sent(), (50 + 40) * MIB);
+    assert_eq!(bench.wire.sent(), (20 + 16) * MIB);
 }
 
 #[test]
 fn a_hole_is_found_over_several_kills_and_in_a_complete_staging() {
     let mut bench = not_durable(Method::Sampled);
     for _ in 0..3 {
-        bench.cut("a1", 20 * MIB);
+        bench.cut("a1", 6 * MIB);
         bench.copy(&bench.context(), &["a1"]);
     }
     lose(&bench);
@@ -487,13 +487,13 @@ fn a_hole_is_found_over_several_kills_and_in_a_complete_staging() {
 fn a_server_that_fell_over_between_two_attempts_of_one_run_is_read_back() {
     let mut bench = not_durable(Method::Sampled);
     bench.attempts = 3;
-    bench.cut("a1", 50 * MIB);
+    bench.cut("a1", 20 * MIB);
     let (mem, once) = (bench.wire.mem.clone(), std::sync::Once::new());
     // The first read after the line broke: the server is back by then.
     bench.wire.before_read = Some(Arc::new(move |_| {
         once.call_once(|| {
             for staged in mem.disk().staged.values_mut() {
-                staged.bytes[20 * MIB + 7..23 * MIB].fill(0);
+                staged.bytes[8 * MIB + 7..10 * MIB].fill(0);
             }
         });
         Ok(())
@@ -511,7 +511,7 @@ fn what_waited_for_its_publish_while_the_server_fell_over_is_read_back() {
         let mut result = Ok(());
         once.call_once(|| {
             for staged in mem.disk().staged.values_mut() {
-                staged.bytes[20 * MIB + 7..23 * MIB].fill(0);
+                staged.bytes[8 * MIB + 7..10 * MIB].fill(0);
             }
             result = Err(BackendError::new(ErrorKind::Unreachable, "the server went away"));
         });
@@ -523,29 +523,29 @@ fn what_waited_for_its_publish_while_the_server_fell_over_is_read_back() {
     // The next run sends what is missing, and no more.
     assert_eq!(bench.copy(&bench.context(), &["a1"]).images, 1);
     bench.assert_same("a1");
-    assert_eq!(bench.wire.sent(), (60 + 40) * MIB);
+    assert_eq!(bench.wire.sent(), (24 + 16) * MIB);
 }
 
 #[test]
 fn only_sizes_are_compared_where_the_user_asked_for_no_more() {
     let bench = not_durable(Method::Size);
-    bench.cut("a1", 50 * MIB);
+    bench.cut("a1", 20 * MIB);
     bench.copy(&bench.context(), &["a1"]);
     lose(&bench);
     assert_eq!(bench.copy(&bench.context(), &["a1"]).images, 1);
-    assert_eq!(bench.wire.sent(), 60 * MIB);
+    assert_eq!(bench.wire.sent(), 24 * MIB);
 }
 
 #[test]
 fn what_cannot_be_read_back_is_sent_again() {
     let mut bench = not_durable(Method::CheckedParts);
     bench.wire.mem.capabilities.staged_readable = false;
-    bench.cut("a1", 50 * MIB);
+    bench.cut("a1", 20 * MIB);
     bench.copy(&bench.context(), &["a1"]);
     lose(&bench);
     assert_eq!(bench.copy(&bench.context(), &["a1"]).images, 1);
     bench.assert_same("a1");
-    assert_eq!(bench.wire.sent(), (50 + 60) * MIB);
+    assert_eq!(bench.wire.sent(), (20 + 24) * MIB);
 }
 
 #[test]
