@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use offsite_plugin_api::{Backend, Capabilities, TargetPath};
@@ -121,6 +122,7 @@ pub(crate) fn on_target(
     let context = Context {
         backend: open.backend.clone(),
         method: verify::choose(target.verify, &capabilities)?,
+        size_suffices: target.verify == crate::config::Verify::Size,
         catalog: open.catalog.clone(),
         line: line.clone(),
         installation: request.installation.clone(),
@@ -130,6 +132,7 @@ pub(crate) fn on_target(
         capabilities,
         root,
         cache: Arc::default(),
+        interruptions: AtomicU64::default(),
     };
     // The source's chains are assembled while the target is listed.
     let (survey, source) = std::thread::scope(|scope| {
