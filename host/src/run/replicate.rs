@@ -150,8 +150,19 @@ fn on_target(
         let call = line.call(Some(LONG));
         let written =
             retried(line, target.retry, None, &|| 0, || manifest::write_behind(&context.site(&call)));
-        if let Err(error) = written {
-            summary.fatal.get_or_insert(error);
+        match written {
+            Ok(done) => {
+                for (set, error) in done.failed {
+                    summary.failed += 1;
+                    line.outbox.event(Event::ImageFailed {
+                        image: format!("the manifest of {set}"),
+                        error: super::meter::bounded(&error.without_hint()),
+                        hint: error.hint.clone(),
+                    });
+                    summary.first_error.get_or_insert(error);
+                }
+            }
+            Err(error) => drop(summary.fatal.get_or_insert(error)),
         }
         for notice in left::remember(&context.catalog, &summary.left, now_ns())? {
             line.outbox.event(notice);

@@ -3,8 +3,8 @@
 mod claim;
 mod crash;
 mod manifests;
-mod proofs;
 pub(crate) mod mem;
+mod proofs;
 mod remains;
 
 use std::sync::Arc;
