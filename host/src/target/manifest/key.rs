@@ -138,6 +138,32 @@ pub fn keep(path: &Path, key: &[u8; LENGTH]) -> Result<()> {
     })
 }
 
+/// Copies the kept key to a new file, for its owner alone. Errors: `Usage` where there is no key yet, or the file exists.
+pub fn export(kept_at: &Path, to: &Path) -> Result<()> {
+    let key = kept(kept_at)?.ok_or_else(|| {
+        Error::new(Kind::Usage, "there is no key yet").hint("the first run makes it; export it then")
+    })?;
+    if to.exists() {
+        return Err(
+            Error::new(Kind::Usage, "the file to export the key to exists").on(to.display().to_string())
+        );
+    }
+    keep(to, &key)
+}
+
+/// Keeps the key of a file that was exported. Errors: `Usage` where the file holds none.
+pub fn import(from: &Path, kept_at: &Path) -> Result<()> {
+    let text = std::fs::read_to_string(from)
+        .map(Zeroizing::new)
+        .map_err(|e| Error::io("cannot read the key", from, e))?;
+    let key = parse(&text).ok_or_else(|| {
+        Error::new(Kind::Usage, "this is no exported key")
+            .on(from.display().to_string())
+            .because("it does not hold 64 hexadecimal digits")
+    })?;
+    keep(kept_at, &key)
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
@@ -154,7 +180,14 @@ mod tests {
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         let text = std::fs::read_to_string(&path).unwrap();
         assert_eq!(*from_secret(&text).unwrap(), *made, "an exported key is the same key as a secret");
+        let (out, elsewhere) = (dir.path().join("exported"), dir.path().join("other/nas.key"));
+        export(&path, &out).unwrap();
+        assert_eq!(export(&path, &out).unwrap_err().kind, Kind::Usage, "nothing is overwritten");
+        assert_eq!(export(&elsewhere, &dir.path().join("x")).unwrap_err().kind, Kind::Usage);
+        import(&out, &elsewhere).unwrap();
+        assert_eq!(**kept(&elsewhere).unwrap().as_ref().unwrap(), *made);
         std::fs::write(&path, "torn").unwrap();
+        assert_eq!(import(&path, &elsewhere).unwrap_err().kind, Kind::Usage);
         assert_eq!(kept_or_made(&path).unwrap_err().kind, Kind::State);
         assert_eq!(from_secret("short").unwrap_err().kind, Kind::Config);
         assert_ne!(*from_secret("a long enough secret").unwrap(), *made);
