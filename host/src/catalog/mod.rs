@@ -33,28 +33,41 @@ pub use wrong::{FailedImage, Told, Wrong};
 use std::path::{Path, PathBuf};
 
 use crate::error::Result;
+use crate::target::manifest::Key;
 use database::Database;
 
 /// One target's catalog. Safe to share between threads; each call is one transaction.
 pub struct Catalog {
     db: Database,
+    /// What signs this target's manifests; `None` where there is no key (yet).
+    signer: Option<Key>,
 }
 
 impl Catalog {
     /// Opens the catalog, made when it does not exist. A damaged one is moved aside (see [`Catalog::moved_aside`]) and
     /// counts as lost. Errors: `State` when it was made by a newer version or cannot be opened.
     pub fn open(path: &Path) -> Result<Self> {
-        Ok(Self { db: Database::open(path, SCHEMA)? })
+        Ok(Self { db: Database::open(path, SCHEMA)?, signer: None })
     }
 
     /// For what must change nothing (`offsite plan`): the catalog if it exists and is sound, else an empty one in memory.
     pub fn peek(path: &Path) -> Result<Self> {
-        Ok(Self { db: Database::peek(path, SCHEMA)? })
+        Ok(Self { db: Database::peek(path, SCHEMA)?, signer: None })
     }
 
     /// An empty catalog that ends with this value.
     pub fn in_memory() -> Result<Self> {
-        Ok(Self { db: Database::in_memory(SCHEMA)? })
+        Ok(Self { db: Database::in_memory(SCHEMA)?, signer: None })
+    }
+
+    /// With the key that signs this target's manifests.
+    #[must_use]
+    pub fn with_signer(self, signer: Option<Key>) -> Self {
+        Self { signer, ..self }
+    }
+
+    pub fn signer(&self) -> Option<&Key> {
+        self.signer.as_ref()
     }
 
     /// For tests: see [`Database::powered_by`].

@@ -160,8 +160,15 @@ pub(crate) fn on_target(
         let call = line.call(Some(LONG));
         let written =
             retried(line, target.retry, None, &|| 0, || manifest::write_behind(&context.site(&call)));
-        if let Err(error) = written {
-            summary.fatal.get_or_insert(error);
+        match written {
+            Ok(done) => {
+                for (set, error) in done.failed {
+                    summary.failed += 1;
+                    line.outbox.event(Event::image_failed(format!("the manifest of {set}"), &error));
+                    summary.first_error.get_or_insert(error);
+                }
+            }
+            Err(error) => drop(summary.fatal.get_or_insert(error)),
         }
         for notice in left::remember(&context.catalog, &summary.left, now_ns())? {
             line.outbox.event(notice);
