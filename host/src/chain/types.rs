@@ -69,13 +69,18 @@ pub struct Image {
     pub files: Vec<ImageFile>,
     /// Whether every ancestor and every part is present.
     pub restorable: bool,
-    /// A closed format's span that only the catalog supports: `consolidated, unproven`.
+    /// A closed format's span that only the catalog supports: `consolidated, unproven`; or it builds on such an image.
     pub unproven: bool,
     /// Says what is missing when not restorable, in words.
     pub missing: Option<String>,
 }
 
 impl Image {
+    /// Whether the doubt is about this image itself, not about one that it builds on.
+    pub fn unproven_itself(&self) -> bool {
+        self.unproven && self.evidence == Some(Evidence::Catalog)
+    }
+
     /// Bytes of all its files.
     pub fn bytes(&self) -> u64 {
         self.files.iter().map(|f| f.size).sum()

@@ -10,7 +10,8 @@ use offsite_plugin_api::TargetPath;
 use super::compare::{Found, compare};
 use super::explain::{Incomplete, Reason};
 use super::index::{At, Index};
-use super::{Action, FileAction, FileStep, consolidated, names, policy};
+use super::merged::{Merged, merged};
+use super::{Action, FileAction, FileStep, Sign, consolidated, names, policy};
 use crate::chain::{Image, ImageFile, ImageSet, Parent, Span};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +42,10 @@ pub(crate) struct Decided<'a> {
     pub anchor: usize,
     pub found: Found,
     pub span: Option<Span>,
+    /// What it may have absorbed at the source.
+    pub merged: Option<Merged>,
+    /// The target's image that nothing proves to be a consolidation, and that this one builds on.
+    pub doubt: Option<&'a TargetPath>,
 }
 
 impl Decided<'_> {
@@ -74,7 +79,17 @@ pub(crate) fn decide<'a>(index: &Index<'a>, set: &'a ImageSet, near: &mut usize)
         } else {
             index.filter.image(&image.id, Some((image.format, image.kind))).map(Reason::Filtered)
         };
-        look(index, &place, &image.files, out, near)
+        let mut own = look(index, &place, &image.files, out, near);
+        // It replaces nothing and is not sent: the target's copy, where there is one, is the better.
+        if own.fate == Fate::Act
+            && let Some((file, why)) = index.no_image_at_source(image)
+        {
+            own.fate = if own.visible() { Fate::Keep } else { Fate::Held };
+            own.action = if own.visible() { Action::Skip } else { Action::Copy };
+            own.files = Vec::new();
+            own.reason = Reason::NotAnImage { file, why };
+        }
+        own
     });
     let mut decided =
         DecidedSet { images: images.collect(), place, there: Vec::new(), source_of: HashMap::new() };
@@ -85,6 +100,7 @@ pub(crate) fn decide<'a>(index: &Index<'a>, set: &'a ImageSet, near: &mut usize)
         locate(index, set, &mut decided);
         cover(index, set, &mut decided);
         absorb(index, set, &mut decided);
+        doubt(set, &mut decided);
     }
     hold(index, set, &mut decided);
     complete(index, set, &mut decided);
@@ -135,7 +151,18 @@ pub(crate) fn look<'a>(
             (Fate::Act, action, reason)
         }
     };
-    Decided { fate, action, reason, incomplete: None, files: steps, anchor, found: anchor_found, span: None }
+    Decided {
+        fate,
+        action,
+        reason,
+        incomplete: None,
+        files: steps,
+        anchor,
+        found: anchor_found,
+        span: None,
+        merged: None,
+        doubt: None,
+    }
 }
 
 /// What to do with one file; the heaviest file of an image gives its reason.
@@ -256,7 +283,9 @@ fn cover<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'a>)
 }
 
 fn unproven(index: &Index<'_>, image: &Image) -> bool {
-    image.unproven && !index.input.options.accept_unproven && !index.input.target.accepted.contains(&image.id)
+    image.unproven_itself()
+        && !index.input.options.accept_unproven
+        && !index.input.target.accepted.contains(&image.id)
 }
 
 /// Whether the source's image is another one than when it was published. The size says nothing here: the record of a
@@ -274,15 +303,25 @@ fn absorb<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'a>
             if own.fate != Fate::Consolidated {
                 decided.images[i].span = Some(span);
             }
-        } else if own.fate == Fate::Act
-            && own.found == Found::SourceChanged
-            && matches!(image.parent, Parent::Missing(_))
-        {
-            let absorbed = consolidated::absorbed(index, &decided.there, &decided.source_of, i);
-            decided.images[i].span = match absorbed {
-                Some(absorbed) => consolidated::span_with(index, image, &absorbed),
-                None => consolidated::same_span(index, image, &decided.there, &decided.source_of, i),
-            };
+        }
+        let own = &decided.images[i];
+        if own.fate != Fate::Act || own.found != Found::SourceChanged {
+            continue;
+        }
+        if let Some(merged) = merged(index, set, decided, i) {
+            let own = &mut decided.images[i];
+            if image.span.is_none_or(|s| s.first == s.last) {
+                own.span = merged.span;
+            }
+            if !merged.images.is_empty() {
+                let images = merged.images.len();
+                own.reason = if merged.sign == Sign::Missing {
+                    Reason::ChangedUnproven { images }
+                } else {
+                    Reason::Merged { images }
+                };
+            }
+            own.merged = Some(merged);
         }
     }
 }
@@ -402,6 +441,27 @@ fn unsettled_on_target<'a>(index: &Index<'a>, set: &str, decided: &DecidedSet<'_
     paths.first().copied()
 }
 
+/// Whether what the target has of image `i` can be an image.
+fn whole(index: &Index<'_>, decided: &DecidedSet<'_>, i: usize) -> bool {
+    decided.there.get(i).copied().flatten().is_none_or(|at| index.whole_there(index.at(at)))
+}
+
+/// Says of each image whether it builds on what nothing proves. Ancestors come first.
+fn doubt<'a>(set: &'a ImageSet, decided: &mut DecidedSet<'a>) {
+    for (i, image) in set.images.iter().enumerate() {
+        let below = match image.parent {
+            Parent::Image(p) => decided.images[p].doubt,
+            _ => None,
+        };
+        let own = &mut decided.images[i];
+        own.doubt = match own.reason {
+            Reason::Consolidated { unproven: true, .. } => Some(&image.id),
+            Reason::Covered { by, unproven: true } => Some(by),
+            _ => below,
+        };
+    }
+}
+
 /// Says of what is (or will be) visible whether something below it is left out or lacking.
 fn complete<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'a>) {
     for (i, image) in set.images.iter().enumerate() {
@@ -418,11 +478,20 @@ fn complete<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'
             continue;
         }
         let incomplete = match &image.parent {
-            Parent::Missing(_) | Parent::Cycle if restorable_there || own.span.is_some() => None,
+            // Merged or not: what it builds on, or has taken in, is on the target.
+            Parent::Missing(_) | Parent::Cycle
+                if restorable_there || own.span.is_some() || own.merged.is_some() =>
+            {
+                None
+            }
             Parent::Missing(what) => Some(Incomplete::Lacking(what)),
             Parent::Cycle => Some(Incomplete::Broken("its parents lead back to itself")),
             Parent::Image(p) => match &decided.images[*p] {
-                parent if parent.fate == Fate::LeftOut && !parent.visible() => Some(Incomplete::LeftOut),
+                parent
+                    if parent.fate == Fate::LeftOut && !(parent.visible() && whole(index, decided, *p)) =>
+                {
+                    Some(Incomplete::LeftOut)
+                }
                 parent => parent.incomplete.clone(),
             },
             Parent::None => None,

@@ -47,7 +47,9 @@ impl Steps {
             };
             let acts = own.fate == Fate::Act;
             nearest[i] = if acts { self.steps.len() as u32 } else { below };
+            let merge = own.merged.as_ref().filter(|_| acts).map(|m| m.step(index));
             let mut step = step(image.id.clone(), name.clone(), Some(image.format), own);
+            step.merge = merge;
             if acts && below != FREE {
                 step.after = vec![below as usize];
                 awaited.push(below as usize);
@@ -143,6 +145,8 @@ impl Steps {
             not_restorable: false,
             span: None,
             group: None,
+            merge: None,
+            proof: None,
         });
     }
 }
@@ -159,7 +163,14 @@ fn step(image: TargetPath, set: Arc<str>, format: Option<Format>, own: Decided<'
         Some(incomplete) if acts && own.action != Action::Skip => {
             Cow::Owned(own.reason.text().into_owned() + &incomplete.text())
         }
-        _ => own.reason.text(),
+        _ => match own.doubt.filter(|_| acts && own.action != Action::Skip) {
+            Some(by) => Cow::Owned(format!(
+                "{}; restorable if the target's '{}' is a genuine consolidation (unproven)",
+                own.reason.text(),
+                by.display()
+            )),
+            None => own.reason.text(),
+        },
     };
     Step {
         action: if acts { own.action } else { Action::Skip },
@@ -174,5 +185,7 @@ fn step(image: TargetPath, set: Arc<str>, format: Option<Format>, own: Decided<'
         not_restorable: own.incomplete.is_some() && matches!(own.fate, Fate::Act | Fate::Keep),
         span: own.span,
         group: None,
+        merge: None,
+        proof: None,
     }
 }

@@ -4,6 +4,7 @@
 //! nothing else; an error that every further image would meet (no room, no credentials, the source gone) ends the run
 //! at a checkpoint. A set's manifest is written when its last act is done, and every half minute of a long one.
 
+mod merge;
 mod publish;
 
 use std::collections::{HashMap, HashSet};
@@ -159,8 +160,21 @@ pub fn execute(context: &Context, material: &Material<'_>) -> Summary {
 /// Tells of what is left out for a reason that a user may want to act on. What is simply there already is not told. Gives
 /// what is left for the next run.
 fn skips(context: &Context, plan: &Plan) -> Vec<String> {
-    use Code::{Damaged, NotSettled, OverDeleteLimit, Protected, Refused, Retained, Unproven};
-    let told = [Damaged, NotSettled, OverDeleteLimit, Protected, Refused, Retained, Unproven];
+    use Code::{
+        ChangedUnproven, Damaged, NotAnImage, NotSettled, OverDeleteLimit, Protected, Refused, Retained,
+        Unproven,
+    };
+    let told = [
+        ChangedUnproven,
+        Damaged,
+        NotAnImage,
+        NotSettled,
+        OverDeleteLimit,
+        Protected,
+        Refused,
+        Retained,
+        Unproven,
+    ];
     let mut left = Vec::new();
     for step in plan.steps.iter().filter(|s| s.action == Action::Skip && told.contains(&s.code)) {
         if step.code == NotSettled {
@@ -314,7 +328,8 @@ impl Executor<'_> {
             let unit = &state.schedule.units[unit];
             (unit.steps.clone(), unit.deletes, unit.set.clone())
         };
-        let result = if deletes { self.delete(&steps) } else { self.publish(unit, &steps) };
+        let mut unproved = Vec::new();
+        let result = if deletes { self.delete(&steps) } else { self.publish(unit, &steps, &mut unproved) };
         let mut state = self.lock();
         match result {
             Err(error) => self.fail(&mut state, unit, steps[0], &error, true),
@@ -331,6 +346,10 @@ impl Executor<'_> {
                         let level = level_name(level);
                         self.context.line.outbox.event(Event::Published { image, bytes, level });
                     }
+                }
+                // Before what comes after it may begin.
+                for (step, proof) in unproved {
+                    self.spare(&mut state, step, proof);
                 }
                 let of_set = state.schedule.acted(unit);
                 let last = *state.written.entry(set.to_string()).or_insert_with(Instant::now);

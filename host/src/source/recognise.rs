@@ -8,10 +8,12 @@ use offsite_plugin_api::TargetPath;
 use super::memory::Memory;
 use super::walk::Facts;
 use super::{lock, open_file};
-use crate::format::{self, Format, Recognised, Role};
+use crate::format::{self, Format, Recognised, Role, signature};
 
 /// What is remembered of a header: the revision it was understood by, and what it said.
 type Remembered = (u32, Option<Recognised>);
+/// The same of a file that is recognised by its name: why its first bytes are none of its format, if so.
+type RememberedHead = (u32, Option<String>);
 
 /// Errors: why the file cannot be taken now, in words.
 pub(super) fn recognise(
@@ -53,6 +55,36 @@ pub(super) fn recognise(
         return Err("qemu has it open for writing".to_owned());
     }
     Ok(recognised)
+}
+
+/// Why a file that its name calls an image cannot be one, in words: it does not begin as its format does. Read once per
+/// change, and only where such a sign is known. What cannot be read says nothing here.
+pub(super) fn no_image(
+    root: &OwnedFd,
+    path: &TargetPath,
+    facts: &Facts,
+    memory: &mut Memory,
+) -> Option<String> {
+    let recognised = format::recognise_name(path)?;
+    // Some bytes that no signature begins with tell whether one is known at all.
+    if facts.size == 0 || signature::fits(path, &recognised, &[0; signature::HEAD]).is_none() {
+        return None;
+    }
+    let remembered = memory.header(path).and_then(|bytes| postcard::from_bytes::<RememberedHead>(bytes).ok());
+    let why = match remembered.filter(|(revision, _)| *revision == format::REVISION) {
+        Some((_, why)) => why,
+        None => {
+            let file = open_file(root, path).ok()?;
+            let head = read(&file, facts.size, signature::HEAD).ok()?;
+            let why = signature::why_no_image(path, &recognised, facts.size, Some(&head), None);
+            let why = why.map(str::to_owned);
+            if let Ok(bytes) = postcard::to_stdvec(&(format::REVISION, &why)) {
+                memory.set_header(path, bytes);
+            }
+            why
+        }
+    };
+    why
 }
 
 /// The file's first bytes; fewer than asked for only at its end.

@@ -158,9 +158,9 @@ fn pass(
             inventory.unsettled.push(Unsettled { path, reason: reason.to_owned() });
             continue;
         }
-        let settled = settle_ns == 0
-            || start.saturating_sub(since_ns) >= settle_ns
-            || observations.known_settled(&path) == Some((facts.size, facts.mtime_ns, facts.ctime_ns));
+        let published =
+            observations.known_settled(&path) == Some((facts.size, facts.mtime_ns, facts.ctime_ns));
+        let settled = settle_ns == 0 || start.saturating_sub(since_ns) >= settle_ns || published;
         if !settled {
             // From the end of this pass on: the next one starts after the wait.
             let left = since_ns.saturating_add(settle_ns).saturating_sub(end).max(1);
@@ -169,7 +169,7 @@ fn pass(
             inventory.unsettled.push(Unsettled { path, reason });
             continue;
         }
-        take(&descriptor, path, &facts, memory, &mut inventory);
+        take(&descriptor, path, &facts, published, memory, &mut inventory);
     }
     still_there(root, &descriptor, place)?;
     inventory.unsettled.sort_by(|a, b| a.path.cmp(&b.path));
@@ -179,8 +179,19 @@ fn pass(
     Ok(Pass { inventory, wait })
 }
 
-/// A settled file goes into the inventory, unless a look at it says otherwise.
-fn take(root: &OwnedFd, path: TargetPath, facts: &Facts, memory: &mut Memory, inventory: &mut Inventory) {
+/// A settled file goes into the inventory, unless a look at it says otherwise. `published`: a target holds it as it is,
+/// so that its first bytes were looked at when it was sent.
+fn take(
+    root: &OwnedFd,
+    path: TargetPath,
+    facts: &Facts,
+    published: bool,
+    memory: &mut Memory,
+    inventory: &mut Inventory,
+) {
+    if !published && let Some(why) = recognise::no_image(root, &path, facts, memory) {
+        inventory.bad.insert(path.clone(), why);
+    }
     match recognise::recognise(root, &path, facts, memory) {
         Ok(recognised) => inventory.files.push(SourceFile {
             path,

@@ -24,7 +24,7 @@ pub(crate) mod tests;
 pub use announce::{announce, publish_announced, withdraw};
 pub use evidence::{Gathered, headers_to_read, view};
 pub use files::Files;
-pub use gather::{Learned, Survey, accept, baseline, remember, survey};
+pub use gather::{Learned, Survey, accept, accept_changed, baseline, remember, survey};
 pub use intent::{
     Delete, Publish, delete_file, delete_files, open_intents, publish_file, publish_group, replace_file,
     settle,
@@ -32,4 +32,4 @@ pub use intent::{
 pub use listing::{Listing, list};
 pub use marker::{Claim, Marker, Who, take_over};
 pub use site::{Reopen, Site, no_source, replaceable};
-pub use view::{ParentRecord, Recorded, TargetFile, TargetView, VerifyLevel};
+pub use view::{AbsorbedBy, ParentRecord, Recorded, TargetFile, TargetView, VerifyLevel};

@@ -7,6 +7,7 @@
 use super::super::call::{LONG, SHORT};
 use super::{Executor, Ready, State};
 use crate::error::Result;
+use crate::plan::Proof;
 use crate::target::{self, Publish, VerifyLevel};
 
 /// Units announced at once. A kill leaves as many intents to be settled by the next run.
@@ -14,7 +15,13 @@ const AHEAD: usize = 32;
 
 impl Executor<'_> {
     /// Makes a unit's files visible, in the plan's order. Gives the weakest level reached.
-    pub(super) fn publish(&self, unit: usize, steps: &[usize]) -> Result<VerifyLevel> {
+    /// `unproved`: steps that do not hold what they are said to have absorbed.
+    pub(super) fn publish(
+        &self,
+        unit: usize,
+        steps: &[usize],
+        unproved: &mut Vec<(usize, Proof)>,
+    ) -> Result<VerifyLevel> {
         let mut files = Vec::new();
         let mut keys = Vec::new();
         let mut level = VerifyLevel::ReadBack;
@@ -33,6 +40,10 @@ impl Executor<'_> {
                     }
                 }
             }
+        }
+        for &step in steps {
+            let found = self.prove(step, &mut files)?;
+            unproved.extend(found.filter(|proof| *proof != Proof::Proved).map(|proof| (step, proof)));
         }
         let name = self.material.plan.steps[steps[0]].image.display().into_owned();
         let replaced = files.iter().any(|f| f.before.is_some());
