@@ -13,6 +13,7 @@ use super::index::{At, Index};
 use super::merged::{Merged, merged};
 use super::{Action, FileAction, FileStep, Sign, consolidated, names, policy};
 use crate::chain::{Image, ImageFile, ImageSet, Parent, Span};
+use crate::format::{ImageKind, Link};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
@@ -299,10 +300,10 @@ fn source_moved(index: &Index<'_>, place: &TargetPath, anchor: usize) -> bool {
 fn absorb<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'a>) {
     for (i, image) in set.images.iter().enumerate() {
         let own = &decided.images[i];
-        if let Some(span) = image.span.filter(|s| s.first < s.last) {
-            if own.fate != Fate::Consolidated {
-                decided.images[i].span = Some(span);
-            }
+        if let Some(span) = image.span.filter(|s| s.first < s.last)
+            && own.fate != Fate::Consolidated
+        {
+            decided.images[i].span = Some(span);
         }
         let own = &decided.images[i];
         if own.fate != Fate::Act || own.found != Found::SourceChanged {
@@ -462,8 +463,36 @@ fn doubt<'a>(set: &'a ImageSet, decided: &mut DecidedSet<'a>) {
     }
 }
 
+/// The earliest place in time of an image that only the target has and that is none: whatever time orders after it hangs on
+/// it there.
+fn earliest_damaged(index: &Index<'_>, decided: &DecidedSet<'_>) -> Option<(Option<u64>, Option<i64>)> {
+    let mut sets: Vec<u32> = decided.there.iter().flatten().map(|at| at.0).collect();
+    sets.sort_unstable();
+    sets.dedup();
+    let images = sets.into_iter().flat_map(|s| {
+        let images = index.input.target.chains().sets[s as usize].images.iter().enumerate();
+        images.map(move |(i, image)| ((s, i as u32), image))
+    });
+    let damaged = images.filter(|(at, i)| !decided.source_of.contains_key(at) && !index.whole_there(i));
+    let place = |image: &Image| {
+        let link = index.input.target.files.get(&image.id).and_then(|f| f.recognised()).map(|r| &r.link);
+        in_time(link, image)
+    };
+    damaged.filter_map(|(_, image)| place(image)).min()
+}
+
+/// Where time alone orders an image; `None` where something else does.
+fn in_time(link: Option<&Link>, image: &Image) -> Option<(Option<u64>, Option<i64>)> {
+    match link? {
+        Link::Time => Some((None, image.files.last().and_then(|f| f.mtime_ns))),
+        Link::Moment { at, reverse: false } => Some((Some(*at), None)),
+        _ => None,
+    }
+}
+
 /// Says of what is (or will be) visible whether something below it is left out or lacking.
 fn complete<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'a>) {
+    let damaged = earliest_damaged(index, decided);
     for (i, image) in set.images.iter().enumerate() {
         let own = &decided.images[i];
         if own.fate == Fate::LeftOut {
@@ -475,6 +504,15 @@ fn complete<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'
         // What the target consolidated is whole without what lies between it and its base; what builds on it lacks what it lacks.
         let there_instead = matches!(own.fate, Fate::Covered | Fate::Consolidated);
         if there_instead && restorable_there {
+            continue;
+        }
+        let after = |damaged| {
+            let link = index.file(own.anchor).recognised.as_ref().map(|r| &r.link);
+            image.kind == ImageKind::Incremental && in_time(link, image).is_some_and(|own| own > damaged)
+        };
+        if damaged.is_some_and(after) {
+            let what = "an older image, which only the target has, is damaged there";
+            decided.images[i].incomplete = Some(Incomplete::Broken(what));
             continue;
         }
         let incomplete = match &image.parent {

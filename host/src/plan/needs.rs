@@ -152,7 +152,7 @@ impl<'a> Needs<'a> {
             if let Some(&onto) = decided.source_of.get(&below) {
                 return Some(onto).filter(|_| index.at(at).parent != Parent::Image(p));
             }
-            if !self.of(index, at.0).absorbed.get(&p).is_some_and(|h| h.by == by) {
+            if self.of(index, at.0).absorbed.get(&p).is_none_or(|h| h.by != by) {
                 return None;
             }
         }

@@ -71,7 +71,7 @@ pub(super) fn no_image(
         return None;
     }
     let remembered = memory.header(path).and_then(|bytes| postcard::from_bytes::<RememberedHead>(bytes).ok());
-    let why = match remembered.filter(|(revision, _)| *revision == format::REVISION) {
+    match remembered.filter(|(revision, _)| *revision == format::REVISION) {
         Some((_, why)) => why,
         None => {
             let file = open_file(root, path).ok()?;
@@ -83,8 +83,7 @@ pub(super) fn no_image(
             }
             why
         }
-    };
-    why
+    }
 }
 
 /// The file's first bytes; fewer than asked for only at its end.

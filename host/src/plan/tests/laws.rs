@@ -262,10 +262,10 @@ impl History {
                 let file = self.world.at_source(&self.name(set, n));
                 (file.size, file.mtime_ns) = (0, i64::from(n) * 1_000 + clock);
             }
-            Event::Empty { set, n, source: false } => {
-                if self.world.held.contains_key(&path_of(self, set, n)) {
-                    self.world.write(&self.name(set, n), "", 0);
-                }
+            Event::Empty { set, n, source: false }
+                if self.world.held.contains_key(&path_of(self, set, n)) =>
+            {
+                self.world.write(&self.name(set, n), "", 0);
             }
             Event::Remove { set, n, seen } => self.remove(set, n, seen),
             Event::Retire { set, count } => {
