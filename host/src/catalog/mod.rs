@@ -11,6 +11,7 @@ mod facts;
 mod group;
 mod intents;
 mod job;
+mod parents;
 mod place;
 #[cfg(test)]
 mod power_cut;
@@ -21,6 +22,7 @@ mod staged;
 pub use consolidated::{Absorption, Accepted};
 pub use intents::{Intent, IntentKind, IntentStep, PublishStep, Was};
 pub use job::JobDb;
+pub use parents::Upon;
 pub use place::{catalog_path, job_path};
 pub use published::{Published, RecognisedBytes, SourceFacts};
 pub use runs::RunRecord;
@@ -51,6 +53,12 @@ impl Catalog {
     /// An empty catalog that ends with this value.
     pub fn in_memory() -> Result<Self> {
         Ok(Self { db: Database::in_memory(SCHEMA)? })
+    }
+
+    /// For tests: see [`Database::powered_by`].
+    #[cfg(test)]
+    pub(crate) fn powered_by(&self, power: std::sync::Arc<crate::model::Power>) {
+        self.db.powered_by(power);
     }
 
     /// Whether this catalog was empty when opened: new, or lost.
@@ -124,6 +132,11 @@ ALTER TABLE accepted ADD COLUMN blake3 BLOB;
 CREATE TABLE absorbed (
     path BLOB PRIMARY KEY, holder BLOB NOT NULL, blake3 BLOB NOT NULL, proved INTEGER NOT NULL
 ) WITHOUT ROWID;
+", "
+-- only an unsigned manifest, or one signed with a key that is not here, says what these are
+CREATE TABLE vouched (path BLOB PRIMARY KEY) WITHOUT ROWID;
+-- the id of the key that the generation is signed with; NULL for none
+ALTER TABLE manifest ADD COLUMN key TEXT;
 "];
 
 #[cfg(test)]

@@ -76,11 +76,6 @@ pub struct Image {
 }
 
 impl Image {
-    /// Whether the doubt is about this image itself, not about one that it builds on.
-    pub fn unproven_itself(&self) -> bool {
-        self.unproven && self.evidence == Some(Evidence::Catalog)
-    }
-
     /// Bytes of all its files.
     pub fn bytes(&self) -> u64 {
         self.files.iter().map(|f| f.size).sum()

@@ -14,6 +14,7 @@ use super::merged::{Merged, merged};
 use super::{Action, FileAction, FileStep, Sign, consolidated, names, policy};
 use crate::chain::{Image, ImageFile, ImageSet, Parent, Span};
 use crate::format::{ImageKind, Link};
+use crate::source::{Cause, same_mtime};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
@@ -44,9 +45,13 @@ pub(crate) struct Decided<'a> {
     pub found: Found,
     pub span: Option<Span>,
     /// What it may have absorbed at the source.
-    pub merged: Option<Merged>,
+    pub merge: Option<Merged>,
     /// The target's image that nothing proves to be a consolidation, and that this one builds on.
     pub doubt: Option<&'a TargetPath>,
+    /// The source merged others into it: it holds the restore point that it held.
+    pub merged: bool,
+    /// What it builds on then, where the source's chains do not show it.
+    pub onto: Option<TargetPath>,
 }
 
 impl Decided<'_> {
@@ -95,6 +100,7 @@ pub(crate) fn decide<'a>(index: &Index<'a>, set: &'a ImageSet, near: &mut usize)
     let mut decided =
         DecidedSet { images: images.collect(), place, there: Vec::new(), source_of: HashMap::new() };
     if decided.images.iter().all(|d| d.fate == Fate::Keep) && set.images.iter().all(|i| i.restorable) {
+        mixed(index, set, &mut decided);
         return decided;
     }
     if !index.input.target.files.is_empty() {
@@ -105,7 +111,41 @@ pub(crate) fn decide<'a>(index: &Index<'a>, set: &'a ImageSet, near: &mut usize)
     }
     hold(index, set, &mut decided);
     complete(index, set, &mut decided);
+    mixed(index, set, &mut decided);
     decided
+}
+
+/// Images that stay upon a parent that stays and is another one than they were published upon: file by file the target is
+/// the source, and yet nothing shows that the source's own chain is one.
+fn mixed<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'a>) {
+    let mut broken: Vec<Option<&'a TargetPath>> = Vec::new();
+    for (i, image) in set.images.iter().enumerate() {
+        // Increments that run backwards hang on what moves on with every backup.
+        let Parent::Image(p) = image.parent else { continue };
+        if p > i {
+            continue;
+        }
+        let recorded = |at: usize| {
+            let own = &decided.images[at];
+            let there = index.target_file(own.anchor, &decided.place).filter(|_| own.fate == Fate::Keep)?;
+            there.recorded.as_deref()
+        };
+        let another = recorded(i).and_then(|r| r.parent.as_ref()).is_some_and(|upon| {
+            recorded(p).is_some_and(|below| {
+                below.blake3 != Some(upon.blake3)
+                    && upon.path == index.target_path(&decided.place, &set.images[p].id)
+            })
+        });
+        if another && broken.is_empty() {
+            broken = vec![None; set.images.len()];
+        }
+        if !broken.is_empty() {
+            broken[i] = if another { Some(&set.images[p].id) } else { broken.get(p).copied().flatten() };
+            if let Some(ancestor) = broken[i].filter(|_| decided.images[i].fate == Fate::Keep) {
+                decided.images[i].incomplete = Some(Incomplete::Another(ancestor));
+            }
+        }
+    }
 }
 
 /// Compares an image's files with the target's. `out`: it is left out, and why.
@@ -161,8 +201,10 @@ pub(crate) fn look<'a>(
         anchor,
         found: anchor_found,
         span: None,
-        merged: None,
+        merge: None,
         doubt: None,
+        merged: false,
+        onto: None,
     }
 }
 
@@ -284,23 +326,22 @@ fn cover<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'a>)
 }
 
 fn unproven(index: &Index<'_>, image: &Image) -> bool {
-    image.unproven_itself()
-        && !index.input.options.accept_unproven
-        && !index.input.target.accepted.contains(&image.id)
+    image.unproven && !index.input.options.accept_unproven && !index.input.target.accepted.contains(&image.id)
 }
 
 /// Whether the source's image is another one than when it was published. The size says nothing here: the record of a
 /// consolidated image has the consolidated size.
 fn source_moved(index: &Index<'_>, place: &TargetPath, anchor: usize) -> bool {
     let recorded = index.target_file(anchor, place).and_then(|f| f.recorded.as_ref());
-    recorded.is_some_and(|r| r.source_mtime_ns != index.file(anchor).mtime_ns)
+    recorded.is_some_and(|r| !same_mtime(r.source_mtime_ns, index.file(anchor).mtime_ns))
 }
 
-/// Gives images that the source consolidated their span.
+/// Gives images that the source consolidated their span, and what their transfer is to prove.
 fn absorb<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'a>) {
     for (i, image) in set.images.iter().enumerate() {
         let own = &decided.images[i];
-        if let Some(span) = image.span.filter(|s| s.first < s.last)
+        let named = image.span.filter(|s| s.first < s.last);
+        if let Some(span) = named
             && own.fate != Fate::Consolidated
         {
             decided.images[i].span = Some(span);
@@ -309,21 +350,24 @@ fn absorb<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'a>
         if own.fate != Fate::Act || own.found != Found::SourceChanged {
             continue;
         }
-        if let Some(merged) = merged(index, set, decided, i) {
-            let own = &mut decided.images[i];
-            if image.span.is_none_or(|s| s.first == s.last) {
-                own.span = merged.span;
-            }
-            if !merged.images.is_empty() {
-                let images = merged.images.len();
-                own.reason = if merged.sign == Sign::Missing {
-                    Reason::ChangedUnproven { images }
-                } else {
-                    Reason::Merged { images }
-                };
-            }
-            own.merged = Some(merged);
+        let merge = merged(index, set, decided, i);
+        let own = &mut decided.images[i];
+        own.merged = named.is_some() || merge.as_ref().is_some_and(|m| m.sign != Sign::Missing);
+        let Some(merge) = merge else { continue };
+        if named.is_none() {
+            own.span = merge.span;
         }
+        if own.merged && matches!(image.parent, Parent::Missing(_)) {
+            own.onto = merge.onto.map(|p| set.images[p].id.clone());
+        }
+        if !merge.images.is_empty() {
+            let images = merge.images.len();
+            own.reason = match merge.sign {
+                Sign::Missing => Reason::ChangedUnproven { images },
+                _ => Reason::Merged { images },
+            };
+        }
+        own.merge = Some(merge);
     }
 }
 
@@ -383,7 +427,8 @@ fn cannot<'a>(
     unsettled: Option<&'a TargetPath>,
 ) -> Option<Reason<'a>> {
     if let Some(path) = index.unfinished_file(own.anchor) {
-        return Some(Reason::FileNotSettled(path));
+        let unreadable = index.unsettled.get(path).is_some_and(|u| u.cause == Cause::Unreadable);
+        return Some(if unreadable { Reason::FileUnreadable(path) } else { Reason::FileNotSettled(path) });
     }
     let missing = matches!(image.parent, Parent::Missing(_));
     if let Some(path) = index.unfinished_ancestor(own.anchor, missing) {
@@ -440,11 +485,6 @@ fn unsettled_on_target<'a>(index: &Index<'a>, set: &str, decided: &DecidedSet<'_
     let mut paths: Vec<_> = index.unsettled.keys().copied().filter(|p| on_target(p)).collect();
     paths.sort_unstable();
     paths.first().copied()
-}
-
-/// Whether what the target has of image `i` can be an image.
-fn whole(index: &Index<'_>, decided: &DecidedSet<'_>, i: usize) -> bool {
-    decided.there.get(i).copied().flatten().is_none_or(|at| index.whole_there(index.at(at)))
 }
 
 /// Says of each image whether it builds on what nothing proves. Ancestors come first.
@@ -518,17 +558,21 @@ fn complete<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'
         let incomplete = match &image.parent {
             // Merged or not: what it builds on, or has taken in, is on the target.
             Parent::Missing(_) | Parent::Cycle
-                if restorable_there || own.span.is_some() || own.merged.is_some() =>
+                if restorable_there || own.span.is_some() || own.merge.is_some() =>
             {
                 None
             }
             Parent::Missing(what) => Some(Incomplete::Lacking(what)),
             Parent::Cycle => Some(Incomplete::Broken("its parents lead back to itself")),
             Parent::Image(p) => match &decided.images[*p] {
-                parent
-                    if parent.fate == Fate::LeftOut && !(parent.visible() && whole(index, decided, *p)) =>
-                {
-                    Some(Incomplete::LeftOut)
+                parent if parent.fate == Fate::LeftOut && !parent.visible() => Some(Incomplete::LeftOut),
+                // It stays as it lies there, whatever that is.
+                parent if parent.fate == Fate::LeftOut => {
+                    let there = decided.there.get(*p).copied().flatten().map(|at| index.at(at));
+                    let broken = there.filter(|there| !there.restorable);
+                    broken.map(|b| {
+                        Incomplete::Broken(b.missing.as_deref().unwrap_or("an ancestor is not whole"))
+                    })
                 }
                 parent => parent.incomplete.clone(),
             },

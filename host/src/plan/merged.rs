@@ -74,9 +74,9 @@ pub(crate) fn merged(
         return into_base(index, set, decided, i);
     }
     let Some((images, onto)) = below(index, decided, i) else {
-        let span = same_span(index, image, decided, i).filter(|_| missing(image))?;
+        let (span, onto) = same_span(index, image, decided, i).filter(|_| missing(image))?;
         let sign = if recorded(index, decided, i) { Sign::Head } else { Sign::Missing };
-        return Some(Merged { images: Vec::new(), onto: None, sign, span: Some(span) });
+        return Some(Merged { images: Vec::new(), onto: Some(onto), sign, span: Some(span) });
     };
     let span = if missing(image) { span_with(index, image, &images) } else { None };
     // Where the source's own chain leads elsewhere, it is no merge.
@@ -198,11 +198,11 @@ fn span_with(index: &Index<'_>, image: &Image, absorbed: &[At]) -> Option<Span> 
 
 /// The run of numbers that an image holds if both sides consolidated: the target's image of the same name has a span down
 /// to an ancestor that the source still has, and of what lies between the source has nothing more either.
-fn same_span(index: &Index<'_>, image: &Image, decided: &DecidedSet<'_>, i: usize) -> Option<Span> {
+fn same_span(index: &Index<'_>, image: &Image, decided: &DecidedSet<'_>, i: usize) -> Option<(Span, usize)> {
     let at = decided.there[i]?;
     let held = index.at(at);
-    let Parent::Image(onto) = held.parent else { return None };
-    held.span
-        .filter(|span| span.first < span.last && Some(span.last) == image.number)
-        .filter(|_| decided.source_of.contains_key(&(at.0, onto as u32)))
+    let Parent::Image(parent) = held.parent else { return None };
+    let onto = *decided.source_of.get(&(at.0, parent as u32))?;
+    let span = held.span.filter(|span| span.first < span.last && Some(span.last) == image.number)?;
+    Some((span, onto))
 }

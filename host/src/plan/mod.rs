@@ -17,6 +17,7 @@ mod merged;
 mod names;
 mod needs;
 mod notices;
+mod omitted;
 mod order;
 mod policy;
 mod sync;
@@ -24,14 +25,15 @@ mod sync;
 mod tests;
 mod totals;
 mod types;
+mod unsettled;
 mod validate;
 
+pub use crate::notice::{Notice, NoticeCode};
 pub use input::{Input, Names};
 pub use merged::{Content, Proof, prove};
 pub use policy::Template;
 pub use types::{
-    Action, Baseline, Code, FileAction, FileStep, Filter, Merge, Notice, Options, Plan, Policy, Sign, Step,
-    Totals,
+    Action, Baseline, Code, FileAction, FileStep, Filter, Merge, Options, Plan, Policy, Sign, Step, Totals,
 };
 pub use validate::validate;
 
@@ -58,16 +60,16 @@ pub fn plan(input: &Input<'_>) -> Plan {
         steps.other(&index, other, &place, &mut near);
     }
     for unsettled in &input.inventory.unsettled {
-        steps.skip(&unsettled.path, "".into(), None, &explain::Reason::NotSettled(&unsettled.reason));
+        steps.skip(&unsettled.path, "".into(), None, &unsettled::reason(&index, unsettled));
     }
     for alone in &input.inventory.left_alone {
         steps.skip(&alone.path, "".into(), None, &explain::Reason::LeftAlone(&alone.reason));
     }
     let mut held = Vec::new();
     deletes.finish(&index, &mut steps, &mut held);
-    let steps = steps.steps;
+    let order::Steps { steps, links, .. } = steps;
     let mut notices = notices::notices(&index, &steps);
     notices.append(&mut held);
     let totals = totals::totals(&steps);
-    Plan { steps, notices, totals }
+    Plan { steps, notices, totals, links }
 }

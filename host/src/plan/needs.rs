@@ -113,7 +113,7 @@ impl<'a> Needs<'a> {
         let by = &set.images[i].id;
         let base = set.images[i].kind == ImageKind::Base;
         let acts = own.fate == Fate::Act && own.action != Action::Skip;
-        if let Some(merged) = own.merged.as_ref().filter(|_| acts) {
+        if let Some(merged) = own.merge.as_ref().filter(|_| acts) {
             for gone in &merged.images {
                 let remains = self.of(index, gone.0);
                 if merged.sign == Sign::Missing {
@@ -175,7 +175,7 @@ impl<'a> Needs<'a> {
         let Some(at) = decided.there[i] else { return };
         let link = index.file(own.anchor).recognised.as_ref().map(|r| &r.link);
         let replaced = own.fate == Fate::Act && own.action != Action::Skip;
-        let unproven = own.merged.as_ref().is_some_and(|m| m.sign == Sign::Missing);
+        let unproven = own.merge.as_ref().is_some_and(|m| m.sign == Sign::Missing);
         let parent = onto.or(match image.parent {
             Parent::Image(p) => Some(p),
             _ => None,
@@ -219,7 +219,7 @@ impl<'a> Needs<'a> {
         merged_there: bool,
     ) {
         let proven = own.map(|at| index.at(at)).filter(|there| {
-            !there.unproven_itself()
+            !there.unproven
                 && matches!(there.evidence, Some(Evidence::Manifest | Evidence::Name | Evidence::Header))
         });
         let named = image.span.filter(|s| s.first < s.last);

@@ -18,12 +18,12 @@ use super::call::LONG;
 use super::context::Context;
 use super::crew::Crew;
 use super::schedule::{Schedule, Task, active};
-use super::transfer::{self, FileJob};
-use crate::catalog::Was;
+use super::transfer::{self, Compared, FileJob};
+use crate::catalog::{Upon, Was};
 use crate::error::{BackendKind, Error, Kind, Result};
 use crate::plan::{Action, Code, FileAction, Plan, Step};
 use crate::report::Event;
-use crate::source::SourceFile;
+use crate::source::{Inventory, SourceFile};
 use crate::target::{self, Delete, Publish, TargetView, VerifyLevel};
 
 /// A set that changes all the time gets a manifest this often.
@@ -37,6 +37,10 @@ pub struct Summary {
     pub failed: u64,
     /// Images that were still being written, with what comes after them: the next run takes them.
     pub left: Vec<String>,
+    /// Images that wait for one that is left, failed, or cannot be read.
+    pub waiting: Vec<String>,
+    /// Files of the source that cannot be read: told, and no reason to call the run failed.
+    pub unreadable: u64,
     pub first_error: Option<Error>,
     /// What ended the run before its end.
     pub fatal: Option<Error>,
@@ -47,10 +51,12 @@ pub struct Material<'a> {
     pub plan: &'a Plan,
     pub view: &'a TargetView,
     files: HashMap<&'a TargetPath, &'a SourceFile>,
+    inventory: &'a Inventory,
 }
 
 impl<'a> Material<'a> {
-    pub fn new(plan: &'a Plan, view: &'a TargetView, files: &'a [SourceFile]) -> Self {
+    pub fn new(plan: &'a Plan, view: &'a TargetView, inventory: &'a Inventory) -> Self {
+        let files = &inventory.files;
         let wanted: HashSet<&TargetPath> = plan
             .steps
             .iter()
@@ -61,6 +67,7 @@ impl<'a> Material<'a> {
             plan,
             view,
             files: files.iter().filter(|f| wanted.contains(&f.path)).map(|f| (&f.path, f)).collect(),
+            inventory,
         }
     }
 
@@ -77,7 +84,13 @@ impl<'a> Material<'a> {
         let span = step.span.filter(|_| wanted.path == step.image);
         // Relative to the source, wherever on the target the image is: by this the next run finds its sub-folder.
         let image = step.image.clone();
-        FileJob::new(context, wanted, source, &step.set, image, span, self.was(&wanted.target))
+        let mut job =
+            FileJob::new(context, wanted, source, &step.set, image, span, self.was(&wanted.target))?;
+        if wanted.path == step.image {
+            job.upon = Upon { parent: step.parent.clone(), merged: step.merged };
+        }
+        job.mount = self.inventory.mount(&wanted.path).cloned();
+        Ok(job)
     }
 }
 
@@ -86,6 +99,8 @@ enum Ready {
     Publish(Box<Publish>),
     /// It was there already, and is recorded.
     Adopted(VerifyLevel),
+    /// It is there and could not be read back: nothing is known of it, and it stays.
+    Unread(Error),
 }
 
 struct State {
@@ -113,7 +128,7 @@ pub fn execute(context: &Context, material: &Material<'_>) -> Summary {
     let schedule = Schedule::new(plan);
     let active: u64 = plan.steps.iter().filter(|s| active(s)).count() as u64;
     context.line.meter.plan(plan.totals.bytes, active);
-    let left = skips(context, plan);
+    let summary = skips(context, plan);
     let files: usize = schedule.units.iter().map(|u| u.files.len().max(1)).sum();
     let threads = (context.streams.max(1) as usize).min(files).max(1);
     let executor = Executor {
@@ -126,7 +141,7 @@ pub fn execute(context: &Context, material: &Material<'_>) -> Summary {
             writing: HashSet::new(),
             written: HashMap::new(),
             crew: Crew::new(Instant::now(), threads, context.streams_fixed),
-            summary: Summary { left, ..Summary::default() },
+            summary,
         }),
         changed: Condvar::new(),
     };
@@ -159,26 +174,38 @@ pub fn execute(context: &Context, material: &Material<'_>) -> Summary {
 
 /// Tells of what is left out for a reason that a user may want to act on. What is simply there already is not told. Gives
 /// what is left for the next run.
-fn skips(context: &Context, plan: &Plan) -> Vec<String> {
+fn skips(context: &Context, plan: &Plan) -> Summary {
     use Code::{
         ChangedUnproven, Damaged, NotAnImage, NotSettled, OverDeleteLimit, Protected, Refused, Retained,
-        Unproven,
+        Unproven, Unreadable, Waiting,
     };
     let told = [
         ChangedUnproven,
-        Damaged,
         NotAnImage,
+        Damaged,
         NotSettled,
         OverDeleteLimit,
         Protected,
         Refused,
         Retained,
         Unproven,
+        Unreadable,
+        Waiting,
     ];
-    let mut left = Vec::new();
+    let mut summary = Summary::default();
     for step in plan.steps.iter().filter(|s| s.action == Action::Skip && told.contains(&s.code)) {
-        if step.code == NotSettled {
-            left.push(step.image.display().into_owned());
+        match step.code {
+            NotSettled => summary.left.push(step.image.display().into_owned()),
+            Waiting => summary.waiting.push(step.image.display().into_owned()),
+            Unreadable => {
+                summary.unreadable += 1;
+                let error = Error::new(Kind::Source, "the source file cannot be read")
+                    .because(&step.reason)
+                    .hint("make it readable for the user that runs offsite, or name it in ignore");
+                context.line.outbox.event(Event::image_failed(step.image.display().into_owned(), &error));
+                continue;
+            }
+            _ => {}
         }
         context.line.outbox.event(Event::Skipped {
             image: step.image.display().into_owned(),
@@ -186,7 +213,7 @@ fn skips(context: &Context, plan: &Plan) -> Vec<String> {
             reason: step.reason.to_string(),
         });
     }
-    left
+    summary
 }
 
 fn code_name(code: Code) -> String {
@@ -196,13 +223,7 @@ fn code_name(code: Code) -> String {
 fn report_failed(context: &Context, summary: &mut Summary, step: &Step, error: &Error) {
     summary.failed += 1;
     summary.first_error.get_or_insert_with(|| error.clone());
-    let hint = error.hint.clone();
-    let error = Error { hint: None, ..error.clone() };
-    context.line.outbox.event(Event::ImageFailed {
-        image: step.image.display().into_owned(),
-        error: super::meter::bounded(&error.to_string()),
-        hint,
-    });
+    context.line.outbox.event(Event::image_failed(step.image.display().into_owned(), error));
 }
 
 /// A file that the backup product changed meanwhile is no failure of the run: it is left, as one that was not settled.
@@ -311,10 +332,12 @@ impl Executor<'_> {
     fn stage_file(&self, step: &Step, at: usize, streams: u32) -> Result<Ready> {
         let (context, file) = (self.context, &step.files[at]);
         let job = self.material.job(context, step, at)?;
-        if file.action == FileAction::Adopt
-            && let Some(level) = transfer::adopt(context, &job)?
-        {
-            return Ok(Ready::Adopted(level));
+        if file.action == FileAction::Adopt {
+            match transfer::adopt(context, &job)? {
+                Compared::Same(level) => return Ok(Ready::Adopted(level)),
+                Compared::Unread(error) => return Ok(Ready::Unread(error)),
+                Compared::Differs => {}
+            }
         }
         let name = step.image.display().into_owned();
         context.line.meter.begin_image(&name);
@@ -329,12 +352,16 @@ impl Executor<'_> {
             (unit.steps.clone(), unit.deletes, unit.set.clone())
         };
         let mut unproved = Vec::new();
-        let result = if deletes { self.delete(&steps) } else { self.publish(unit, &steps, &mut unproved) };
+        let result = if deletes {
+            self.delete(&steps).map(|level| (level, HashSet::new()))
+        } else {
+            self.publish(unit, &steps, &mut unproved)
+        };
         let mut state = self.lock();
         match result {
             Err(error) => self.fail(&mut state, unit, steps[0], &error, true),
-            Ok(level) => {
-                for step in &steps {
+            Ok((level, unread)) => {
+                for step in steps.iter().filter(|step| !unread.contains(step)) {
                     let image = self.material.plan.steps[*step].image.display().into_owned();
                     self.context.line.meter.end_image();
                     if deletes {
@@ -431,9 +458,7 @@ impl Executor<'_> {
                     code: code.to_owned(),
                     reason: format!("it comes after '{}', which {which}", step.image.display()),
                 });
-                if left {
-                    state.summary.left.push(image);
-                }
+                state.summary.waiting.push(image);
             }
         }
         if let Some(fatal) = fatal {

@@ -367,6 +367,8 @@ mod tests {
             group,
             merge: None,
             proof: None,
+            parent: None,
+            merged: false,
         }
     }
 

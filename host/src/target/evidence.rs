@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use offsite_plugin_api::{Entry, TargetPath};
 
-use super::{AbsorbedBy, Files, Recorded, TargetFile, TargetView};
+use super::{AbsorbedBy, Files, Recorded, TargetFile, TargetView, proof};
 use crate::chain::{Chains, Evidence, ImageFile, Knowledge, Member, Parent, ProvenSpan, Span, assemble};
 use crate::format::{self, ImageKind, Link, Recognised, Role, signature};
 
@@ -101,6 +101,7 @@ pub(super) fn chains(view: &TargetView) -> Chains {
             image.unproven = !accepted;
         }
     }
+    proof::apply(view, &mut chains);
     pass_on_doubt(&mut chains);
     in_transition(view, &mut chains);
     chains

@@ -4,17 +4,20 @@
 //! listing; without both it is unrecorded, and only a read-back makes it known. Surveying changes nothing anywhere: what a run should remember comes
 //! back as [`Learned`]. What it all proves is judged by `evidence`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use offsite_plugin_api::{Entry, TargetPath};
 
 use super::manifest::{self, FromManifests};
 use super::site::{Site, of_target};
-use super::{AbsorbedBy, Files, Gathered, Listing, Recorded, TargetView, evidence, intent, listing, small};
-use crate::catalog::{Absorption, Accepted, Catalog, Published, Was};
+use super::{
+    Files, Gathered, Listing, Recorded, TargetView, consolidated, evidence, intent, listing, proof, small,
+};
+use crate::catalog::{Accepted, Catalog, Published};
 use crate::chain::Span;
 use crate::error::{Error, Kind, Result};
-use crate::format::{self, Link, Recognised, signature};
+use crate::format::{self, Recognised};
+use crate::notice::{Notice, NoticeCode};
 use crate::plan::{Baseline, Policy};
 
 /// What a run should remember of what was gathered; see [`remember`].
@@ -26,9 +29,9 @@ pub struct Learned {
     spans: BTreeMap<TargetPath, Span>,
     baselines: Vec<(Policy, Baseline)>,
     /// Accepted by a version that did not note as what.
-    accepted: Vec<(TargetPath, Accepted)>,
+    pub(super) accepted: Vec<(TargetPath, Accepted)>,
     /// Not what was accepted any more.
-    not_accepted: Vec<TargetPath>,
+    pub(super) not_accepted: Vec<TargetPath>,
     behind: Vec<String>,
 }
 
@@ -40,7 +43,7 @@ pub struct Survey {
     pub listing: Listing,
     pub learned: Learned,
     /// For the user: ignored manifests, nested targets, strange entries.
-    pub notices: Vec<String>,
+    pub notices: Vec<Notice>,
 }
 
 /// Lists the target and joins the listing with what is known of it. Open intents should be settled before (a run), or are
@@ -91,12 +94,13 @@ pub fn survey(site: &Site<'_>) -> Result<Survey> {
     let (open, sets) = intent::open_intents(site.catalog)?;
     let files = std::mem::take(&mut listing.files);
     let headers = headers(site, &files, &records)?;
-    let bad = no_images(site, &files, &records)?;
-    let accepted = still_accepted(site.catalog, &files, &records, &mut learned)?;
-    let absorbed = absorbed(site.catalog, &files, &records)?;
+    let bad = consolidated::no_images(site, &files, &records)?;
+    let accepted = consolidated::still_accepted(site.catalog, &files, &records, &mut learned)?;
+    let absorbed = consolidated::absorbed(site.catalog, &files, &records)?;
     let gathered = Gathered { files, records, headers, spans, accepted, open, bad, absorbed };
     let mut view = evidence::view(gathered);
     view.in_transition.extend(sets);
+    view.parents_known = site.catalog.parents_learned()?;
     from.damaged.extend(manifest::missing(&listing.manifests, &known));
     learn(&mut learned, from, &known, site.catalog)?;
     Ok(Survey { view, listing, learned, notices })
@@ -125,147 +129,43 @@ fn headers(
     Ok(found)
 }
 
-/// Why changed files cannot be what their names say: those of formats that are known by name have their first bytes read
-/// back. What cannot be read says nothing.
-fn no_images(
-    site: &Site<'_>,
-    files: &Files,
-    records: &BTreeMap<TargetPath, Box<Recorded>>,
-) -> Result<BTreeMap<TargetPath, String>> {
-    let mut bad = BTreeMap::new();
-    for path in evidence::heads_to_read(files, records) {
-        let (entry, recorded) = (&files[&path].entry, &records[&path]);
-        let Some(recognised) = format::recognise_name(&path).or_else(|| recorded.recognised.clone()) else {
-            continue;
-        };
-        let head = match small::read_head(site.backend, site.call, entry, signature::HEAD as u64) {
-            Err(e) if !of_target(&e) => continue,
-            other => other?,
-        };
-        let why =
-            signature::why_no_image(&path, &recognised, entry.size, Some(&head), recorded.head.as_ref());
-        if let Some(why) = why {
-            bad.insert(path, why.to_owned());
-        }
-    }
-    Ok(bad)
-}
-
-/// What the user accepted, as far as it is still what he accepted.
-fn still_accepted(
-    catalog: &Catalog,
-    files: &Files,
-    records: &BTreeMap<TargetPath, Box<Recorded>>,
-    learned: &mut Learned,
-) -> Result<Vec<TargetPath>> {
-    let mut still = Vec::new();
-    for (image, accepted) in catalog.accepted()? {
-        let Some(entry) = files.get(&image).map(|f| &f.entry) else { continue };
-        let recorded = records.get(&image).and_then(|r| r.blake3);
-        match &accepted.was {
-            Some(was) if was.still(entry) && accepted.blake3 == recorded => still.push(image),
-            Some(_) => learned.not_accepted.push(image),
-            None => {
-                let now = Accepted { was: Some(Was::of(entry)), blake3: recorded };
-                learned.accepted.push((image.clone(), now));
-                still.push(image);
-            }
-        }
-    }
-    Ok(still)
-}
-
-/// What images took in at the source, as far as they are still what was judged then.
-fn absorbed(
-    catalog: &Catalog,
-    files: &Files,
-    records: &BTreeMap<TargetPath, Box<Recorded>>,
-) -> Result<BTreeMap<TargetPath, AbsorbedBy>> {
-    let as_judged = |by: &Absorption| {
-        let there = files.get(&by.holder).zip(records.get(&by.holder));
-        there.is_some_and(|(file, record)| record.blake3 == Some(by.blake3) && !record.touched(&file.entry))
-    };
-    let all = catalog.absorbed()?.into_iter().filter(|(_, by)| as_judged(by));
-    Ok(all.map(|(path, by)| (path, AbsorbedBy { holder: by.holder, proved: by.proved })).collect())
-}
-
-/// Accepts what images changed at the source may have taken in, because the user's options say so. Whether there was any.
-pub fn accept_changed(site: &Site<'_>, view: &TargetView) -> Result<bool> {
-    let holders: BTreeSet<TargetPath> =
-        view.absorbed.values().filter(|by| !by.proved).map(|by| by.holder.clone()).collect();
-    accept_all(site, view, &holders.into_iter().collect::<Vec<_>>())
-}
-
-/// Accepts the unproven spans of these images (of all that have one when `images` is empty). Gives those accepted.
+/// Accepts the unproven spans of these images (of all that have one when `images` is empty), what an unsigned manifest says
+/// of them, and that each builds on what lies below it now. Gives those accepted.
 ///
 /// Errors: `Usage` for an image that has no unproven span.
 pub fn accept(site: &Site<'_>, images: &[TargetPath]) -> Result<Vec<TargetPath>> {
     let survey = survey(site)?;
-    let unproven = unproven(&survey.view);
+    let doubted = proof::doubted(&survey.view);
+    let mut unproven = consolidated::unproven(&survey.view);
+    unproven.extend(doubted.iter().map(|(image, _)| image.clone()));
+    if !images.is_empty() {
+        // Never all of them at once: a whole seeded target would be taken for verified.
+        unproven.extend(proof::unrecorded(&survey.view));
+    }
     if let Some(other) = images.iter().find(|image| !unproven.contains(*image)) {
-        return Err(Error::new(Kind::Usage, "this image has no unproven consolidation")
+        return Err(Error::new(Kind::Usage, "this image has nothing that could be accepted")
             .on(other.display())
             .hint("'offsite chains --target' and 'offsite plan' show the images that have one"));
     }
-    let accepted: Vec<TargetPath> =
+    let mut accepted: Vec<TargetPath> =
         if images.is_empty() { unproven.into_iter().collect() } else { images.to_vec() };
     remember(site.catalog, &survey.learned)?;
-    accept_all(site, &survey.view, &accepted)?;
+    accepted.sort_unstable();
+    let among = |image: &TargetPath| accepted.binary_search(image).is_ok();
+    site.catalog.relink(&doubted.into_iter().filter(|(image, _)| among(image)).collect::<Vec<_>>())?;
+    site.catalog.believe(&accepted)?;
+    consolidated::accept(site, &survey.view, &accepted)?;
     Ok(accepted)
 }
 
-fn accept_all(site: &Site<'_>, view: &TargetView, accepted: &[TargetPath]) -> Result<bool> {
-    let (spans, sets) = spans_of_accepted(view, accepted);
-    if !spans.is_empty() {
-        site.catalog.manifests_seen(&[], &spans)?;
-        site.catalog.manifests_behind(&sets)?;
-    }
-    let as_they_are = accepted.iter().map(|image| {
-        let was = view.files.get(image).map(|f| Was::of(&f.entry));
-        (image.clone(), Accepted { was, blake3: view.files.recorded(image).and_then(|r| r.blake3) })
-    });
-    site.catalog.accept(&as_they_are.collect::<Vec<_>>())?;
-    Ok(!accepted.is_empty())
-}
-
-/// The runs of numbers that images hold if they took in at the source what they are said to, and the sets of those: without
-/// them nothing would say so once the others are gone.
-fn spans_of_accepted(
-    view: &TargetView,
-    accepted: &[TargetPath],
-) -> (BTreeMap<TargetPath, Span>, Vec<String>) {
-    let number = |path: &TargetPath| match view.files.get(path)?.recognised()?.link {
-        Link::Number { number, .. } => Some(number),
-        _ => None,
-    };
-    let (mut spans, mut sets) = (BTreeMap::new(), Vec::new());
-    for holder in accepted {
-        let held = view.absorbed.iter().filter(|(_, by)| by.holder == *holder).map(|(path, _)| path);
-        let first = held.filter_map(|p| view.spans.get(p).map(|s| s.first).or_else(|| number(p))).min();
-        if let (Some(first), Some(last)) = (first, number(holder))
-            && first < last
-        {
-            spans.insert(holder.clone(), Span { first, last });
-            sets.extend(view.files.recorded(holder).map(|r| r.set.clone()));
-        }
-    }
-    (spans, sets)
-}
-
-/// Anchors of images that wait for the user's word: consolidated on the target, or changed at the source.
-fn unproven(view: &TargetView) -> BTreeSet<TargetPath> {
-    let images = view.chains().sets.iter().flat_map(|set| &set.images);
-    let consolidated = images.filter(|image| image.unproven_itself()).map(|image| image.id.clone());
-    let changed = view.absorbed.values().filter(|by| !by.proved).map(|by| by.holder.clone());
-    consolidated.chain(changed).collect()
-}
-
-fn tell(listing: &Listing, notices: &mut Vec<String>) {
+fn tell(listing: &Listing, notices: &mut Vec<Notice>) {
     for dir in &listing.nested {
-        notices.push(format!("{} is another target: nothing in it is looked at", dir.display()));
+        let text = format!("{} is another target: nothing in it is looked at", dir.display());
+        notices.push(Notice::new(NoticeCode::Target, text));
     }
     for path in listing.strange.iter().take(20) {
-        notices.push(format!("{} is neither file nor directory: it is left alone", path.display()));
+        let text = format!("{} is neither file nor directory: it is left alone", path.display());
+        notices.push(Notice::new(NoticeCode::Target, text));
     }
 }
 

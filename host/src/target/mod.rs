@@ -4,6 +4,7 @@
 //! [`publish_file`] and its like, and [`manifest::write_behind`].
 
 mod announce;
+mod consolidated;
 mod evidence;
 mod files;
 mod gather;
@@ -12,8 +13,9 @@ mod listing;
 pub mod manifest;
 pub mod marker;
 pub mod names;
+pub mod proof;
 mod site;
-pub mod small;
+mod small;
 mod swap;
 pub mod sweep;
 mod view;
@@ -22,14 +24,16 @@ mod view;
 pub(crate) mod tests;
 
 pub use announce::{announce, publish_announced, withdraw};
+pub use consolidated::accept_changed;
 pub use evidence::{Gathered, headers_to_read, view};
 pub use files::Files;
-pub use gather::{Learned, Survey, accept, accept_changed, baseline, remember, survey};
+pub use gather::{Learned, Survey, accept, baseline, remember, survey};
 pub use intent::{
     Delete, Publish, delete_file, delete_files, open_intents, publish_file, publish_group, replace_file,
     settle,
 };
 pub use listing::{Listing, list};
 pub use marker::{Claim, Marker, Who, take_over};
-pub use site::{Reopen, Site, no_source, replaceable};
+pub use site::{Reopen, Site, no_source, of_target, replaceable};
+pub use small::{read_head, readable};
 pub use view::{AbsorbedBy, ParentRecord, Recorded, TargetFile, TargetView, VerifyLevel};

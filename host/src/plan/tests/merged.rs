@@ -2,7 +2,8 @@
 
 use super::sim::{World, aip, assert_restorable, path, step, work};
 use crate::chain::Span;
-use crate::plan::{Action, Code, Sign};
+use crate::notice::NoticeLevel;
+use crate::plan::{Action, Code, NoticeCode, Sign};
 
 /// Base and increments up to `last` on both sides, mirrored; then 1 and 2 go at the source.
 fn two_gone(last: u64) -> World {
@@ -74,7 +75,7 @@ fn without_evidence_nothing_is_deleted_until_it_is_accepted() {
         for n in [1, 2] {
             assert_eq!(step(&plan, &aip(n)).code, Code::ChangedUnproven, "{what}: {n}");
         }
-        assert!(plan.notices.iter().any(|n| n.code == "changed-unproven" && !n.failing), "{what}");
+        assert!(plan.notices.iter().any(|n| n.code == NoticeCode::ChangedUnproven), "{what}");
 
         let mut accepted = world.clone();
         accepted.accept_changed();
@@ -171,7 +172,11 @@ fn four_consolidations_in_a_row_go_on_unattended() {
             world.file(&name(last), 300 + last, 1_000 * last as i64);
             let plan = world.run();
             assert!(plan.totals.delete > 0, "{what} {round}: {:?}", work(&plan));
-            assert!(plan.notices.iter().all(|n| !n.failing), "{what} {round}: {:?}", plan.notices);
+            assert!(
+                plan.notices.iter().all(|n| n.level < NoticeLevel::Failing),
+                "{what} {round}: {:?}",
+                plan.notices
+            );
             assert_restorable(&world, &name(next + 1), true);
             nothing_left_to_do(&world);
             let held: Vec<_> = world.held.keys().collect();
@@ -247,7 +252,7 @@ fn an_empty_file_is_no_image_and_replaces_nothing() {
     world.file(&aip(3), 103, 80);
     let plan = world.run();
     assert_eq!(step(&plan, &aip(1)).code, Code::NotAnImage);
-    assert!(plan.notices.iter().any(|n| n.code == "not-an-image"));
+    assert!(plan.notices.iter().any(|n| n.code == NoticeCode::NotAnImage));
     assert_eq!(
         work(&plan),
         [format!("copy {}", aip(3))],

@@ -11,7 +11,7 @@ use crate::plan::{
     Action, Baseline, Content, FileAction, FileStep, Input, Names, Options, Plan, Proof, Sign, Step, plan,
     prove,
 };
-use crate::source::{Inventory, SourceFile, Unsettled};
+use crate::source::{Cause, Inventory, SourceFile, Unsettled};
 use crate::target::{AbsorbedBy, Files, Gathered, Recorded, TargetFile, TargetView, VerifyLevel, view};
 
 pub fn path(text: &str) -> TargetPath {
@@ -136,7 +136,11 @@ impl World {
 
     pub fn unsettle(&mut self, name: &str) {
         self.inventory.files.retain(|f| f.path != path(name));
-        self.inventory.unsettled.push(Unsettled { path: path(name), reason: "still being written".into() });
+        self.inventory.unsettled.push(Unsettled {
+            path: path(name),
+            reason: "still being written".into(),
+            cause: Cause::Unsettled,
+        });
     }
 
     /// The set `a` with increments up to `last`, at the source.

@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::format::signature;
 use crate::plan::{Code, Content, Proof, Step, prove};
 use crate::report::Event;
-use crate::target::{Publish, small};
+use crate::target::{self, Publish};
 
 impl Executor<'_> {
     /// Judges the merge of a step whose files are staged and about to be published, and notes what it takes in: from then on
@@ -28,10 +28,11 @@ impl Executor<'_> {
             known.zip(now.head).and_then(|(known, head)| signature::fits(&sent.source_path, known, &head));
         let proof = prove(merge.sign, self.was(&sent.path), now, fits);
         if proof != Proof::Proved {
-            // It holds what it held, and builds on what it was built on.
+            // It holds what it held.
             sent.span = self.material.view.spans.get(&sent.path).copied();
-            let old = self.material.view.files.recorded(&sent.path);
-            sent.record.parent = old.and_then(|old| old.parent.clone());
+            // A content that changed: upon what, nobody knows.
+            sent.upon.merged = false;
+            sent.upon.parent = None;
         }
         if let (Some(blake3), true) = (now.blake3, proof != Proof::SameContent) {
             let by = Absorption { holder: sent.path.clone(), blake3, proved: proof == Proof::Proved };
@@ -48,7 +49,7 @@ impl Executor<'_> {
             let (context, most) = (self.context, signature::HEAD as u64);
             let untouched = !record.touched(&file.entry);
             let head = untouched.then(|| {
-                small::read_head(&*context.backend, &context.line.call(Some(SHORT)), &file.entry, most).ok()
+                target::read_head(&*context.backend, &context.line.call(Some(SHORT)), &file.entry, most).ok()
             });
             head.flatten().and_then(|head| head.try_into().ok())
         };
