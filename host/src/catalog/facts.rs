@@ -1,4 +1,4 @@
-//! Small facts: manifest generations, sets whose manifest is behind, accepted images, and key/value state.
+//! Small facts: manifest generations, sets whose manifest is behind, and key/value state.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::Catalog;
 use super::database::Sync;
-use super::published::{damaged, hash_at, path_at};
+use super::published::{damaged, hash_at};
 use crate::chain::Span;
 use crate::error::{Error, Kind, Result};
 use crate::target::manifest::{Key, pieces};
@@ -153,26 +153,6 @@ impl Catalog {
     pub fn manifest_removed(&self, hash: &str) -> Result<()> {
         self.db.write(Sync::Full, |t| {
             t.prepare_cached("DELETE FROM manifest WHERE hash = ?1")?.execute([hash])?;
-            Ok(())
-        })
-    }
-
-    /// Images whose span the user accepted.
-    pub fn accepted(&self) -> Result<Vec<TargetPath>> {
-        self.db.read(|c| {
-            c.prepare_cached("SELECT image FROM accepted ORDER BY image")?
-                .query_map([], |row| path_at(row, 0))?
-                .collect()
-        })
-    }
-
-    /// Accepts these images' spans.
-    pub fn accept(&self, images: &[TargetPath]) -> Result<()> {
-        self.db.write(Sync::Full, |t| {
-            for image in images {
-                t.prepare_cached("INSERT OR IGNORE INTO accepted (image) VALUES (?1)")?
-                    .execute([image.as_bytes()])?;
-            }
             Ok(())
         })
     }

@@ -5,6 +5,7 @@
 //! cut must not lose (checkpoints, intents, publishes) wait for the disk; the others do not.
 
 mod baseline;
+mod consolidated;
 mod database;
 mod facts;
 mod group;
@@ -20,6 +21,7 @@ mod runs;
 mod staged;
 mod wrong;
 
+pub use consolidated::{Absorption, Accepted};
 pub use intents::{Intent, IntentKind, IntentStep, PublishStep, Was};
 pub use job::JobDb;
 pub use lag::SetLag;
@@ -136,6 +138,17 @@ ALTER TABLE published ADD COLUMN parent BLOB;
 ALTER TABLE published ADD COLUMN parent_blake3 BLOB;
 ALTER TABLE published ADD COLUMN head BLOB;
 ALTER TABLE published ADD COLUMN mount TEXT;
+", "
+-- What was accepted: the file as it was then. Without a size: accepted by a version that did not bind it.
+ALTER TABLE accepted ADD COLUMN size INTEGER;
+ALTER TABLE accepted ADD COLUMN mtime INTEGER;
+ALTER TABLE accepted ADD COLUMN mtime_precision INTEGER;
+ALTER TABLE accepted ADD COLUMN version TEXT;
+ALTER TABLE accepted ADD COLUMN blake3 BLOB;
+-- Anchors that an image took in at the source; valid while the holder's recorded content is that.
+CREATE TABLE absorbed (
+    path BLOB PRIMARY KEY, holder BLOB NOT NULL, blake3 BLOB NOT NULL, proved INTEGER NOT NULL
+) WITHOUT ROWID;
 ", "
 -- only an unsigned manifest, or one signed with a key that is not here, says what these are
 CREATE TABLE vouched (path BLOB PRIMARY KEY) WITHOUT ROWID;

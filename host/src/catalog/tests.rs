@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use offsite_plugin_api::{Attributes, Range, TargetPath, Timestamp, Token};
 
 use super::{
-    Catalog, Identity, IntentKind, IntentStep, JobDb, Published, RecognisedBytes, RunRecord, StagedFile, Was,
+    Accepted, Catalog, Identity, IntentKind, IntentStep, JobDb, Published, RecognisedBytes, RunRecord,
+    StagedFile, Was,
 };
 use crate::error::Kind;
 use crate::format;
@@ -83,7 +84,9 @@ fn everything_survives_the_process() {
             .unwrap();
         catalog.begin_intent(IntentKind::Delete, "set", std::slice::from_ref(&step)).unwrap();
         catalog.state_put("host-key", b"\0\xff").unwrap();
-        catalog.accept(&[path("z")]).unwrap();
+        let was = Was { size: 5, mtime: None, version: Some("v".into()) };
+        let accepted = Accepted { was: Some(was), blake3: Some([7; 32]) };
+        catalog.accept(&[(path("z"), accepted)]).unwrap();
         catalog.set_baseline(Policy::NewImages, &kept).unwrap();
         catalog.put_run(&RunRecord::begin("r1", "t")).unwrap();
         catalog.put_run(&run).unwrap();
@@ -105,7 +108,9 @@ fn everything_survives_the_process() {
     assert_eq!((intents.len(), &intents[0].steps), (1, &vec![(0, step)]));
     assert_eq!(catalog.state_get("host-key").unwrap().as_deref(), Some(&b"\0\xff"[..]));
     assert_eq!(catalog.state_get("other").unwrap(), None);
-    assert_eq!(catalog.accepted().unwrap(), [path("z")]);
+    let accepted = catalog.accepted().unwrap();
+    assert_eq!(accepted.keys().collect::<Vec<_>>(), [&path("z")]);
+    assert_eq!(accepted[&path("z")].was.as_ref().map(|w| w.size), Some(5));
     assert_eq!(catalog.baseline(Policy::NewImages).unwrap(), Some(kept));
     assert_eq!(catalog.baseline(Policy::NewSets).unwrap(), None);
     let runs = catalog.runs(Some("t"), 9).unwrap();

@@ -217,6 +217,20 @@ fn prepare(context: &Context, request: &Request, target: &Target, inventory: &In
     })?;
     let survey = surveyed.ok_or_else(|| Error::new(Kind::State, "the target was not listed"))?;
     target::remember(&context.catalog, &survey.learned)?;
+    let mut survey = survey;
+    if target.plan.accept_unproven {
+        let mut accepted = false;
+        act(&mut |site| {
+            accepted = target::accept_changed(site, &survey.view)?;
+            Ok(())
+        })?;
+        if accepted {
+            act(&mut |site| {
+                survey = target::survey(site)?;
+                Ok(())
+            })?;
+        }
+    }
     if !survey.view.parents_known {
         context.catalog.learn_parents(&target::proof::links(&survey.view))?;
     }

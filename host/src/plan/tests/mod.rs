@@ -7,6 +7,7 @@ mod deletes;
 
 mod laws;
 mod leave_out;
+mod merged;
 mod names;
 mod order;
 pub(crate) mod sim;
