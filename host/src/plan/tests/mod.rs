@@ -8,5 +8,6 @@ mod deletes;
 mod laws;
 mod leave_out;
 mod names;
+mod omitted;
 mod order;
 mod sim;
