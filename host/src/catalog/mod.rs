@@ -66,6 +66,12 @@ impl Catalog {
         self.signer.as_ref()
     }
 
+    /// For tests: see [`Database::powered_by`].
+    #[cfg(test)]
+    pub(crate) fn powered_by(&self, power: std::sync::Arc<crate::model::Power>) {
+        self.db.powered_by(power);
+    }
+
     /// Whether this catalog was empty when opened: new, or lost.
     pub fn is_new(&self) -> bool {
         self.db.is_new()

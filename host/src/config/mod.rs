@@ -23,3 +23,4 @@ pub use job::{Bandwidth, Job, Priority, Retry, SecretRef, Target, Verify, Window
 pub use locate::{find, places};
 pub use problem::{Problem, Problems};
 pub use secrets::MANIFEST_KEY;
+pub(crate) use target::glob;

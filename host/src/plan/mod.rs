@@ -16,6 +16,7 @@ pub mod json;
 mod names;
 mod needs;
 mod notices;
+mod omitted;
 mod order;
 mod policy;
 mod sync;
@@ -23,13 +24,13 @@ mod sync;
 mod tests;
 mod totals;
 mod types;
+mod unsettled;
 mod validate;
 
+pub use crate::notice::{Notice, NoticeCode};
 pub use input::{Input, Names};
 pub use policy::Template;
-pub use types::{
-    Action, Baseline, Code, FileAction, FileStep, Filter, Notice, Options, Plan, Policy, Step, Totals,
-};
+pub use types::{Action, Baseline, Code, FileAction, FileStep, Filter, Options, Plan, Policy, Step, Totals};
 pub use validate::validate;
 
 /// What a run will do, step by step, with a reason for each. The same input gives the same plan.
@@ -55,7 +56,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
         steps.other(&index, other, &place, &mut near);
     }
     for unsettled in &input.inventory.unsettled {
-        steps.skip(&unsettled.path, "".into(), None, &explain::Reason::NotSettled(&unsettled.reason));
+        steps.skip(&unsettled.path, "".into(), None, &unsettled::reason(&index, unsettled));
     }
     for alone in &input.inventory.left_alone {
         steps.skip(&alone.path, "".into(), None, &explain::Reason::LeftAlone(&alone.reason));

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::chain::Span;
 use crate::format::{Format, ImageKind};
+use crate::notice::Notice;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -53,6 +54,8 @@ pub enum Code {
     BeforeBaseline,
     /// Still being written, or another reason in the source.
     NotSettled,
+    /// It is there and cannot be read.
+    Unreadable,
     /// No format knows it.
     NotRecognised,
     /// The target cannot hold it (name, size).
@@ -119,15 +122,6 @@ pub struct Step {
     /// The source merged other images into this one: it holds the restore point that it held, and what builds on it stays valid.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub merged: bool,
-}
-
-/// Something the user must see that is no step: a rule that held deletions back, a gap, a set in transition.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Notice {
-    pub code: String,
-    pub text: String,
-    /// Makes the run end with exit code 3.
-    pub failing: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -20,9 +20,10 @@ use super::schedule::{Schedule, Task, active};
 use super::transfer::{self, Compared, FileJob};
 use crate::catalog::{Upon, Was};
 use crate::error::{BackendKind, Error, Kind, Result};
+use crate::notice::NoticeCode;
 use crate::plan::{Action, Code, FileAction, Plan, Step};
 use crate::report::Event;
-use crate::source::SourceFile;
+use crate::source::{Inventory, SourceFile};
 use crate::target::{self, Delete, Publish, TargetView, VerifyLevel};
 
 /// A set that changes all the time gets a manifest this often.
@@ -36,6 +37,10 @@ pub struct Summary {
     pub failed: u64,
     /// Images that were still being written, with what comes after them: the next run takes them.
     pub left: Vec<String>,
+    /// Images that wait for one that is left, failed, or cannot be read.
+    pub waiting: Vec<String>,
+    /// Files of the source that cannot be read: told, and no reason to call the run failed.
+    pub unreadable: u64,
     pub first_error: Option<Error>,
     /// What ended the run before its end.
     pub fatal: Option<Error>,
@@ -46,10 +51,12 @@ pub struct Material<'a> {
     pub plan: &'a Plan,
     pub view: &'a TargetView,
     files: HashMap<&'a TargetPath, &'a SourceFile>,
+    inventory: &'a Inventory,
 }
 
 impl<'a> Material<'a> {
-    pub fn new(plan: &'a Plan, view: &'a TargetView, files: &'a [SourceFile]) -> Self {
+    pub fn new(plan: &'a Plan, view: &'a TargetView, inventory: &'a Inventory) -> Self {
+        let files = &inventory.files;
         let wanted: HashSet<&TargetPath> = plan
             .steps
             .iter()
@@ -60,6 +67,7 @@ impl<'a> Material<'a> {
             plan,
             view,
             files: files.iter().filter(|f| wanted.contains(&f.path)).map(|f| (&f.path, f)).collect(),
+            inventory,
         }
     }
 
@@ -81,6 +89,7 @@ impl<'a> Material<'a> {
         if wanted.path == step.image {
             job.upon = Upon { parent: step.parent.clone(), merged: step.merged };
         }
+        job.mount = self.inventory.mount(&wanted.path).cloned();
         Ok(job)
     }
 }
@@ -103,6 +112,8 @@ struct State {
     writing: HashSet<String>,
     written: HashMap<String, Instant>,
     crew: Crew,
+    /// Images that could not be read back, and one of them.
+    unread: (u64, String),
     summary: Summary,
 }
 
@@ -119,7 +130,7 @@ pub fn execute(context: &Context, material: &Material<'_>) -> Summary {
     let schedule = Schedule::new(plan);
     let active: u64 = plan.steps.iter().filter(|s| active(s)).count() as u64;
     context.line.meter.plan(plan.totals.bytes, active);
-    let left = skips(context, plan);
+    let summary = skips(context, plan);
     let files: usize = schedule.units.iter().map(|u| u.files.len().max(1)).sum();
     let threads = (context.streams.max(1) as usize).min(files).max(1);
     let executor = Executor {
@@ -132,7 +143,8 @@ pub fn execute(context: &Context, material: &Material<'_>) -> Summary {
             writing: HashSet::new(),
             written: HashMap::new(),
             crew: Crew::new(Instant::now(), threads, context.streams_fixed),
-            summary: Summary { left, ..Summary::default() },
+            unread: (0, String::new()),
+            summary,
         }),
         changed: Condvar::new(),
     };
@@ -149,6 +161,12 @@ pub fn execute(context: &Context, material: &Material<'_>) -> Summary {
     });
     executor.withdraw_all();
     let mut state = executor.state.into_inner().unwrap_or_else(PoisonError::into_inner);
+    if let (count @ 1.., example) = &state.unread {
+        let text = format!(
+            "{count} images on the target could not be read back, '{example}' for one: they are not verified, and kept as they are"
+        );
+        context.line.outbox.notice(NoticeCode::UnreadableTarget, text);
+    }
     if state.summary.fatal.is_none() && context.line.stop.is_set() {
         state.summary.fatal = Some(super::stop::stopped());
     }
@@ -165,13 +183,26 @@ pub fn execute(context: &Context, material: &Material<'_>) -> Summary {
 
 /// Tells of what is left out for a reason that a user may want to act on. What is simply there already is not told. Gives
 /// what is left for the next run.
-fn skips(context: &Context, plan: &Plan) -> Vec<String> {
-    use Code::{Damaged, NotSettled, OverDeleteLimit, Protected, Refused, Retained, Unproven};
-    let told = [Damaged, NotSettled, OverDeleteLimit, Protected, Refused, Retained, Unproven];
-    let mut left = Vec::new();
+fn skips(context: &Context, plan: &Plan) -> Summary {
+    use Code::{
+        Damaged, NotSettled, OverDeleteLimit, Protected, Refused, Retained, Unproven, Unreadable, Waiting,
+    };
+    let told =
+        [Damaged, NotSettled, OverDeleteLimit, Protected, Refused, Retained, Unproven, Unreadable, Waiting];
+    let mut summary = Summary::default();
     for step in plan.steps.iter().filter(|s| s.action == Action::Skip && told.contains(&s.code)) {
-        if step.code == NotSettled {
-            left.push(step.image.display().into_owned());
+        match step.code {
+            NotSettled => summary.left.push(step.image.display().into_owned()),
+            Waiting => summary.waiting.push(step.image.display().into_owned()),
+            Unreadable => {
+                summary.unreadable += 1;
+                let error = Error::new(Kind::Source, "the source file cannot be read")
+                    .because(&step.reason)
+                    .hint("make it readable for the user that runs offsite, or name it in ignore");
+                context.line.outbox.event(Event::image_failed(step.image.display().into_owned(), &error));
+                continue;
+            }
+            _ => {}
         }
         context.line.outbox.event(Event::Skipped {
             image: step.image.display().into_owned(),
@@ -179,7 +210,7 @@ fn skips(context: &Context, plan: &Plan) -> Vec<String> {
             reason: step.reason.to_string(),
         });
     }
-    left
+    summary
 }
 
 fn code_name(code: Code) -> String {
@@ -189,13 +220,7 @@ fn code_name(code: Code) -> String {
 fn report_failed(context: &Context, summary: &mut Summary, step: &Step, error: &Error) {
     summary.failed += 1;
     summary.first_error.get_or_insert_with(|| error.clone());
-    let hint = error.hint.clone();
-    let error = Error { hint: None, ..error.clone() };
-    context.line.outbox.event(Event::ImageFailed {
-        image: step.image.display().into_owned(),
-        error: super::meter::bounded(&error.to_string()),
-        hint,
-    });
+    context.line.outbox.event(Event::image_failed(step.image.display().into_owned(), error));
 }
 
 /// A file that the backup product changed meanwhile is no failure of the run: it is left, as one that was not settled.
@@ -425,9 +450,7 @@ impl Executor<'_> {
                     code: code.to_owned(),
                     reason: format!("it comes after '{}', which {which}", step.image.display()),
                 });
-                if left {
-                    state.summary.left.push(image);
-                }
+                state.summary.waiting.push(image);
             }
         }
         if let Some(fatal) = fatal {

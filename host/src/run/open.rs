@@ -16,6 +16,7 @@ use super::protocol::{Ask, Request, SecretText};
 use crate::catalog::{Catalog, catalog_path};
 use crate::config::MANIFEST_KEY;
 use crate::error::{Error, Kind, Result};
+use crate::notice::NoticeCode;
 use crate::plugin::{PluginLog, Registry};
 use crate::target::manifest::{Key, key};
 
@@ -121,7 +122,7 @@ pub fn open(request: &Request, line: &Line, answers: &Arc<Answers>, writes: bool
             "the local catalog was damaged and was moved to {}; it is rebuilt from the target",
             aside.display()
         );
-        line.outbox.event(crate::report::Event::Notice { code: "catalog-lost".into(), text, failing: false });
+        line.outbox.notice(NoticeCode::CatalogLost, text);
     }
     let catalog = Arc::new(catalog.with_signer(signer(request, writes)?));
     let of_plugin = || request.secrets.0.iter().filter(|(name, _)| *name != MANIFEST_KEY);
@@ -154,6 +155,12 @@ fn signer(request: &Request, writes: bool) -> Result<Option<Key>> {
 }
 
 impl Open {
+    /// For tests: a target that no plugin opened, and no lock guards.
+    #[cfg(test)]
+    pub fn injected(backend: Arc<dyn Backend>, catalog: Arc<Catalog>, line: &Line) -> Self {
+        Self { backend, catalog, line: line.clone(), _lock: None }
+    }
+
     pub fn capabilities(&self, retry: crate::config::Retry) -> Result<Capabilities> {
         retried(&self.line, retry, None, &|| 0, || {
             Ok(self.backend.capabilities(&self.line.call(Some(SHORT)))?)

@@ -17,11 +17,11 @@ use super::meter::Meter;
 use super::open::Answers;
 use super::outbox::Outbox;
 use super::pace::Pacer;
-use super::protocol::{Answer, Control, Failure, Op, Request, Stop as Wish};
+use super::protocol::{Answer, Control, Op, Request, Stop as Wish};
 use super::stop::Stop;
 use super::{ops, priority, replicate, scan_worker};
 use crate::error::{BackendKind, Error, Kind, Result};
-use crate::report::Event;
+use crate::notice::NoticeCode;
 
 /// How long a worker without a supervisor may take to record what is staged.
 const GRACE: Duration = Duration::from_secs(3);
@@ -52,7 +52,7 @@ pub fn main(events_fd: u32) -> ExitCode {
             outbox.log("error", error.to_string());
             return ExitCode::from(POISONED);
         }
-        Err(error) => outbox.answer(Answer::Failed(Failure::from(&error))),
+        Err(error) => outbox.answer(Answer::Failed(error)),
     }
     ExitCode::SUCCESS
 }
@@ -65,6 +65,9 @@ fn answer(
 ) -> Result<Option<Answer>> {
     if matches!(request.op, Op::Scan | Op::Look) {
         return scan_worker::run(request, outbox, stop).map(Some);
+    }
+    if matches!(request.op, Op::AcceptSource { .. }) {
+        return scan_worker::accept_source(request, outbox, stop).map(Some);
     }
     let line = Line {
         stop: Arc::clone(stop),
@@ -83,7 +86,7 @@ fn set_priority(request: &Request, outbox: &Outbox) {
         && let Ok(target) = request.target()
         && let Some(text) = priority::apply(target.priority)
     {
-        outbox.event(Event::Notice { code: "priority".to_owned(), text, failing: false });
+        outbox.notice(NoticeCode::Priority, text);
     }
 }
 

@@ -15,6 +15,7 @@ use crate::catalog::{Catalog, Published};
 use crate::chain::Span;
 use crate::error::{Error, Kind, Result};
 use crate::format::{self, Recognised};
+use crate::notice::{Notice, NoticeCode};
 use crate::plan::{Baseline, Policy};
 
 /// What a run should remember of what was gathered; see [`remember`].
@@ -39,7 +40,7 @@ pub struct Survey {
     pub listing: Listing,
     pub learned: Learned,
     /// For the user: ignored manifests, nested targets, strange entries.
-    pub notices: Vec<String>,
+    pub notices: Vec<Notice>,
 }
 
 /// Lists the target and joins the listing with what is known of it. Open intents should be settled before (a run), or are
@@ -171,23 +172,26 @@ pub fn accept(site: &Site<'_>, images: &[TargetPath]) -> Result<Vec<TargetPath>>
 }
 
 /// Once, whatever the number of manifests.
-fn tell_vouched(view: &TargetView, notices: &mut Vec<String>) {
+fn tell_vouched(view: &TargetView, notices: &mut Vec<Notice>) {
     let Some(example) = view.vouched.first() else { return };
-    notices.push(format!(
+    let text = format!(
         "{} file(s) on the target are known only by manifests that are not signed with this target's key, '{}' for one: \
          they are kept, not sent again and called unproven until they are compared or accepted (the key was lost? put it \
          back with 'offsite target key --import FILE'; else 'offsite target accept')",
         view.vouched.len(),
         example.display()
-    ));
+    );
+    notices.push(Notice::new(NoticeCode::ManifestUnproven, text));
 }
 
-fn tell(listing: &Listing, notices: &mut Vec<String>) {
+fn tell(listing: &Listing, notices: &mut Vec<Notice>) {
     for dir in &listing.nested {
-        notices.push(format!("{} is another target: nothing in it is looked at", dir.display()));
+        let text = format!("{} is another target: nothing in it is looked at", dir.display());
+        notices.push(Notice::new(NoticeCode::Target, text));
     }
     for path in listing.strange.iter().take(20) {
-        notices.push(format!("{} is neither file nor directory: it is left alone", path.display()));
+        let text = format!("{} is neither file nor directory: it is left alone", path.display());
+        notices.push(Notice::new(NoticeCode::Target, text));
     }
 }
 

@@ -137,7 +137,7 @@ fn hostile_and_damaged_manifests_are_ignored_with_a_notice() {
         assert_eq!(manifest::write_behind(&bench.site()).unwrap().written, 1, "{what}");
         let again = survey(&without_catalog(&bench).site()).unwrap();
         assert!(again.view.files.values().all(|f| f.recorded.is_some()), "{what}");
-        assert_eq!(again.notices, Vec::<String>::new(), "{what}");
+        assert_eq!(again.notices, Vec::new(), "{what}");
     }
 }
 
@@ -294,7 +294,7 @@ fn a_signed_manifest_brings_everything_back_parents_included() {
     let fresh = with_key(&bench, 1);
     let found = survey(&fresh.site()).unwrap();
     remember(&fresh.catalog, &found.learned).unwrap();
-    assert_eq!(found.notices, Vec::<String>::new());
+    assert_eq!(found.notices, []);
     assert_eq!(fresh.catalog.vouched().unwrap(), [].into());
     let parent = fresh.catalog.published_at(&path(INCREMENT)).unwrap().unwrap().parent.unwrap();
     assert_eq!((parent.path, parent.blake3), (path(NAME), *blake3::hash(b"base").as_bytes()));
@@ -366,7 +366,7 @@ fn a_planted_span_is_not_believed_and_the_manifest_is_written_anew() {
         assert_eq!(manifest::write_behind(&bench.site()).unwrap().written, 1, "{mac:?}");
         let again = survey(&with_key(&bench, 1).site()).unwrap();
         assert_eq!(again.view.spans, BTreeMap::new(), "{mac:?}");
-        assert_eq!(again.notices, Vec::<String>::new(), "{mac:?}");
+        assert_eq!(again.notices, [], "{mac:?}");
     }
 }
 
