@@ -115,6 +115,8 @@ struct State {
     writing: HashSet<String>,
     written: HashMap<String, Instant>,
     crew: Crew,
+    /// Images that could not be read back, and one of them.
+    unread: (u64, String),
     summary: Summary,
 }
 
@@ -144,6 +146,7 @@ pub fn execute(context: &Context, material: &Material<'_>) -> Summary {
             writing: HashSet::new(),
             written: HashMap::new(),
             crew: Crew::new(Instant::now(), threads, context.streams_fixed),
+            unread: (0, String::new()),
             summary,
         }),
         changed: Condvar::new(),
@@ -161,6 +164,12 @@ pub fn execute(context: &Context, material: &Material<'_>) -> Summary {
     });
     executor.withdraw_all();
     let mut state = executor.state.into_inner().unwrap_or_else(PoisonError::into_inner);
+    if let (count @ 1.., example) = &state.unread {
+        let text = format!(
+            "{count} images on the target could not be read back, '{example}' for one: they are not verified, and kept as they are"
+        );
+        context.line.outbox.notice(NoticeCode::UnreadableTarget, text);
+    }
     if state.summary.fatal.is_none() && context.line.stop.is_set() {
         state.summary.fatal = Some(super::stop::stopped());
     }

@@ -163,9 +163,10 @@ pub(crate) fn on_target(
         match written {
             Ok(done) => {
                 for (set, error) in done.failed {
-                    summary.failed += 1;
-                    line.outbox.event(Event::image_failed(format!("the manifest of {set}"), &error));
-                    summary.first_error.get_or_insert(error);
+                    let text = format!(
+                        "the manifest of {set} could not be written: {error}; the next run tries again"
+                    );
+                    line.outbox.notice(NoticeCode::ManifestDamaged, text);
                 }
             }
             Err(error) => drop(summary.fatal.get_or_insert(error)),

@@ -110,8 +110,10 @@ impl Executor<'_> {
         for at in 0..files.len() {
             state.ready.remove(&(step, at));
         }
+        let image = self.material.plan.steps[step].image.display().into_owned();
+        state.unread = (state.unread.0 + 1, image.clone());
         self.context.line.outbox.event(Event::Skipped {
-            image: self.material.plan.steps[step].image.display().into_owned(),
+            image,
             code: "unread".to_owned(),
             reason: format!(
                 "the target has it and does not let it be read back, so it is not verified yet: {}",
