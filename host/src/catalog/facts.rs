@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::Catalog;
 use super::database::Sync;
-use super::published::{damaged, hash_at};
+use super::published::{damaged, hash_at, path_at};
 use crate::chain::Span;
 use crate::error::{Error, Kind, Result};
 use crate::target::manifest::{Key, pieces};

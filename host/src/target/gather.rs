@@ -4,9 +4,9 @@
 //! listing; without both it is unrecorded, and only a read-back makes it known. Surveying changes nothing anywhere: what a run should remember comes
 //! back as [`Learned`]. What it all proves is judged by `evidence`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use offsite_plugin_api::{Entry, TargetPath};
+use offsite_plugin_api::TargetPath;
 
 use super::manifest::{self, FromManifests};
 use super::site::{Site, of_target};
