@@ -248,6 +248,7 @@ impl Play {
     }
 
     fn at_source(&mut self, event: Event) {
+        let patient = !self.settle.is_zero();
         let mut world = self.world();
         let machines = world.machines.len();
         let picked = |world: &World, machine: usize, image: usize| {
@@ -279,10 +280,10 @@ impl Play {
             Event::RemoveAll(m) if writes(&world, m) => world.remove_images(m % machines, 0, 1000),
             Event::Touch { machine, image } => {
                 if let Some(at) = picked(&world, machine, image) {
-                    let now = world.now;
+                    let (now, mtime) = (world.now, world.retimed(&at));
                     world.say(format!("somebody touches {}", at.display()));
                     if let Some(file) = world.source.true_file_mut(&at) {
-                        (file.mtime, file.ctime) = (now, now);
+                        (file.mtime, file.ctime) = (mtime, now);
                     }
                 }
             }
@@ -304,10 +305,15 @@ impl Play {
                     let what = if empty { "empty" } else { "garbage" };
                     world.say(format!("{} is {what} at the source now", at.display()));
                     let content = world.library.raw(bytes);
+                    let mtime = world.retimed(&at);
                     world.put(&at, content);
+                    if let Some(file) = world.source.true_file_mut(&at) {
+                        file.mtime = mtime;
+                    }
                 }
             }
-            Event::Writing { machine, image } => {
+            // Without a settle time the user takes every file as it is.
+            Event::Writing { machine, image } if patient => {
                 if let Some(at) = picked(&world, machine, image) {
                     world.say(format!("{} is being written again", at.display()));
                     world.begin_writing(&at);
@@ -426,10 +432,7 @@ impl Play {
         let scanned = scan_folder(&view, root, &options, &mut job, &mut clock);
         self.job = Some(job);
         match scanned {
-            Ok(inventory) => {
-                self.world().scanned();
-                Some(inventory)
-            }
+            Ok(inventory) => Some(inventory),
             Err(error) => {
                 self.power.on(None);
                 self.world().say(format!("  the scan ends: {error}"));

@@ -113,7 +113,7 @@ impl World {
     fn lost_ancestor(&mut self, path: &TargetPath, id: Id, what: &str, at: &TargetPath) {
         let at_source = self.at_source(path) == Some(id) && self.whole_at_source(id);
         // The source itself put another chain under these names.
-        if what != "delete" && !at_source {
+        if (what != "delete" || names::parse(at).is_some()) && !at_source {
             return;
         }
         let text = format!("{} cannot be restored any more, by the {what} of {}", path.display(), at.display());
@@ -175,7 +175,7 @@ impl World {
         let Some(removal) = removal else {
             return self.breaks("deleted what the source never removed", shown);
         };
-        if removal.scans < 2 {
+        if removal.looks < 2 {
             self.breaks("deleted before two scans missed it", shown.clone());
         }
         let mut counts = true;

@@ -34,6 +34,9 @@ pub const FAMILIES: [Family; 7] = [
     Family::Vzdump,
 ];
 
+/// How the names begin whose order only time tells.
+pub const TIMED: &[u8] = b"a0b1c2d3-";
+
 #[derive(Clone, Debug)]
 pub struct Image {
     pub number: u32,
@@ -115,10 +118,6 @@ fn head(family: Family, backing: Option<&str>) -> Vec<u8> {
 }
 
 impl World {
-    pub fn machine(&self, m: usize) -> &Machine {
-        &self.machines[m]
-    }
-
     /// Whether the machine's folder is where its product writes.
     pub fn can_write(&self, m: usize) -> bool {
         let source = &self.source;

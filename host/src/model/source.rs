@@ -212,6 +212,7 @@ impl Tree for View {
     fn walk(&self) -> Result<Walk> {
         let mut world = self.world();
         world.grow();
+        world.looked();
         let source = &world.source;
         if source.root_gone {
             return Err(Error::new(Kind::Source, "the source does not exist"));

@@ -82,7 +82,7 @@ pub enum Event {
     RemoveAll(usize),
     Touch { machine: usize, image: usize },
     Chmod { machine: usize, image: usize },
-    /// The file at the source becomes empty, or garbage.
+    /// The file at the source becomes empty, or garbage (which nobody can see in a closed format: fixed stories only).
     Zero { machine: usize, image: usize },
     Garble { machine: usize, image: usize },
     Writing { machine: usize, image: usize },
@@ -115,16 +115,17 @@ pub enum Event {
     Sync(usize, bool),
 }
 
-/// Kinds of events whose mend has not arrived yet are not drawn; see `open`.
-#[derive(Clone, Copy, Debug)]
+/// Kinds of events that stories are made of. The ordinary ones are always drawn.
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Kinds {
+    /// A set begins anew under the same names.
     pub restart: bool,
     pub merge: bool,
     pub remove: bool,
     pub touch: bool,
     pub damage: bool,
     pub mounts: bool,
-    pub target_altered: bool,
+    pub altered: bool,
     pub manifests: bool,
     pub listing: bool,
     pub lose: bool,
@@ -134,21 +135,29 @@ pub struct Kinds {
 }
 
 impl Kinds {
-    pub const ALL: Self = Self {
-        restart: true,
-        merge: true,
-        remove: true,
-        touch: true,
-        damage: true,
-        mounts: true,
-        target_altered: true,
-        manifests: true,
-        listing: true,
-        lose: true,
-        folds: true,
-        coarse: true,
-        sync: true,
-    };
+    /// `text`: names, separated by commas.
+    pub fn named(text: &str) -> Self {
+        let mut kinds = Self::default();
+        for name in text.split(',') {
+            match name {
+                "restart" => kinds.restart = true,
+                "merge" => kinds.merge = true,
+                "remove" => kinds.remove = true,
+                "touch" => kinds.touch = true,
+                "damage" => kinds.damage = true,
+                "mounts" => kinds.mounts = true,
+                "altered" => kinds.altered = true,
+                "manifests" => kinds.manifests = true,
+                "listing" => kinds.listing = true,
+                "lose" => kinds.lose = true,
+                "folds" => kinds.folds = true,
+                "coarse" => kinds.coarse = true,
+                "sync" => kinds.sync = true,
+                other => panic!("'{other}' is no kind of event"),
+            }
+        }
+        kinds
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -233,7 +242,7 @@ fn event(random: &mut Random, setup: &Setup, kinds: Kinds) -> Event {
             19 => (Event::Touch { machine, image }, kinds.touch),
             20 => (Event::Chmod { machine, image }, true),
             21 => (Event::Zero { machine, image }, kinds.damage),
-            22 => (Event::Garble { machine, image }, kinds.damage),
+            22 => (Event::Wait(random.below(3000) as u16), true),
             23 => (Event::Writing { machine, image }, true),
             24 => (Event::WritingEnds, true),
             25 => (Event::Lock { machine, image }, true),
@@ -249,9 +258,9 @@ fn event(random: &mut Random, setup: &Setup, kinds: Kinds) -> Event {
             35 => (Event::ShowAll, true),
             36 => (Event::RootGone, true),
             37 => (Event::RootBack, true),
-            38 => (Event::Truncate { target, file: image }, kinds.target_altered),
-            39 => (Event::Overwrite { target, file: image }, kinds.target_altered),
-            40 => (Event::DeleteThere { target, file: image }, kinds.target_altered),
+            38 => (Event::Truncate { target, file: image }, kinds.altered),
+            39 => (Event::Overwrite { target, file: image }, kinds.altered),
+            40 => (Event::DeleteThere { target, file: image }, kinds.altered),
             41 => (Event::KeepManifests(target), kinds.manifests),
             42 => (Event::OldManifests(target), kinds.manifests),
             43 => (Event::Full(target, random.chance(60)), true),

@@ -24,8 +24,8 @@ pub enum Why {
 pub struct Removal {
     pub content: Id,
     pub why: Why,
-    /// Scans since then that could see it.
-    pub scans: u32,
+    /// Looks of scans since then that could see it.
+    pub looks: u32,
 }
 
 /// A law that was broken: its name for comparison, and what happened in words.
@@ -99,7 +99,7 @@ impl World {
     pub fn remove(&mut self, at: &TargetPath, why: Why) {
         self.growing.remove(at);
         if let Some(file) = self.source.remove(at) {
-            self.removed.insert(at.clone(), Removal { content: file.content, why, scans: 0 });
+            self.removed.insert(at.clone(), Removal { content: file.content, why, looks: 0 });
         }
     }
 
@@ -110,9 +110,9 @@ impl World {
             self.source.serial += 1;
             let size = 20 + self.source.serial as usize % 4000;
             let partial = self.library.write(b"half", size, None);
-            let now = self.now;
+            let (now, mtime) = (self.now, self.retimed(&at));
             if let Some(file) = self.source.true_file_mut(&at) {
-                (file.content, file.mtime, file.ctime) = (partial, now, now);
+                (file.content, file.mtime, file.ctime) = (partial, mtime, now);
             }
         }
     }
@@ -129,21 +129,28 @@ impl World {
 
     pub fn end_writing(&mut self) {
         for (at, content) in std::mem::take(&mut self.growing) {
-            let now = self.now;
+            let (now, mtime) = (self.now, self.retimed(&at));
             if let Some(file) = self.source.true_file_mut(&at) {
-                (file.content, file.mtime, file.ctime, file.growing) = (content, now, now, false);
+                (file.content, file.mtime, file.ctime, file.growing) = (content, mtime, now, false);
             }
         }
     }
 
-    /// A scan succeeded: what is gone where it looked was seen to be gone.
-    pub fn scanned(&mut self) {
+    /// A scan looks: what is gone where it can look was seen to be gone.
+    pub fn looked(&mut self) {
         let source = &self.source;
         for (at, removal) in &mut self.removed {
             if source.is_mounted(source.home(at).0) {
-                removal.scans += 1;
+                removal.looks += 1;
             }
         }
+    }
+
+    /// When a file that is changed now says that it was: where time orders a set, nothing may change the order.
+    pub fn retimed(&self, at: &TargetPath) -> i64 {
+        let before = self.source.true_file(at).map_or(self.now, |f| f.mtime);
+        let ordered = at.name().starts_with(super::products::TIMED);
+        if ordered { before + 4 * SECOND } else { self.now }
     }
 
     /// The content that the source truly has there.
