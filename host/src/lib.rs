@@ -11,6 +11,7 @@ pub mod error;
 pub mod format;
 #[cfg(test)]
 mod model;
+pub mod notice;
 pub mod plan;
 pub mod plugin;
 pub mod report;

@@ -25,11 +25,10 @@ mod totals;
 mod types;
 mod validate;
 
+pub use crate::notice::{Notice, NoticeCode};
 pub use input::{Input, Names};
 pub use policy::Template;
-pub use types::{
-    Action, Baseline, Code, FileAction, FileStep, Filter, Notice, Options, Plan, Policy, Step, Totals,
-};
+pub use types::{Action, Baseline, Code, FileAction, FileStep, Filter, Options, Plan, Policy, Step, Totals};
 pub use validate::validate;
 
 /// What a run will do, step by step, with a reason for each. The same input gives the same plan.

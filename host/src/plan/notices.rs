@@ -1,7 +1,7 @@
 //! What the user must see that is no step.
 
 use super::index::Index;
-use super::{Code, Notice, Step};
+use super::{Code, Notice, NoticeCode, Step};
 
 /// Problems of the source's chains shown one by one; more are counted.
 const PROBLEMS: usize = 20;
@@ -9,28 +9,25 @@ const PROBLEMS: usize = 20;
 /// `steps`: the finished plan's.
 pub(crate) fn notices(index: &Index<'_>, steps: &[Step]) -> Vec<Notice> {
     let mut notices = Vec::new();
-    let mut say = |code: &str, text: String, failing: bool| {
-        notices.push(Notice { code: code.into(), text, failing });
-    };
+    let mut say = |code: NoticeCode, text: String| notices.push(Notice::new(code, text));
     for open in &index.input.target.open {
-        say("unfinished", format!("settled first: {open}"), false);
+        say(NoticeCode::Unfinished, format!("settled first: {open}"));
     }
     for (dir, why) in &index.input.inventory.unreadable {
         let text = format!(
             "the source's directory '{}' could not be read ({why}): its images are not replicated, and nothing is deleted",
             dir.display()
         );
-        say("unreadable", text, true);
+        say(NoticeCode::Unreadable, text);
     }
     for problem in index.input.source.problems.iter().take(PROBLEMS) {
-        say("gap", format!("'{}': {}", problem.image.display(), problem.what), false);
+        say(NoticeCode::Gap, format!("'{}': {}", problem.image.display(), problem.what));
     }
     let more = index.input.source.problems.len().saturating_sub(PROBLEMS);
     if more > 0 {
         say(
-            "gap",
+            NoticeCode::Gap,
             format!("{more} more problems of the source's chains; `offsite chains` lists them"),
-            false,
         );
     }
     let count = |code: Code| steps.iter().filter(|s| s.code == code).count();
@@ -40,13 +37,13 @@ pub(crate) fn notices(index: &Index<'_>, steps: &[Step]) -> Vec<Notice> {
     if refused > 0 {
         let text =
             format!("{refused} images cannot be held by the target, '{}' for one", example(Code::Refused));
-        say("refused", text, true);
+        say(NoticeCode::Refused, text);
     }
     let damaged = count(Code::Damaged);
     if damaged > 0 {
         let text =
             format!("{damaged} images were damaged on the target, '{}' for one", example(Code::Damaged));
-        say("damaged", text, false);
+        say(NoticeCode::Damaged, text);
     }
     let unproven = count(Code::Unproven);
     if unproven > 0 {
@@ -55,11 +52,14 @@ pub(crate) fn notices(index: &Index<'_>, steps: &[Step]) -> Vec<Notice> {
              '{}' for one; `offsite target accept` settles it",
             example(Code::Unproven)
         );
-        say("unproven", text, false);
+        say(NoticeCode::Unproven, text);
     }
     let lost = steps.iter().filter(|s| s.not_restorable).count();
     if lost > 0 {
-        say("not-restorable", format!("{lost} images are not restorable on their own on this target"), false);
+        say(
+            NoticeCode::NotRestorable,
+            format!("{lost} images are not restorable on their own on this target"),
+        );
     }
     notices
 }

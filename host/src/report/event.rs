@@ -3,6 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::notice::Notice;
+
 /// How one target's run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -43,11 +45,7 @@ pub enum Event {
         skip: u64,
         bytes: u64,
     },
-    Notice {
-        code: String,
-        text: String,
-        failing: bool,
-    },
+    Notice(Notice),
     /// Now being staged.
     Image {
         image: String,

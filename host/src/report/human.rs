@@ -9,6 +9,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::print::{line, note};
 use super::table::clean;
 use super::{At, Event, Outcome, Reporter, bytes, count, duration, rate};
+use crate::notice::{Notice, NoticeLevel};
 
 /// Without a terminal: how often a target's progress is told.
 const EVERY: Duration = Duration::from_secs(10);
@@ -101,6 +102,16 @@ fn progress(event: &Event, retries: u32) -> Option<String> {
     Some(text)
 }
 
+/// What a notice is to people: its level, and its sentence.
+pub(super) fn notice_text(notice: &Notice) -> String {
+    let word = match notice.level {
+        NoticeLevel::Info => "note",
+        NoticeLevel::Warning => "warning",
+        NoticeLevel::Failing => "not done",
+    };
+    format!("{word}: {}", clean(&notice.text))
+}
+
 /// The sentence of an event; `None` for what only moves a bar.
 fn sentence(event: &Event) -> Option<String> {
     Some(match event {
@@ -127,7 +138,7 @@ fn sentence(event: &Event) -> Option<String> {
                 bytes(*size)
             )
         }
-        Event::Notice { text, .. } => format!("note: {}", clean(text)),
+        Event::Notice(notice) => notice_text(notice),
         Event::Published { image, bytes: size, level } => {
             format!("published {} ({}, verified: {level})", clean(image), bytes(*size))
         }
@@ -250,7 +261,7 @@ fn is_wrong(event: &Event) -> bool {
     match event {
         Event::JobFailed { .. } | Event::ImageFailed { .. } => true,
         Event::Finished { outcome, .. } => *outcome == Outcome::Failed,
-        Event::Notice { failing, .. } => *failing,
+        Event::Notice(notice) => notice.level > NoticeLevel::Info,
         Event::Log { level, .. } => matches!(level.as_str(), "warn" | "error"),
         _ => false,
     }
@@ -259,6 +270,7 @@ fn is_wrong(event: &Event) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::notice::NoticeCode;
 
     #[test]
     fn every_event_reads_as_one_sentence() {
@@ -267,7 +279,9 @@ mod tests {
             Event::JobFailed { error: "the source does not exist: /b".into(), hint: Some("mount it".into()) },
             Event::Settled { what: "the swap of base.qcow2 was finished".into() },
             Event::Planned { copy: 3, replace: 1, delete: 2, skip: 9, bytes: 5 << 20 },
-            Event::Notice { code: "over".into(), text: "3 deletions were held back".into(), failing: true },
+            Event::Notice(Notice::new(NoticeCode::OverDeleteLimit, "3 deletions were held back")),
+            Event::Notice(Notice::new(NoticeCode::Space, "it may not fit")),
+            Event::Notice(Notice::new(NoticeCode::ForeignStaging, "1 upload of another")),
             Event::Published { image: "inc\u{1b}1.qcow2".into(), bytes: 1 << 20, level: "sampled".into() },
             Event::Deleted { image: "inc1.qcow2".into() },
             Event::Retry { image: Some("a".into()), error: "reset".into(), attempt: 1, of: 5, wait_ms: 2100 },

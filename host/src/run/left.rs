@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::catalog::Catalog;
 use crate::error::Result;
+use crate::notice::{Notice, NoticeCode};
 use crate::report::Event;
 
 const FACT: &str = "host.left";
@@ -65,7 +66,7 @@ fn notice(image: &str, left: Left, now_ns: i64) -> Event {
          backup is done, or leave the file out with a filter",
         left.runs
     );
-    Event::Notice { code: "keeps-changing".to_owned(), text, failing: true }
+    Event::Notice(Notice::new(NoticeCode::KeepsChanging, text))
 }
 
 #[cfg(test)]

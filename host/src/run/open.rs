@@ -15,6 +15,7 @@ use super::context::retried;
 use super::protocol::{Ask, Request, SecretText};
 use crate::catalog::{Catalog, catalog_path};
 use crate::error::{Error, Kind, Result};
+use crate::notice::NoticeCode;
 use crate::plugin::{PluginLog, Registry};
 
 /// How long the supervisor may take to resolve a secret again.
@@ -119,7 +120,7 @@ pub fn open(request: &Request, line: &Line, answers: &Arc<Answers>, writes: bool
             "the local catalog was damaged and was moved to {}; it is rebuilt from the target",
             aside.display()
         );
-        line.outbox.event(crate::report::Event::Notice { code: "catalog-lost".into(), text, failing: false });
+        line.outbox.notice(NoticeCode::CatalogLost, text);
     }
     let catalog = Arc::new(catalog);
     let secrets = Secrets(request.secrets.0.iter().map(|(n, v)| (n.clone(), v.clone())).collect());

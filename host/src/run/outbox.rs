@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::protocol::{Answer, Ask, Line};
 use super::stop::Stop;
 use crate::error::{Error, Kind, Result};
+use crate::notice::{Notice, NoticeCode};
 use crate::report::Event;
 
 /// Writes lines; safe to share.
@@ -37,6 +38,10 @@ impl Outbox {
 
     pub fn event(&self, event: Event) {
         self.line(&Line::Event(event));
+    }
+
+    pub fn notice(&self, code: NoticeCode, text: impl Into<String>) {
+        self.event(Event::Notice(Notice::new(code, text)));
     }
 
     pub fn ask(&self, ask: Ask) {

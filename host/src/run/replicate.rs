@@ -22,6 +22,7 @@ use crate::catalog::{Catalog, PublishStep};
 use crate::chain::{Chains, Knowledge, assemble};
 use crate::config::Target;
 use crate::error::{BackendKind, Error, Kind, Result};
+use crate::notice::NoticeCode;
 use crate::plan::{self, Baseline, FileAction, Input, Names, Plan};
 use crate::report::{Event, Outcome};
 use crate::source::Inventory;
@@ -201,9 +202,8 @@ fn prepare(context: &Context, request: &Request, target: &Target, inventory: &In
     })?;
     let survey = surveyed.ok_or_else(|| Error::new(Kind::State, "the target was not listed"))?;
     target::remember(&context.catalog, &survey.learned)?;
-    for text in &survey.notices {
-        let code = "target".to_owned();
-        line.outbox.event(Event::Notice { code, text: text.clone(), failing: false });
+    for notice in &survey.notices {
+        line.outbox.event(Event::Notice(notice.clone()));
     }
     Ok(survey)
 }
@@ -277,11 +277,7 @@ fn tell_plan(line: &Line, plan: &Plan) {
         bytes: t.bytes,
     });
     for notice in &plan.notices {
-        line.outbox.event(Event::Notice {
-            code: notice.code.clone(),
-            text: notice.text.clone(),
-            failing: notice.failing,
-        });
+        line.outbox.event(Event::Notice(notice.clone()));
     }
 }
 
@@ -294,7 +290,7 @@ fn tell_space(context: &Context, needed: u64) {
         let (needed, free) = (crate::report::bytes(needed), crate::report::bytes(free));
         let text =
             format!("{needed} are to be sent and {free} are free on the target: not all of it may fit");
-        line.outbox.event(Event::Notice { code: "space".to_owned(), text, failing: false });
+        line.outbox.notice(NoticeCode::Space, text);
     }
 }
 
@@ -316,11 +312,8 @@ fn clean(context: &Context, survey: &Survey, plan: &Plan) -> Result<()> {
             if error.is_backend(&BackendKind::Panicked) || error.kind == Kind::State {
                 return Err(error);
             }
-            line.outbox.event(Event::Notice {
-                code: "not-swept".to_owned(),
-                text: format!("remains of earlier runs could not be removed: {error}"),
-                failing: false,
-            });
+            let text = format!("remains of earlier runs could not be removed: {error}");
+            line.outbox.notice(NoticeCode::NotSwept, text);
             return Ok(());
         }
     };
@@ -336,14 +329,11 @@ fn clean(context: &Context, survey: &Survey, plan: &Plan) -> Result<()> {
     }
     if !swept.foreign.is_empty() {
         let bytes: u64 = swept.foreign.iter().map(|f| f.bytes).sum();
-        line.outbox.event(Event::Notice {
-            code: "foreign-staging".to_owned(),
-            text: format!(
-                "{} unfinished upload(s) of another installation ({bytes} bytes) are on the target; they are left alone",
-                swept.foreign.len()
-            ),
-            failing: false,
-        });
+        let text = format!(
+            "{} unfinished upload(s) of another installation ({bytes} bytes) are on the target; they are left alone",
+            swept.foreign.len()
+        );
+        line.outbox.notice(NoticeCode::ForeignStaging, text);
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::protocol::SecretValues;
+use crate::notice::Notice;
 use crate::plugin::Redactor;
 use crate::report::Event;
 
@@ -47,7 +48,7 @@ pub fn event(event: &mut Event, redactor: &Redactor) {
         Event::Finished { error, .. } => clean_all(&mut [error]),
         Event::Retry { error, .. } => clean(error),
         Event::Settled { what: t }
-        | Event::Notice { text: t, .. }
+        | Event::Notice(Notice { text: t, .. })
         | Event::Skipped { reason: t, .. }
         | Event::Alive { note: t }
         | Event::Log { message: t, .. } => clean(t),

@@ -347,7 +347,7 @@ impl Attempts<'_> {
         let (end, answer) = {
             let (context, job, target, live) = (self.context, self.job, self.target, &mut *self.live);
             let on_event = |event: Event| {
-                fault |= matches!(event, Event::Notice { failing: true, .. });
+                fault |= matches!(&event, Event::Notice(notice) if notice.failing());
                 live.saw(&event);
                 context.event(&job.name, Some(&target.name), &event);
                 if matches!(event, Event::Finished { .. }) {

@@ -21,7 +21,7 @@ use super::protocol::{Answer, Control, Failure, Op, Request, Stop as Wish};
 use super::stop::Stop;
 use super::{ops, priority, replicate, scan_worker};
 use crate::error::{BackendKind, Error, Kind, Result};
-use crate::report::Event;
+use crate::notice::NoticeCode;
 
 /// How long a worker without a supervisor may take to record what is staged.
 const GRACE: Duration = Duration::from_secs(3);
@@ -83,7 +83,7 @@ fn set_priority(request: &Request, outbox: &Outbox) {
         && let Ok(target) = request.target()
         && let Some(text) = priority::apply(target.priority)
     {
-        outbox.event(Event::Notice { code: "priority".to_owned(), text, failing: false });
+        outbox.notice(NoticeCode::Priority, text);
     }
 }
 

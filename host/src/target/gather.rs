@@ -15,6 +15,7 @@ use crate::catalog::{Catalog, Published};
 use crate::chain::Span;
 use crate::error::{Error, Kind, Result};
 use crate::format::{self, Recognised};
+use crate::notice::{Notice, NoticeCode};
 use crate::plan::{Baseline, Policy};
 
 /// What a run should remember of what was gathered; see [`remember`].
@@ -36,7 +37,7 @@ pub struct Survey {
     pub listing: Listing,
     pub learned: Learned,
     /// For the user: ignored manifests, nested targets, strange entries.
-    pub notices: Vec<String>,
+    pub notices: Vec<Notice>,
 }
 
 /// Lists the target and joins the listing with what is known of it. Open intents should be settled before (a run), or are
@@ -141,12 +142,14 @@ pub fn accept(site: &Site<'_>, images: &[TargetPath]) -> Result<Vec<TargetPath>>
     Ok(accepted)
 }
 
-fn tell(listing: &Listing, notices: &mut Vec<String>) {
+fn tell(listing: &Listing, notices: &mut Vec<Notice>) {
     for dir in &listing.nested {
-        notices.push(format!("{} is another target: nothing in it is looked at", dir.display()));
+        let text = format!("{} is another target: nothing in it is looked at", dir.display());
+        notices.push(Notice::new(NoticeCode::Target, text));
     }
     for path in listing.strange.iter().take(20) {
-        notices.push(format!("{} is neither file nor directory: it is left alone", path.display()));
+        let text = format!("{} is neither file nor directory: it is left alone", path.display());
+        notices.push(Notice::new(NoticeCode::Target, text));
     }
 }
 
