@@ -17,6 +17,7 @@ use crate::catalog::{Catalog, JobDb};
 use crate::chain::{Knowledge, assemble};
 use crate::config::{Bandwidth, Job, Priority, Retry, Target, Verify};
 use crate::error::Result;
+use crate::notice::Notice;
 use crate::plan::{self, Action, Filter, Input, Options, Plan};
 use crate::report::Event as Told;
 use crate::run::call::Line;
@@ -61,7 +62,7 @@ pub struct Play {
 #[derive(Default)]
 struct Heard {
     summary: Option<Summary>,
-    notices: Vec<(String, String, bool)>,
+    notices: Vec<Notice>,
     skipped: usize,
 }
 
@@ -80,8 +81,9 @@ impl Clock for SimClock {
 }
 
 impl Play {
-    pub fn new(story: &Story) -> Self {
+    pub fn new(story: &Story, pending: &'static [&'static str]) -> Self {
         let mut world = World::new();
+        world.pending = pending;
         for (at, setup) in story.setup.machines.iter().enumerate() {
             let dir = format!("m{at}");
             if setup.mounted {
@@ -160,7 +162,9 @@ impl Play {
 
     pub fn happens(&mut self, event: Event) {
         match event {
-            Event::Run(fault) => self.run(fault),
+            Event::Run(fault) => {
+                self.run(fault);
+            }
             Event::Allow => self.allow = true,
             Event::LoseJob => {
                 self.world().say("the job's database is lost");
@@ -392,15 +396,16 @@ impl Play {
         }
     }
 
-    /// One run: a scan, then every target.
-    pub fn run(&mut self, fault: Fault) {
+    /// One run: a scan, then every target. Gives whether it did anything, or failed to.
+    pub fn run(&mut self, fault: Fault) -> bool {
         self.world().say(match fault {
             Fault::None => "offsite runs".to_owned(),
             Fault::Kill(n) => format!("offsite runs, and is killed after step {n}"),
             Fault::Fail(n, false) => format!("offsite runs, and change {n} at the target fails"),
             Fault::Fail(n, true) => format!("offsite runs, and change {n} at the target is made, but reported as failed"),
         });
-        let Some(inventory) = self.scan(fault) else { return };
+        let Some(inventory) = self.scan(fault) else { return true };
+        let mut acted = false;
         for t in 0..self.sides.len() {
             self.sides[t].store.begins();
             self.sides[t].store.trouble().fail = match fault {
@@ -411,7 +416,9 @@ impl Play {
             self.power.on(None);
             self.sides[t].store.trouble().fail = None;
             self.judge(t, &heard);
+            acted |= heard.summary.as_ref().is_none_or(|s| s.images + s.deleted + s.failed > 0);
         }
+        acted
     }
 
     fn scan(&mut self, fault: Fault) -> Option<Inventory> {
@@ -597,9 +604,12 @@ impl Play {
                 }
             }
             self.world().pass(3600);
-            self.run(Fault::None);
+            let acted = self.run(Fault::None);
             if self.over() {
                 return;
+            }
+            if acted && round + 1 < ALONE + WITH_THE_USER {
+                continue;
             }
             open = self.left_to_do();
             if open.is_empty() {
@@ -649,9 +659,9 @@ impl Play {
 
 fn tell(world: &mut World, t: usize, event: Told, heard: &mut Heard) {
     match event {
-        Told::Notice { code, text, failing } => {
-            world.say(format!("  target {t}: {text}"));
-            heard.notices.push((code, text, failing));
+        Told::Notice(notice) => {
+            world.say(format!("  target {t}: {}", notice.text));
+            heard.notices.push(notice);
         }
         Told::Skipped { image, reason, .. } => {
             world.say(format!("  target {t}: {image} is left: {reason}"));
