@@ -8,6 +8,7 @@ pub mod chain;
 pub mod cli;
 pub mod config;
 pub mod error;
+pub mod failure;
 pub mod format;
 #[cfg(test)]
 mod model;

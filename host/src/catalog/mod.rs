@@ -10,6 +10,7 @@ mod facts;
 mod group;
 mod intents;
 mod job;
+mod parents;
 mod place;
 #[cfg(test)]
 mod power_cut;
@@ -19,6 +20,7 @@ mod staged;
 
 pub use intents::{Intent, IntentKind, IntentStep, PublishStep, Was};
 pub use job::JobDb;
+pub use parents::Upon;
 pub use place::{catalog_path, job_path};
 pub use published::{Published, RecognisedBytes, SourceFacts};
 pub use runs::RunRecord;
@@ -117,6 +119,11 @@ ALTER TABLE published ADD COLUMN parent BLOB;
 ALTER TABLE published ADD COLUMN parent_blake3 BLOB;
 ALTER TABLE published ADD COLUMN head BLOB;
 ALTER TABLE published ADD COLUMN mount TEXT;
+", "
+-- only an unsigned manifest, or one signed with a key that is not here, says what these are
+CREATE TABLE vouched (path BLOB PRIMARY KEY) WITHOUT ROWID;
+-- the id of the key that the generation is signed with; NULL for none
+ALTER TABLE manifest ADD COLUMN key TEXT;
 "];
 
 #[cfg(test)]

@@ -1,8 +1,11 @@
 //! What happens, as it happens. A worker writes one JSON object a line to its event descriptor; `--json` prints
 //! the same lines. Never holds a secret; URLs are without credentials.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
+use crate::error::Error;
 use crate::notice::Notice;
 
 /// How one target's run ended.
@@ -30,6 +33,8 @@ pub enum Event {
     JobFailed {
         error: String,
         hint: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        failure: Option<Box<Error>>,
     },
     Started {
         pid: u32,
@@ -80,6 +85,8 @@ pub enum Event {
         attempt: u32,
         of: u32,
         wait_ms: u64,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        failure: Option<Box<Error>>,
     },
     /// Work goes on without bytes moving (and closed transfer windows).
     Alive {
@@ -89,6 +96,8 @@ pub enum Event {
         image: String,
         error: String,
         hint: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        failure: Option<Box<Error>>,
     },
     Log {
         level: String,
@@ -105,5 +114,46 @@ pub enum Event {
         #[serde(default)]
         left: u64,
         error: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        failure: Option<Box<Error>>,
     },
+}
+
+/// Characters of a text from a plugin that an event holds at most.
+pub const TEXT: usize = 1000;
+
+/// Beside the typed failure (`failure`), events carry the sentence that people read (`error`, `hint`), as they did before
+/// there was one.
+impl Event {
+    pub fn job_failed(error: &Error) -> Self {
+        let failure = error.bounded(TEXT);
+        Self::JobFailed {
+            error: failure.without_hint(),
+            hint: failure.hint.clone(),
+            failure: Some(Box::new(failure)),
+        }
+    }
+
+    pub fn image_failed(image: String, error: &Error) -> Self {
+        let failure = error.bounded(TEXT);
+        Self::ImageFailed {
+            image,
+            error: failure.without_hint(),
+            hint: failure.hint.clone(),
+            failure: Some(Box::new(failure)),
+        }
+    }
+
+    /// `attempt` of `of` failed; the next comes after `wait`.
+    pub fn retry(image: Option<String>, error: &Error, attempt: u32, of: u32, wait: Duration) -> Self {
+        let failure = error.bounded(TEXT);
+        Self::Retry {
+            image,
+            error: failure.to_string(),
+            attempt,
+            of,
+            wait_ms: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
+            failure: Some(Box::new(failure)),
+        }
+    }
 }

@@ -127,7 +127,7 @@ fn sentence(event: &Event) -> Option<String> {
             }
             text
         }
-        Event::JobFailed { error, hint } => match hint {
+        Event::JobFailed { error, hint, .. } => match hint {
             Some(hint) => format!("failed: {} ({})", clean(error), clean(hint)),
             None => format!("failed: {}", clean(error)),
         },
@@ -143,16 +143,16 @@ fn sentence(event: &Event) -> Option<String> {
             format!("published {} ({}, verified: {level})", clean(image), bytes(*size))
         }
         Event::Deleted { image } => format!("deleted {}", clean(image)),
-        Event::Retry { image, error, attempt, of, wait_ms } => {
+        Event::Retry { image, error, attempt, of, wait_ms, .. } => {
             let wait = duration(Duration::from_millis(*wait_ms));
             let on = image.as_ref().map(|i| format!("{}: ", clean(i))).unwrap_or_default();
             format!("retry {attempt} of {of} in {wait}: {on}{}", clean(error))
         }
-        Event::ImageFailed { image, error, hint } => {
+        Event::ImageFailed { image, error, hint, .. } => {
             let hint = hint.as_ref().map(|h| format!(" ({})", clean(h))).unwrap_or_default();
             format!("failed: {}: {}{hint}", clean(image), clean(error))
         }
-        Event::Finished { outcome, sent_bytes, images, deleted, failed, left, error } => {
+        Event::Finished { outcome, sent_bytes, images, deleted, failed, left, error, .. } => {
             let mut parts = Vec::new();
             if *images > 0 || *outcome == Outcome::Done {
                 parts.push(format!("{} published", count(*images, "image")));
@@ -270,13 +270,16 @@ fn is_wrong(event: &Event) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::{Error, Kind};
     use crate::notice::NoticeCode;
 
     #[test]
     fn every_event_reads_as_one_sentence() {
         let events = [
             Event::Scanned { files: 5, bytes: 3 << 30, unsettled: 1, unreadable: 1 },
-            Event::JobFailed { error: "the source does not exist: /b".into(), hint: Some("mount it".into()) },
+            Event::job_failed(
+                &Error::new(Kind::Source, "the source does not exist").on("/b").hint("mount it"),
+            ),
             Event::Settled { what: "the swap of base.qcow2 was finished".into() },
             Event::Planned { copy: 3, replace: 1, delete: 2, skip: 9, bytes: 5 << 20 },
             Event::Notice(Notice::new(NoticeCode::OverDeleteLimit, "3 deletions were held back")),
@@ -284,12 +287,8 @@ mod tests {
             Event::Notice(Notice::new(NoticeCode::ForeignStaging, "1 upload of another")),
             Event::Published { image: "inc\u{1b}1.qcow2".into(), bytes: 1 << 20, level: "sampled".into() },
             Event::Deleted { image: "inc1.qcow2".into() },
-            Event::Retry { image: Some("a".into()), error: "reset".into(), attempt: 1, of: 5, wait_ms: 2100 },
-            Event::ImageFailed {
-                image: "a".into(),
-                error: "no space".into(),
-                hint: Some("make room".into()),
-            },
+            Event::retry(Some("a".into()), &Error::new(Kind::Io, "reset"), 1, 5, Duration::from_millis(2100)),
+            Event::image_failed("a".into(), &Error::new(Kind::Io, "no space").hint("make room")),
             Event::Finished {
                 outcome: Outcome::Done,
                 sent_bytes: 9,
@@ -298,6 +297,7 @@ mod tests {
                 failed: 0,
                 left: 1,
                 error: None,
+                failure: None,
             },
             Event::Finished {
                 outcome: Outcome::Failed,
@@ -307,6 +307,7 @@ mod tests {
                 failed: 1,
                 left: 0,
                 error: Some("the disk is full".into()),
+                failure: None,
             },
         ];
         let text: Vec<String> = events.iter().filter_map(sentence).collect();

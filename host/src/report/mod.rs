@@ -22,7 +22,7 @@ pub use behind::{Behind, Rest};
 pub use chains::{ChainsOf, chains_json, chains_text};
 pub use check::{CheckOf, check_json, check_text};
 pub use errors::{error, problems};
-pub use event::{Event, Outcome};
+pub use event::{Event, Outcome, TEXT};
 pub use human::Human;
 pub use json::{Json, json_error};
 pub use plan::{PlanOf, plan_json, plan_text};

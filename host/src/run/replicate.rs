@@ -14,7 +14,7 @@ use super::call::{LONG, Line, SHORT};
 use super::context::{Context, retried};
 use super::execute::{Material, Summary, execute};
 use super::open::{Answers, Open, open};
-use super::protocol::{Answer, Failure, Request};
+use super::protocol::{Answer, Request};
 use super::source_reader::SourceRoot;
 use super::stop::Stop;
 use super::{crew, left, scan_worker, transfer, verify};
@@ -24,7 +24,7 @@ use crate::config::Target;
 use crate::error::{BackendKind, Error, Kind, Result};
 use crate::notice::NoticeCode;
 use crate::plan::{self, Baseline, FileAction, Input, Names, Plan};
-use crate::report::{Event, Outcome};
+use crate::report::{Event, Outcome, TEXT};
 use crate::source::Inventory;
 use crate::target::{self, Reopen, Site, Survey, Who, manifest, marker, sweep};
 
@@ -72,9 +72,10 @@ fn tell_end(line: &Line, summary: &Summary) {
         failed: summary.failed,
         left: summary.left.len() as u64,
         error: error.map(ToString::to_string),
+        failure: error.map(|error| Box::new(error.bounded(TEXT))),
     });
     if let Some(error) = &summary.fatal {
-        line.outbox.answer(Answer::Failed(Failure::from(error)));
+        line.outbox.answer(Answer::Failed(error.clone()));
     }
 }
 
@@ -145,6 +146,7 @@ pub(crate) fn on_target(
     tell_space(&context, plan.totals.bytes);
     line.stop.proceed()?;
     clean(&context, &survey, &plan)?;
+    context.catalog.link(&plan.links)?;
     let material = Material::new(&plan, &survey.view, &inventory.files);
     let mut summary = execute(&context, &material);
     // Also after a failure: what was published is recorded on the target. Not after a stop: the next run does it.
@@ -202,6 +204,9 @@ fn prepare(context: &Context, request: &Request, target: &Target, inventory: &In
     })?;
     let survey = surveyed.ok_or_else(|| Error::new(Kind::State, "the target was not listed"))?;
     target::remember(&context.catalog, &survey.learned)?;
+    if !survey.view.parents_known {
+        context.catalog.learn_parents(&target::proof::links(&survey.view))?;
+    }
     for notice in &survey.notices {
         line.outbox.event(Event::Notice(notice.clone()));
     }

@@ -98,7 +98,7 @@ impl Context {
         let (end, answer) =
             attend(&mut worker, target, &request.secrets, &mut stop, patience(), on_event).await;
         match answer {
-            Some(Answer::Failed(failure)) => Err(failure.into()),
+            Some(Answer::Failed(failure)) => Err(failure),
             Some(answer) => Ok(answer),
             None if self.stop.borrow().is_some() => Err(Error::new(Kind::Stopped, "stopped by the user")),
             None => Err(died(&end, title)),
@@ -213,8 +213,7 @@ async fn prepare(context: &Rc<Context>, job: &Job) -> Result<Prepared> {
 
 /// Each target's record says why nothing was done.
 fn note_job_failure(context: &Context, job: &Job, error: &Error) {
-    let event = Event::JobFailed { error: error.without_hint(), hint: error.hint.clone() };
-    context.event(&job.name, None, &event);
+    context.event(&job.name, None, &Event::job_failed(error));
     let outcome = if error.kind == Kind::Stopped { Outcome::Stopped } else { Outcome::Failed };
     for target in &job.targets {
         let mut record = RunRecord::begin(&context.run_id, &target.name);
@@ -277,6 +276,7 @@ async fn run_target(
             failed: 0,
             left: 0,
             error: error.as_ref().map(ToString::to_string),
+            failure: error.clone().map(Box::new),
         };
         context.event(&job.name, Some(&target.name), &event);
     }
@@ -327,9 +327,7 @@ impl Attempts<'_> {
                 return (Outcome::Failed, Some(error));
             };
             request.attempt += 1;
-            let wait_ms = u64::try_from(again.wait.as_millis()).unwrap_or(u64::MAX);
-            let (attempt, of) = (again.attempt, again.of);
-            self.say(Event::Retry { image: None, error: error.to_string(), attempt, of, wait_ms });
+            self.say(Event::retry(None, &error, again.attempt, again.of, again.wait));
             if self.wait(again.wait).await {
                 return (Outcome::Stopped, Some(error));
             }
@@ -357,21 +355,16 @@ impl Attempts<'_> {
             attend(&mut worker, Some(target), &request.secrets, &mut stop, patience(), on_event).await
         };
         self.fault = fault;
-        if let Some(Answer::Failed(failure)) = answer {
-            let error = Error::from(failure);
+        if let Some(Answer::Failed(error)) = answer {
             let outcome = if error.kind == Kind::Stopped { Outcome::Stopped } else { Outcome::Failed };
             self.finished = finished;
             return Ok((outcome, Some(error)));
         }
         match finished {
             Some(event) => {
-                let outcome = match &event {
-                    Event::Finished { outcome, .. } => *outcome,
-                    _ => Outcome::Failed,
-                };
-                let error = match &event {
-                    Event::Finished { error: Some(text), .. } => Some(Error::new(Kind::Io, text.clone())),
-                    _ => None,
+                let (outcome, error) = match &event {
+                    Event::Finished { outcome, failure, .. } => (*outcome, failure.as_deref().cloned()),
+                    _ => (Outcome::Failed, None),
                 };
                 self.finished = Some(event);
                 Ok((outcome, error))

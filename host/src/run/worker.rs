@@ -17,7 +17,7 @@ use super::meter::Meter;
 use super::open::Answers;
 use super::outbox::Outbox;
 use super::pace::Pacer;
-use super::protocol::{Answer, Control, Failure, Op, Request, Stop as Wish};
+use super::protocol::{Answer, Control, Op, Request, Stop as Wish};
 use super::stop::Stop;
 use super::{ops, priority, replicate, scan_worker};
 use crate::error::{BackendKind, Error, Kind, Result};
@@ -52,7 +52,7 @@ pub fn main(events_fd: u32) -> ExitCode {
             outbox.log("error", error.to_string());
             return ExitCode::from(POISONED);
         }
-        Err(error) => outbox.answer(Answer::Failed(Failure::from(&error))),
+        Err(error) => outbox.answer(Answer::Failed(error)),
     }
     ExitCode::SUCCESS
 }

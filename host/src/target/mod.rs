@@ -12,8 +12,9 @@ mod listing;
 pub mod manifest;
 pub mod marker;
 pub mod names;
+pub mod proof;
 mod site;
-pub mod small;
+mod small;
 mod swap;
 pub mod sweep;
 mod view;
@@ -31,5 +32,6 @@ pub use intent::{
 };
 pub use listing::{Listing, list};
 pub use marker::{Claim, Marker, Who, take_over};
-pub use site::{Reopen, Site, no_source, replaceable};
+pub use site::{Reopen, Site, no_source, of_target, replaceable};
+pub use small::readable;
 pub use view::{ParentRecord, Recorded, TargetFile, TargetView, VerifyLevel};

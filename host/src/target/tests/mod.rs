@@ -3,6 +3,7 @@
 mod claim;
 mod crash;
 mod manifests;
+mod proofs;
 pub(crate) mod mem;
 mod remains;
 
@@ -100,6 +101,7 @@ impl Bench {
             before,
             record,
             span: None,
+            upon: Default::default(),
             source: Arc::new(Bytes(content.to_vec())),
         }
     }
