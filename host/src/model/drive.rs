@@ -56,6 +56,8 @@ pub struct Play {
     sides: Vec<Side>,
     settle: Duration,
     allow: bool,
+    /// All that runs told.
+    pub notices: Vec<Notice>,
 }
 
 /// What one target's run told.
@@ -130,7 +132,7 @@ impl Play {
         let sides = sides.collect();
         let job = Some(new_job(&power));
         let settle = Duration::from_secs(story.setup.settle);
-        Self { world, power, job, sides, settle, allow: false }
+        Self { world, power, job, sides, settle, allow: false, notices: Vec::new() }
     }
 
     pub fn world(&self) -> MutexGuard<'_, World> {
@@ -139,6 +141,129 @@ impl Play {
 
     fn over(&self) -> bool {
         !self.world().broken.is_empty()
+    }
+
+    /// Somebody copied older backups of these names to the target by hand.
+    fn seed(&mut self, t: usize) {
+        let mut world = self.world();
+        world.say(format!("older files of the same names and sizes are put on target {t}"));
+        let files: Vec<(TargetPath, usize, i64)> = world
+            .source
+            .true_files()
+            .iter()
+            .filter(|(_, f)| world.library.truth(f.content).is_some())
+            .map(|(p, f)| (p.clone(), f.content, f.mtime))
+            .collect();
+        for (at, content, mtime) in files {
+            let truth = world.library.truth(content).expect("asked for above");
+            // Of the same machine, a chain of its own.
+            let old = super::content::Truth {
+                gives: truth.gives + 1_000_000,
+                needs: truth.needs.map(|n| n + 1_000_000),
+                ..truth
+            };
+            let size = world.library.size(content);
+            let head = world.library.get(content).bytes[..8].to_vec();
+            let old = world.library.write(&head, size, Some(old));
+            let bytes = world.library.get(old).bytes.to_vec();
+            self.sides[t].store.mem.put(&at, &bytes, mtime - 3_600_000_000_000);
+        }
+    }
+
+    /// Deletes the increments before the last of a machine's newest set, and writes the set's manifest as somebody would
+    /// who wants the last to stand for them.
+    fn forge(&mut self, t: usize, machine: usize) {
+        let images = {
+            let world = self.world();
+            let machine = machine % world.machines.len();
+            world.machines[machine].sets.last().map(|s| s.images.clone()).unwrap_or_default()
+        };
+        let [_, middle @ .., last] = &images[..] else { return };
+        let side = &self.sides[t];
+        let other = Catalog::in_memory().expect("SQLite has memory");
+        let (line, _) = self.line();
+        let mut honest = side.store.clone();
+        honest.power = Arc::default();
+        honest.trouble = Arc::default();
+        let call = line.call(None);
+        let capabilities = &side.store.mem.capabilities;
+        let site = crate::target::Site {
+            backend: &honest,
+            catalog: &other,
+            capabilities,
+            call: &call,
+            installation: "0123abcd",
+        };
+        let Ok(survey) = crate::target::survey(&site) else { return };
+        if crate::target::remember(&other, &survey.learned).is_err() {
+            return;
+        }
+        for image in middle {
+            side.store.mem.disk().files.remove(&image.path);
+            self.world().others_changed(t, &image.path);
+        }
+        let Some(record) = survey.learned.files.iter().find(|f| f.path == last.path).cloned() else { return };
+        let span = crate::chain::Span { first: 1, last: u64::from(last.number) };
+        let set = record.record.set.clone();
+        let forged = crate::catalog::Published { span: Some(span), ..record };
+        let gone: Vec<TargetPath> = middle.iter().map(|i| i.path.clone()).collect();
+        let written = other
+            .record(&[forged])
+            .and_then(|()| other.forget(&gone))
+            .and_then(|()| other.manifests_behind(&[set]))
+            .and_then(|()| crate::target::manifest::write_behind(&site));
+        let mut world = self.world();
+        world.say(format!(
+            "somebody deletes {} images on target {t} and plants a manifest ({:?}) that calls {} their consolidation",
+            middle.len(),
+            written.is_ok(),
+            last.path.display()
+        ));
+    }
+
+    /// Several events, an hour apart.
+    pub fn tell(&mut self, events: &[Event]) -> &mut Self {
+        for event in events {
+            self.world().pass(600);
+            self.happens(*event);
+        }
+        self
+    }
+
+    /// The story so far broke no law. Panics with the story else.
+    #[track_caller]
+    pub fn keeps_the_laws(&mut self) -> &mut Self {
+        let world = self.world();
+        assert!(world.broken.is_empty(), "{:#?}\n{}", world.broken, world.log.join("\n"));
+        drop(world);
+        self
+    }
+
+    /// The faults end, and nothing is left to do.
+    #[track_caller]
+    pub fn ends_well(&mut self) {
+        self.keeps_the_laws();
+        self.end();
+        self.keeps_the_laws();
+    }
+
+    /// Images visible on the target.
+    pub fn there(&self, t: usize) -> Vec<String> {
+        let disk = self.sides[t].store.mem.disk();
+        let world = self.world();
+        let image = |f: &MemFile| world.library.find(&f.bytes).is_some_and(|id| world.library.truth(id).is_some());
+        let own = |p: &TargetPath| crate::target::names::parse(p).is_some();
+        let names = disk.files.iter().filter(|(p, f)| !own(p) && image(f));
+        names.map(|(p, _)| p.display().into_owned()).collect()
+    }
+
+    /// Notices of runs that make them end with 3.
+    pub fn failing(&self) -> Vec<String> {
+        self.notices.iter().filter(|n| n.failing()).map(|n| n.text.clone()).collect()
+    }
+
+    pub fn log(&self) -> String {
+        self.world().log.join("\n")
     }
 
     /// Plays the whole story.
@@ -189,6 +314,26 @@ impl Play {
                 let t = t % self.sides.len();
                 self.world().say(format!("target {t} leaves files out of its listing: {hides}"));
                 self.sides[t].store.trouble().hides = hides.then_some(3);
+            }
+            Event::Look => {
+                for t in 0..self.sides.len() {
+                    self.look(t);
+                }
+            }
+            Event::Room(t, bytes) => {
+                let t = t % self.sides.len();
+                self.world().say(format!("target {t} has room for {bytes} more bytes"));
+                let store = &self.sides[t].store;
+                let used = store.used();
+                store.trouble().capacity = Some(used + bytes);
+            }
+            Event::Seed(t) => self.seed(t % self.sides.len()),
+            Event::Forge { target, machine } => self.forge(target % self.sides.len(), machine),
+            Event::DirectoryThere { target, machine } => {
+                let t = target % self.sides.len();
+                let at = self.world().next_name(machine);
+                self.world().say(format!("a directory on target {t} is named {}", at.display()));
+                self.sides[t].store.mem.disk().directories.insert(at);
             }
             Event::Truncate { target, file } => self.alter(target, file, "truncates", |bytes| bytes.clear()),
             Event::Overwrite { target, file } => self.alter(target, file, "overwrites", |bytes| {
@@ -392,6 +537,24 @@ impl Play {
                 world.source.root_gone = true;
             }
             Event::RootBack => world.source.root_gone = false,
+            Event::Recase(m) if writes(&world, m) => world.recase(m % machines),
+            Event::Strange(n) => {
+                let at = path(&format!("disks/disk{n}.vhdx"));
+                world.say(format!("somebody puts {} there", at.display()));
+                let content = world.library.write(b"vhdxfile", 4000, None);
+                world.put(&at, content);
+                world.strange.push(at);
+            }
+            Event::GrowingLog => {
+                let at = path("service.log");
+                if world.growing.contains_key(&at) {
+                    return;
+                }
+                world.say("a service writes to service.log all the time");
+                let content = world.library.write(b"log", 20, None);
+                world.put(&at, content);
+                world.begin_writing(&at);
+            }
             _ => {}
         }
     }
@@ -416,6 +579,7 @@ impl Play {
             self.power.on(None);
             self.sides[t].store.trouble().fail = None;
             self.judge(t, &heard);
+            self.notices.extend(heard.notices);
             acted |= heard.summary.as_ref().is_none_or(|s| s.images + s.deleted + s.failed > 0);
         }
         acted
@@ -532,20 +696,26 @@ impl Play {
         heard
     }
 
-    /// What is true after every run, a killed one too.
-    fn judge(&self, t: usize, heard: &Heard) {
-        if self.over() {
-            return;
-        }
+    /// What the target is shown to hold is there.
+    fn look(&self, t: usize) {
         let side = &self.sides[t];
         if side.store.trouble().hides.is_none() {
             let shown = self.shown(t);
             let disk = side.store.mem.disk();
             match shown {
-                Ok(shown) => self.world().shown_restorable(&disk.files, &shown),
+                Ok(shown) => self.world().shown_restorable(t, &disk.files, &shown),
                 Err(error) => self.world().breaks("the target can be looked at", error.to_string()),
             }
         }
+    }
+
+    /// What is true after every run, a killed one too.
+    fn judge(&self, t: usize, heard: &Heard) {
+        if self.over() {
+            return;
+        }
+        self.look(t);
+        let side = &self.sides[t];
         let Some(summary) = &heard.summary else { return };
         let quiet = summary.fatal.is_none()
             && summary.failed == 0
@@ -555,8 +725,12 @@ impl Play {
         if quiet && side.options.filter == Filter::default() {
             let disk = side.store.mem.disk();
             let mut world = self.world();
-            if let Some(missing) = world.missing(&disk.files).first() {
+            if let Some(missing) = world.missing(t, &disk.files).first() {
                 let text = format!("{} is not on target {t}", missing.display());
+                world.breaks("a run that says nothing leaves nothing out", text);
+            }
+            if let Some(untold) = world.untold(t, &disk.files).first() {
+                let text = format!("{} looks like an image and is not on target {t}", untold.display());
                 world.breaks("a run that says nothing leaves nothing out", text);
             }
         }
@@ -635,7 +809,7 @@ impl Play {
             }
             if self.sides[t].options.filter == Filter::default() {
                 let disk = self.sides[t].store.mem.disk();
-                let missing = self.world().missing(&disk.files);
+                let missing = self.world().missing(t, &disk.files);
                 open.extend(missing.iter().map(|p| format!("target {t}: {} is missing", p.display())));
             }
         }

@@ -2,6 +2,7 @@
 
 mod content;
 mod drive;
+mod fixed;
 mod oracle;
 mod power;
 mod products;

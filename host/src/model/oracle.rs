@@ -2,11 +2,12 @@
 //! the evidence is asked. One judge for each target; it looks after every change that a run makes there, and once more
 //! when the run has ended.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use offsite_plugin_api::TargetPath;
 
-use super::content::{Id, restorable};
+use super::content::{Id, State, restorable};
+use super::products::Family;
 use super::world::{Why, World};
 use crate::target::names;
 use crate::target::tests::mem::MemFile;
@@ -28,6 +29,10 @@ pub struct Judge {
     /// Deletions of this run that count against the limit, and what they are measured by.
     pub counted: usize,
     pub managed: usize,
+    /// States that were ever there and could be restored.
+    pub ever: HashSet<State>,
+    /// What is known of files by their serial number, which changes with every content.
+    pub known: HashMap<u64, Option<Id>>,
 }
 
 /// What is on a target now.
@@ -42,11 +47,12 @@ struct Now {
 type Files = BTreeMap<TargetPath, MemFile>;
 
 impl World {
-    fn look(&self, files: &Files) -> Now {
+    fn look(&mut self, target: usize, files: &Files) -> Now {
         let mut visible = BTreeMap::new();
         let mut aside = Vec::new();
+        let (library, known) = (&self.library, &mut self.judges[target].known);
         for (path, file) in files {
-            let id = self.library.find(&file.bytes);
+            let id = *known.entry(file.serial).or_insert_with(|| library.find(&file.bytes));
             match names::parse(path) {
                 None => {
                     visible.insert(path.clone(), id);
@@ -65,14 +71,15 @@ impl World {
 
     /// Whether the source, with all of its file systems, could restore this content.
     fn whole_at_source(&self, id: Id) -> bool {
-        let ids: Vec<Id> = self.source.true_files().iter().map(|(_, f)| f.content).collect();
+        let files = self.source.systems.iter().flat_map(|s| s.files.values());
+        let ids: Vec<Id> = files.map(|f| f.content).collect();
         let whole = restorable(&self.library, &ids);
         ids.iter().zip(whole).any(|(other, whole)| *other == id && whole)
     }
 
     /// A run begins on that target.
     pub fn run_begins(&mut self, target: usize, files: &Files) {
-        let now = self.look(files);
+        let now = self.look(target, files);
         let judge = &mut self.judges[target];
         judge.counted = 0;
         judge.managed = now.visible.values().flatten().filter(|id| self.library.truth(**id).is_some()).count();
@@ -81,9 +88,16 @@ impl World {
 
     /// The run changed something on that target.
     pub fn changed(&mut self, target: usize, files: &Files, what: &'static str, at: &TargetPath) {
-        let now = self.look(files);
-        let judge = self.judges[target].clone();
-        for (path, id) in &judge.good {
+        let own = names::parse(at);
+        if matches!(what, "stage" | "discard") || matches!(own, Some(names::Own::Manifest | names::Own::Marker)) {
+            return; // nothing that is visible to others
+        }
+        let now = self.look(target, files);
+        let (good, visible) = {
+            let judge = &mut self.judges[target];
+            (std::mem::take(&mut judge.good), std::mem::take(&mut judge.visible))
+        };
+        for (path, id) in &good {
             match now.visible.get(path).copied() {
                 Some(Some(still)) if still == *id => {
                     if !now.good.contains_key(path) {
@@ -96,17 +110,19 @@ impl World {
             }
         }
         for (path, id) in &now.visible {
-            if judge.visible.get(path) != Some(id) {
+            if visible.get(path) != Some(id) {
                 self.judges[target].altered.remove(path);
-                self.published(&judge, path, *id, &now);
+                self.published(target, path, *id, &now);
             }
         }
         let judge = &mut self.judges[target];
         // What a swap moved aside is judged when the swap is over.
-        let aside = judge.good.iter().filter(|(p, id)| !now.visible.contains_key(*p) && now.aside.contains(id));
-        let mut good: BTreeMap<_, _> = aside.map(|(p, id)| (p.clone(), *id)).collect();
-        good.extend(now.good);
-        (judge.good, judge.visible) = (good, now.visible);
+        let aside = good.iter().filter(|(p, id)| !now.visible.contains_key(*p) && now.aside.contains(id));
+        judge.good = aside.map(|(p, id)| (p.clone(), *id)).collect();
+        judge.good.extend(now.good);
+        let states = judge.good.values().filter_map(|id| Some(self.library.truth(*id)?.gives));
+        judge.ever.extend(states);
+        judge.visible = now.visible;
     }
 
     /// Law 1 for what was there before: nothing that is visible loses what it builds on.
@@ -143,10 +159,11 @@ impl World {
     }
 
     /// Law 1 for what becomes visible: its ancestors are there, if the source has them.
-    fn published(&mut self, judge: &Judge, path: &TargetPath, id: Option<Id>, now: &Now) {
+    fn published(&mut self, target: usize, path: &TargetPath, id: Option<Id>, now: &Now) {
         let Some(id) = id else {
             return self.breaks("an unfinished file is published", format!("{} holds no known content", path.display()));
         };
+        let judge = &self.judges[target];
         let excused = judge.leaves_out || !judge.altered.is_empty();
         if self.library.truth(id).is_some()
             && !now.good.contains_key(path)
@@ -161,12 +178,14 @@ impl World {
     /// A good image was deleted: rightly?
     fn gone(&mut self, target: usize, path: &TargetPath, id: Id, now: &Now) {
         let shown = path.display().into_owned();
-        let judge = self.judges[target].clone();
+        let judge = &self.judges[target];
+        let (sync, allowed, folds) = (judge.sync, judge.allowed, judge.folds);
+        let (managed, max_delete) = (judge.managed, judge.max_delete);
         let Some(truth) = self.library.truth(id) else { return };
-        if !judge.sync {
+        if !sync {
             return self.breaks("deleted without sync", shown);
         }
-        let same = |p: &TargetPath| p == path || judge.folds && p.as_bytes().eq_ignore_ascii_case(path.as_bytes());
+        let same = |p: &TargetPath| p == path || folds && p.as_bytes().eq_ignore_ascii_case(path.as_bytes());
         if let Some(there) = self.source.true_files().iter().find(|(p, _)| same(p)).map(|(p, _)| p.clone()) {
             let text = format!("{shown} is deleted, and the source has {}", there.display());
             return self.breaks("deleted what the source has", text);
@@ -196,15 +215,15 @@ impl World {
             counts = false;
         }
         let left = now.good.values().any(|id| of(id).is_some_and(|t| t.machine == truth.machine));
-        if !left && !judge.allowed {
+        if !left && !allowed {
             let host = &self.machines[truth.machine].host;
             let text = format!("{shown} was the last image of {host} that could be restored");
             self.breaks("a host's last image is deleted", text);
         }
-        if counts && !judge.allowed {
+        if counts && !allowed {
             self.judges[target].counted += 1;
-            let (counted, managed) = (self.judges[target].counted, judge.managed);
-            if counted as f64 > judge.max_delete * managed as f64 {
+            let counted = self.judges[target].counted;
+            if counted as f64 > max_delete * managed as f64 {
                 let text = format!("{shown} is deletion {counted} of {managed} images");
                 self.breaks("more is deleted than max_delete allows", text);
             }
@@ -212,23 +231,48 @@ impl World {
     }
 
     /// What is shown as restorable is.
-    pub fn shown_restorable(&mut self, files: &Files, shown: &[TargetPath]) {
-        let now = self.look(files);
+    pub fn shown_restorable(&mut self, target: usize, files: &Files, shown: &[TargetPath]) {
+        let now = self.look(target, files);
         for path in shown {
             let why = match now.visible.get(path) {
                 None => "is not there",
                 Some(None) => "holds what nobody wrote",
                 Some(Some(id)) if self.library.truth(*id).is_none() => "is no image",
-                Some(Some(_)) if !now.good.contains_key(path) => "lacks what it builds on",
+                Some(Some(id)) if !now.good.contains_key(path) && !self.unknowable(target, *id, &now) => {
+                    "lacks what it builds on"
+                }
                 _ => continue,
             };
             self.breaks("shown as restorable", format!("{} {why}", path.display()));
         }
     }
 
+    /// Where only time orders a set, nobody can know of an image that was gone before the first run.
+    fn unknowable(&self, target: usize, id: Id, now: &Now) -> bool {
+        let judge = &self.judges[target];
+        let mut at = self.library.truth(id);
+        while let Some(truth) = at {
+            let timed = matches!(self.machines[truth.machine].family, Family::Aip22 | Family::Veeam);
+            let Some(needs) = truth.needs.filter(|_| timed) else { return false };
+            let gives = |id: &Id| self.library.truth(*id).filter(|t| t.gives == needs);
+            at = now.visible.values().flatten().find_map(gives);
+            if at.is_none() {
+                return !judge.ever.contains(&needs);
+            }
+        }
+        false
+    }
+
+    /// What looks like an image and is neither on the target nor told of.
+    pub fn untold(&mut self, target: usize, files: &Files) -> Vec<TargetPath> {
+        let now = self.look(target, files);
+        let there = |p: &&TargetPath| self.source.true_file(p).is_some() && !now.visible.contains_key(*p);
+        self.strange.iter().filter(there).cloned().collect()
+    }
+
     /// Images of the source that the target neither has nor holds in another one.
-    pub fn missing(&self, files: &Files) -> Vec<TargetPath> {
-        let now = self.look(files);
+    pub fn missing(&mut self, target: usize, files: &Files) -> Vec<TargetPath> {
+        let now = self.look(target, files);
         let given: BTreeSet<u32> =
             now.good.values().filter_map(|id| Some(self.library.truth(*id)?.gives)).collect();
         let mut missing = Vec::new();

@@ -4,7 +4,7 @@ use offsite_plugin_api::TargetPath;
 
 use super::content::{Id, State, Truth, qcow2_head};
 use super::source::{SECOND, join};
-use super::world::{Why, World, path};
+use super::world::{Removal, Why, World, path};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
@@ -74,7 +74,7 @@ impl Machine {
     }
 
     /// Name and side-car of an image.
-    fn name(&self, set: u32, number: u32, merged: bool, day: u32) -> (TargetPath, Option<TargetPath>) {
+    pub fn name(&self, set: u32, number: u32, merged: bool, day: u32) -> (TargetPath, Option<TargetPath>) {
         let host = &self.host;
         let date = |between: &str| format!("2026{between}{:02}{between}{:02}", day / 28 + 1, day % 28 + 1);
         let mut side = None;
@@ -165,7 +165,8 @@ impl World {
         let (at, side) = machine.name(number, made, false, machine.days);
         let gives = self.library.state();
         let truth = Truth { machine: m, set: id, gives, needs };
-        let size = if made == 0 { 1400 } else { 560 + (gives as usize * 29) % 300 };
+        let least = if machine.family == Family::Qcow { 520 } else { 60 };
+        let size = if made == 0 { 2 * least } else { least + (gives as usize * 29) % 40 };
         let content = self.write_image(m, truth, backing.as_deref(), size);
         self.store(&at, side.as_ref(), content);
         self.say(format!("{} writes {}", self.machines[m].host, at.display()));
@@ -195,8 +196,11 @@ impl World {
         self.add(m);
     }
 
-    /// The newest set begins anew under the same names.
+    /// The newest set begins anew under the same names; a product that names by dates begins another set.
     pub fn restart(&mut self, m: usize) {
+        if matches!(self.machines[m].family, Family::Aip22 | Family::Veeam | Family::Vzdump) {
+            return self.new_set(m);
+        }
         let Some(set) = self.machines[m].sets.pop() else { return };
         for image in &set.images {
             self.remove_image(image, Why::User);
@@ -240,6 +244,34 @@ impl World {
             }
         }
         self.machines[m].sets.retain(|s| !s.images.is_empty());
+    }
+
+    /// The host is written in small letters from now on, and its files are renamed.
+    pub fn recase(&mut self, m: usize) {
+        let host = self.machines[m].host.clone();
+        let small = host.to_lowercase();
+        if host == small || self.machines[m].family == Family::Qcow {
+            return; // a header names its parent's file
+        }
+        self.say(format!("somebody renames the files of {host} to {small}"));
+        self.machines[m].host = small.clone();
+        let renamed = |at: &TargetPath| path(&at.display().replace(&host, &small));
+        let mut images: Vec<(TargetPath, TargetPath)> = Vec::new();
+        for image in self.machines[m].sets.iter_mut().flat_map(|s| &mut s.images) {
+            for at in [Some(&mut image.path), image.side.as_mut()].into_iter().flatten() {
+                let new = renamed(at);
+                images.push((std::mem::replace(at, new.clone()), new));
+            }
+        }
+        for (old, new) in images {
+            let Some(file) = self.source.remove(&old) else { continue };
+            self.removed.insert(old, Removal { content: file.content, why: Why::User, looks: 0 });
+            self.put(&new, file.content);
+            if let Some(moved) = self.source.true_file_mut(&new) {
+                *moved = file; // a rename changes neither time nor number, but the change time
+                moved.ctime = self.now;
+            }
+        }
     }
 
     /// Merges a run of increments of the newest set: `skip` of them stay below, `count` become one.

@@ -111,6 +111,22 @@ pub enum Event {
     HideListing(usize, bool),
     LoseCatalog(usize),
     LoseJob,
+    /// All of a machine's files are renamed to small letters.
+    Recase(usize),
+    /// A file that looks like an image and that no format knows.
+    Strange(usize),
+    /// A log file that grows at every look, or that one does not grow any more.
+    GrowingLog,
+    /// `offsite chains`: what the target is shown to hold.
+    Look,
+    /// The target has room for so many further bytes.
+    Room(usize, usize),
+    /// Somebody put older content of the same names and sizes on the target.
+    Seed(usize),
+    /// A manifest that calls the last image of a chain a consolidation of those before it, which are deleted.
+    Forge { target: usize, machine: usize },
+    /// A directory on the target has the name of that machine's next image.
+    DirectoryThere { target: usize, machine: usize },
     Allow,
     Sync(usize, bool),
 }
@@ -228,7 +244,7 @@ fn event(random: &mut Random, setup: &Setup, kinds: Kinds) -> Event {
         let machine = random.below(machines);
         let target = random.below(targets);
         let image = random.below(8);
-        let (drawn, wanted) = match random.below(48) {
+        let (drawn, wanted) = match random.below(51) {
             0..=6 => (Event::Backup(machine), true),
             7 | 8 => (Event::NewSet(machine), true),
             9 => (Event::Restart(machine), kinds.restart),
@@ -267,6 +283,9 @@ fn event(random: &mut Random, setup: &Setup, kinds: Kinds) -> Event {
             44 => (Event::HideListing(target, random.chance(60)), kinds.listing),
             45 => (Event::LoseCatalog(target), kinds.lose),
             46 => (Event::LoseJob, kinds.lose),
+            47 => (Event::Recase(machine), kinds.folds),
+            48 => (Event::GrowingLog, true),
+            49 => (Event::Look, true),
             _ => (Event::Wait(random.below(300) as u16), true),
         };
         if wanted {

@@ -32,6 +32,8 @@ pub struct Trouble {
     /// This changing call (from 1) of the run fails: before its effect, or after it (true).
     pub fail: Option<(u64, bool)>,
     pub full: bool,
+    /// Bytes that all of its files may have.
+    pub capacity: Option<usize>,
     /// Leaves every n-th file out of its listing.
     pub hides: Option<u64>,
 }
@@ -84,6 +86,17 @@ impl Store {
         disk.files.keys().find(same).cloned().unwrap_or_else(|| path.clone())
     }
 
+    pub fn used(&self) -> usize {
+        let disk = self.mem.disk();
+        let files = disk.files.values().map(|f| f.bytes.len()).sum::<usize>();
+        files + disk.staged.values().map(|s| s.bytes.len()).sum::<usize>()
+    }
+
+    fn fits(&self, size: usize) -> bool {
+        let capacity = self.trouble().capacity;
+        capacity.is_none_or(|most| self.used() + size <= most)
+    }
+
     fn shown(&self, mut entry: Entry) -> Entry {
         let step = if self.nature.coarse { 2 * SECOND } else { 1 };
         entry.mtime = entry.mtime.map(|t| Timestamp { ns: t.ns - t.ns % step, precision_ns: step as u64 });
@@ -127,7 +140,8 @@ impl Backend for Store {
     }
 
     fn space(&self, _: &Call) -> Result<Space> {
-        Ok(Space::default())
+        let capacity = self.trouble().capacity.map(|c| c as u64);
+        Ok(Space { total: capacity, free: capacity.map(|c| c.saturating_sub(self.used() as u64)) })
     }
 
     fn check(&self, call: &Call) -> Result<CheckReport> {
@@ -163,7 +177,7 @@ impl Backend for Store {
     ) -> Result<Staged> {
         let image = !request.path.as_bytes().starts_with(b"offsite");
         self.change("stage", &request.path, || {
-            if image && self.trouble().full {
+            if image && (self.trouble().full || !self.fits(request.size as usize)) {
                 return Err(Error::new(ErrorKind::NoSpace, "the target is full"));
             }
             if request.size == 0 {

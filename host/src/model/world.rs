@@ -46,6 +46,8 @@ pub struct World {
     pub removed: BTreeMap<TargetPath, Removal>,
     /// What growing files will hold when they are done.
     pub growing: BTreeMap<TargetPath, Id>,
+    /// Files that look like images and that no format knows.
+    pub strange: Vec<TargetPath>,
     pub judges: Vec<Judge>,
     pub log: Vec<String>,
     pub broken: Vec<Broken>,
@@ -71,6 +73,7 @@ impl World {
             history: BTreeMap::new(),
             removed: BTreeMap::new(),
             growing: BTreeMap::new(),
+            strange: Vec::new(),
             judges: Vec::new(),
             log: Vec::new(),
             broken: Vec::new(),
@@ -149,6 +152,13 @@ impl World {
                 removal.looks += 1;
             }
         }
+    }
+
+    /// The name of the next image of a machine.
+    pub fn next_name(&self, machine: usize) -> TargetPath {
+        let machine = &self.machines[machine % self.machines.len()];
+        let (set, made) = machine.sets.last().map_or((1, 0), |s| (s.number, s.made));
+        machine.name(set, made, false, 0).0
     }
 
     /// When a file that is changed now says that it was: where time orders a set, nothing may change the order.
