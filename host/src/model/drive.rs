@@ -139,6 +139,10 @@ impl Play {
         self.world.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn world_machines(&self) -> usize {
+        self.world().machines.len()
+    }
+
     fn over(&self) -> bool {
         !self.world().broken.is_empty()
     }
@@ -331,7 +335,13 @@ impl Play {
             Event::Forge { target, machine } => self.forge(target % self.sides.len(), machine),
             Event::DirectoryThere { target, machine } => {
                 let t = target % self.sides.len();
-                let at = self.world().next_name(machine);
+                let next = self.world().next_name(machine);
+                let newest = {
+                    let count = self.world_machines();
+                    self.world().images(machine % count)
+                }.last().map(|i| i.path.clone());
+                let there = |p: &TargetPath| self.sides[t].store.mem.disk().files.contains_key(p);
+                let at = newest.filter(|p| !there(p)).unwrap_or(next);
                 self.world().say(format!("a directory on target {t} is named {}", at.display()));
                 self.sides[t].store.mem.disk().directories.insert(at);
             }

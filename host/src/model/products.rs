@@ -265,7 +265,7 @@ impl World {
         }
         for (old, new) in images {
             let Some(file) = self.source.remove(&old) else { continue };
-            self.removed.insert(old, Removal { content: file.content, why: Why::User, looks: 0 });
+            self.removed.insert(old, Removal { why: Why::User, looks: 0 });
             self.put(&new, file.content);
             if let Some(moved) = self.source.true_file_mut(&new) {
                 *moved = file; // a rename changes neither time nor number, but the change time

@@ -215,7 +215,13 @@ impl Backend for Store {
 
     fn publish(&self, call: &Call, request: &PublishRequest) -> Result<Entry> {
         let request = PublishRequest { path: self.spelled(&request.path), ..request.clone() };
-        self.change("publish", &request.path, || self.mem.publish(call, &request)).map(|e| self.shown(e))
+        let act = || {
+            if self.mem.disk().directories.contains(&request.path) {
+                return Err(Error::new(ErrorKind::Exists, "a directory has that name"));
+            }
+            self.mem.publish(call, &request)
+        };
+        self.change("publish", &request.path, act).map(|e| self.shown(e))
     }
 
     fn get(

@@ -22,7 +22,6 @@ pub enum Why {
 
 #[derive(Clone, Copy, Debug)]
 pub struct Removal {
-    pub content: Id,
     pub why: Why,
     /// Looks of scans since then that could see it.
     pub looks: u32,
@@ -106,8 +105,8 @@ impl World {
 
     pub fn remove(&mut self, at: &TargetPath, why: Why) {
         self.growing.remove(at);
-        if let Some(file) = self.source.remove(at) {
-            self.removed.insert(at.clone(), Removal { content: file.content, why, looks: 0 });
+        if self.source.remove(at).is_some() {
+            self.removed.insert(at.clone(), Removal { why, looks: 0 });
         }
     }
 
