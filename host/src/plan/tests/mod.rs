@@ -9,4 +9,4 @@ mod laws;
 mod leave_out;
 mod names;
 mod order;
-mod sim;
+pub(crate) mod sim;

@@ -3,8 +3,8 @@
 mod claim;
 mod crash;
 mod manifests;
-mod proofs;
 pub(crate) mod mem;
+mod proofs;
 mod remains;
 
 use std::sync::Arc;
@@ -92,6 +92,7 @@ impl Bench {
             mount: None,
         };
         Publish {
+            seen: 0,
             path: path.clone(),
             source_path: path,
             token,

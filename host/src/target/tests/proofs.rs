@@ -22,8 +22,7 @@ fn digest(of: u8) -> [u8; 32] {
 }
 
 fn world(names: &[&str]) -> World {
-    let mut world =
-        World { entries: BTreeMap::new(), records: BTreeMap::new(), accepted: Vec::new() };
+    let mut world = World { entries: BTreeMap::new(), records: BTreeMap::new(), accepted: Vec::new() };
     for (at, name) in names.iter().enumerate() {
         let n = u8::try_from(at).unwrap();
         let parent = at.checked_sub(1).map(|below| (names[below], digest(n - 1)));
