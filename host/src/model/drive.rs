@@ -255,7 +255,8 @@ impl Play {
     pub fn there(&self, t: usize) -> Vec<String> {
         let disk = self.sides[t].store.mem.disk();
         let world = self.world();
-        let image = |f: &MemFile| world.library.find(&f.bytes).is_some_and(|id| world.library.truth(id).is_some());
+        let image =
+            |f: &MemFile| world.library.find(&f.bytes).is_some_and(|id| world.library.truth(id).is_some());
         let own = |p: &TargetPath| crate::target::names::parse(p).is_some();
         let names = disk.files.iter().filter(|(p, f)| !own(p) && image(f));
         names.map(|(p, _)| p.display().into_owned()).collect()
@@ -311,7 +312,8 @@ impl Play {
             }
             Event::Full(t, full) => {
                 let t = t % self.sides.len();
-                self.world().say(format!("target {t} is {}", if full { "full" } else { "not full any more" }));
+                self.world()
+                    .say(format!("target {t} is {}", if full { "full" } else { "not full any more" }));
                 self.sides[t].store.trouble().full = full;
             }
             Event::HideListing(t, hides) => {
@@ -339,7 +341,9 @@ impl Play {
                 let newest = {
                     let count = self.world_machines();
                     self.world().images(machine % count)
-                }.last().map(|i| i.path.clone());
+                }
+                .last()
+                .map(|i| i.path.clone());
                 let there = |p: &TargetPath| self.sides[t].store.mem.disk().files.contains_key(p);
                 let at = newest.filter(|p| !there(p)).unwrap_or(next);
                 self.world().say(format!("a directory on target {t} is named {}", at.display()));
@@ -384,7 +388,8 @@ impl Play {
     fn image_there(&self, t: usize, file: usize) -> Option<TargetPath> {
         let disk = self.sides[t].store.mem.disk();
         let world = self.world();
-        let image = |f: &MemFile| world.library.find(&f.bytes).is_some_and(|id| world.library.truth(id).is_some());
+        let image =
+            |f: &MemFile| world.library.find(&f.bytes).is_some_and(|id| world.library.truth(id).is_some());
         let images: Vec<&TargetPath> = disk.files.iter().filter(|(_, f)| image(f)).map(|(p, _)| p).collect();
         images.get(file % images.len().max(1)).map(|p| (*p).clone())
     }
@@ -575,7 +580,9 @@ impl Play {
             Fault::None => "offsite runs".to_owned(),
             Fault::Kill(n) => format!("offsite runs, and is killed after step {n}"),
             Fault::Fail(n, false) => format!("offsite runs, and change {n} at the target fails"),
-            Fault::Fail(n, true) => format!("offsite runs, and change {n} at the target is made, but reported as failed"),
+            Fault::Fail(n, true) => {
+                format!("offsite runs, and change {n} at the target is made, but reported as failed")
+            }
         });
         let Some(inventory) = self.scan(fault) else { return true };
         let mut acted = false;
@@ -645,6 +652,7 @@ impl Play {
                     plan,
                 }],
                 settle: self.settle,
+                ignore: Vec::new(),
             },
             secrets: SecretValues::default(),
             plugin_dirs: Vec::new(),
@@ -739,6 +747,10 @@ impl Play {
                 let text = format!("{} is not on target {t}", missing.display());
                 world.breaks("a run that says nothing leaves nothing out", text);
             }
+            if let Some(place) = world.source.in_doubt() {
+                let text = format!("nobody can look into {}", place.display());
+                world.breaks("a run that says nothing leaves nothing out", text);
+            }
             if let Some(untold) = world.untold(t, &disk.files).first() {
                 let text = format!("{} looks like an image and is not on target {t}", untold.display());
                 world.breaks("a run that says nothing leaves nothing out", text);
@@ -750,7 +762,8 @@ impl Play {
     fn shown(&self, t: usize) -> Result<Vec<TargetPath>> {
         let side = &self.sides[t];
         let (line, _) = self.line();
-        let survey = replicate::look(&side.store, &side.catalog, &side.store.mem.capabilities, &line, "0123abcd")?;
+        let survey =
+            replicate::look(&side.store, &side.catalog, &side.store.mem.capabilities, &line, "0123abcd")?;
         let images = survey.view.chains().sets.iter().flat_map(|s| &s.images);
         Ok(images.filter(|i| i.restorable && !i.unproven).map(|i| i.id.clone()).collect())
     }
@@ -805,7 +818,9 @@ impl Play {
 
     /// What another run would still do, or what is missing though it would do nothing.
     fn left_to_do(&mut self) -> Vec<String> {
-        let Some(inventory) = self.scan(Fault::None) else { return vec!["the source cannot be scanned".into()] };
+        let Some(inventory) = self.scan(Fault::None) else {
+            return vec!["the source cannot be scanned".into()];
+        };
         let mut open = Vec::new();
         for t in 0..self.sides.len() {
             match self.plan(t, &inventory) {

@@ -64,7 +64,8 @@ impl World {
         let known: Vec<(&TargetPath, Id)> = visible.iter().filter_map(|(p, id)| Some((p, (*id)?))).collect();
         let ids: Vec<Id> = known.iter().map(|k| k.1).chain(aside.iter().copied()).collect();
         let whole = restorable(&self.library, &ids);
-        let good = known.iter().zip(&whole).filter(|(_, whole)| **whole).map(|((p, id), _)| ((*p).clone(), *id));
+        let good =
+            known.iter().zip(&whole).filter(|(_, whole)| **whole).map(|((p, id), _)| ((*p).clone(), *id));
         let good = good.collect();
         Now { visible, aside, good }
     }
@@ -82,14 +83,17 @@ impl World {
         let now = self.look(target, files);
         let judge = &mut self.judges[target];
         judge.counted = 0;
-        judge.managed = now.visible.values().flatten().filter(|id| self.library.truth(**id).is_some()).count();
+        judge.managed =
+            now.visible.values().flatten().filter(|id| self.library.truth(**id).is_some()).count();
         (judge.good, judge.visible) = (now.good, now.visible);
     }
 
     /// The run changed something on that target.
     pub fn changed(&mut self, target: usize, files: &Files, what: &'static str, at: &TargetPath) {
         let own = names::parse(at);
-        if matches!(what, "stage" | "discard") || matches!(own, Some(names::Own::Manifest | names::Own::Marker)) {
+        if matches!(what, "stage" | "discard")
+            || matches!(own, Some(names::Own::Manifest | names::Own::Marker))
+        {
             return; // nothing that is visible to others
         }
         let now = self.look(target, files);
@@ -132,7 +136,8 @@ impl World {
         if (what != "delete" || names::parse(at).is_some()) && !at_source {
             return;
         }
-        let text = format!("{} cannot be restored any more, by the {what} of {}", path.display(), at.display());
+        let text =
+            format!("{} cannot be restored any more, by the {what} of {}", path.display(), at.display());
         self.breaks("a visible image loses its ancestor", text);
     }
 
@@ -161,7 +166,10 @@ impl World {
     /// Law 1 for what becomes visible: its ancestors are there, if the source has them.
     fn published(&mut self, target: usize, path: &TargetPath, id: Option<Id>, now: &Now) {
         let Some(id) = id else {
-            return self.breaks("an unfinished file is published", format!("{} holds no known content", path.display()));
+            return self.breaks(
+                "an unfinished file is published",
+                format!("{} holds no known content", path.display()),
+            );
         };
         let judge = &self.judges[target];
         let excused = judge.leaves_out || !judge.altered.is_empty();
@@ -199,7 +207,8 @@ impl World {
         }
         let mut counts = true;
         if let Why::Absorbed(by) = removal.why
-            && self.source.true_files().iter().any(|(_, f)| f.content == by)
+            && (self.source.true_files().iter().any(|(_, f)| f.content == by)
+                || self.growing.values().any(|done| *done == by))
         {
             counts = false;
             if !now.good.values().any(|id| *id == by) {
@@ -278,6 +287,10 @@ impl World {
         let mut missing = Vec::new();
         for (path, file) in self.source.true_files() {
             let Some(truth) = self.library.truth(file.content) else { continue };
+            // What was never mounted while anybody looked is not known to be anywhere.
+            if !self.source.systems[self.source.home(&path).0].looked_at {
+                continue;
+            }
             let there = now.visible.iter().any(|(_, id)| *id == Some(file.content));
             if !given.contains(&truth.gives) && !(there && !self.whole_at_source(file.content)) {
                 missing.push(path);

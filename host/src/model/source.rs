@@ -11,7 +11,7 @@ use super::content::{Id, Library};
 use super::world::World;
 use crate::error::{Error, Kind, Result};
 use crate::run::source_file::{FileAttributes, Folder as RunFolder, Opened};
-use crate::source::{Facts, Folder, Peek, Place, Tree, Unsettled, Walk};
+use crate::source::{Facts, Folder, LeftAlone, LeftBy, Mounted, Peek, Place, Tree, Walk};
 
 pub const SECOND: i64 = 1_000_000_000;
 
@@ -38,6 +38,8 @@ pub struct System {
     pub renumbers: bool,
     /// Keeps modification times in steps of two seconds.
     pub coarse: bool,
+    /// A scan saw it mounted.
+    pub looked_at: bool,
 }
 
 #[derive(Debug, Default)]
@@ -54,6 +56,18 @@ pub struct Source {
     pub serial: u64,
 }
 
+impl System {
+    /// As the kernel tells it: by what lasts, and by what is new at every mount.
+    fn mounted(&self, path: TargetPath) -> Mounted {
+        let name = self.home.display();
+        let identity = match self.renumbers {
+            true => format!("type=cifs;root=/;source=//nas/share-{name}"),
+            false => format!("type=ext4;uuid=0000-{name};root=/;source=/dev/sd-{name}"),
+        };
+        Mounted { path, identity: identity.into(), occasion: self.device.to_string() }
+    }
+}
+
 impl Source {
     pub fn number(&mut self) -> u64 {
         self.serial += 1;
@@ -63,7 +77,7 @@ impl Source {
     pub fn add_system(&mut self, home: TargetPath, renumbers: bool, coarse: bool) -> usize {
         let device = self.number() + 100;
         let files = BTreeMap::new();
-        self.systems.push(System { home: home.clone(), files, device, renumbers, coarse });
+        self.systems.push(System { home: home.clone(), files, device, renumbers, coarse, looked_at: false });
         let at = self.systems.len() - 1;
         if !home.is_root() {
             self.mounts.insert(home, Some(at));
@@ -140,6 +154,23 @@ impl Source {
         self.serial = serial;
     }
 
+    /// A scan looks at all that is mounted.
+    pub fn looked(&mut self) {
+        for at in 0..self.systems.len() {
+            let hidden =
+                self.unreadable.iter().chain(&self.linked).any(|d| self.systems[at].home.starts_with(d));
+            self.systems[at].looked_at |= self.is_mounted(at) && !hidden;
+        }
+    }
+
+    /// A place of the source that was seen, and of which nobody can say now what is in it.
+    pub fn in_doubt(&self) -> Option<TargetPath> {
+        let hidden = self.unreadable.iter().chain(&self.linked).next().cloned();
+        let gone = |at: usize| self.systems[at].looked_at && !self.is_mounted(at);
+        hidden
+            .or_else(|| (0..self.systems.len()).find(|at| gone(*at)).map(|at| self.systems[at].home.clone()))
+    }
+
     /// What the tree shows now: path -> file, with the device. What is hidden is left out, and why.
     pub fn shown(&self) -> Shown<'_> {
         let mut shown = Shown::default();
@@ -156,7 +187,7 @@ impl Source {
             if hidden(&point, &self.unreadable) || hidden(&point, &self.linked) {
                 continue;
             }
-            shown.devices.insert(system.device);
+            shown.mounts.push(system.mounted(point.clone()));
             for (path, file) in &system.files {
                 let full = join(&point, path);
                 let under = |d: &TargetPath| at == 0 && full.starts_with(d);
@@ -176,7 +207,8 @@ impl Source {
 #[derive(Default)]
 pub struct Shown<'a> {
     pub files: BTreeMap<TargetPath, (&'a File, u64)>,
-    pub devices: BTreeSet<u64>,
+    /// The root first, then by path.
+    pub mounts: Vec<Mounted>,
 }
 
 pub fn join(dir: &TargetPath, path: &TargetPath) -> TargetPath {
@@ -227,13 +259,17 @@ impl Tree for View {
         };
         let files = shown.files.iter().map(|(path, (file, device))| (path.clone(), facts(file, *device)));
         let unreadable = source.unreadable.iter().map(|d| (d.clone(), "Permission denied".to_owned()));
-        let link = |d: &TargetPath| Unsettled { path: d.clone(), reason: "it is a symbolic link".to_owned() };
+        let link = |d: &TargetPath| LeftAlone {
+            path: d.clone(),
+            by: LeftBy::Link,
+            reason: "it is a symbolic link".to_owned(),
+        };
         Ok(Walk {
             files: files.collect(),
             unreadable: unreadable.collect(),
             left_alone: source.linked.iter().map(link).collect(),
             device: source.systems[0].device,
-            devices: shown.devices,
+            mounts: shown.mounts,
             ..Walk::default()
         })
     }
@@ -242,10 +278,12 @@ impl Tree for View {
         Ok(())
     }
 
-    fn open(&self, path: &TargetPath) -> std::result::Result<Box<dyn Peek>, String> {
-        RunFolder::open_file(self, path)
-            .map(|file| Box::new(Head(file)) as Box<dyn Peek>)
-            .map_err(|e| e.to_string())
+    fn open(&self, path: &TargetPath) -> io::Result<Box<dyn Peek>> {
+        let refused = |e: BackendError| match e.kind() {
+            ErrorKind::NotFound => io::Error::from_raw_os_error(2),
+            _ => io::Error::from_raw_os_error(13),
+        };
+        RunFolder::open_file(self, path).map(|file| Box::new(Head(file)) as Box<dyn Peek>).map_err(refused)
     }
 }
 
@@ -261,6 +299,14 @@ impl Peek for Head {
 
     fn qemu_writes(&self) -> bool {
         false
+    }
+
+    fn digest(&self, _: &mut dyn FnMut() -> Result<()>) -> Result<Option<[u8; 32]>> {
+        let Ok(attributes) = self.0.attributes() else { return Ok(None) };
+        let mut bytes = vec![0; attributes.size as usize];
+        let held = self.0.read_at(&mut bytes, 0).unwrap_or(0);
+        bytes.truncate(held);
+        Ok(Some(*blake3::hash(&bytes).as_bytes()))
     }
 }
 

@@ -76,25 +76,54 @@ pub enum Event {
     Backup(usize),
     NewSet(usize),
     Restart(usize),
-    Merge { machine: usize, skip: usize, count: usize },
+    Merge {
+        machine: usize,
+        skip: usize,
+        count: usize,
+    },
     Expire(usize),
-    Remove { machine: usize, from: usize, count: usize },
+    Remove {
+        machine: usize,
+        from: usize,
+        count: usize,
+    },
     RemoveAll(usize),
-    Touch { machine: usize, image: usize },
-    Chmod { machine: usize, image: usize },
+    Touch {
+        machine: usize,
+        image: usize,
+    },
+    Chmod {
+        machine: usize,
+        image: usize,
+    },
     /// The file at the source becomes empty, or garbage (which nobody can see in a closed format: fixed stories only).
-    Zero { machine: usize, image: usize },
-    Garble { machine: usize, image: usize },
-    Writing { machine: usize, image: usize },
+    Zero {
+        machine: usize,
+        image: usize,
+    },
+    Garble {
+        machine: usize,
+        image: usize,
+    },
+    Writing {
+        machine: usize,
+        image: usize,
+    },
     WritingEnds,
-    Lock { machine: usize, image: usize },
+    Lock {
+        machine: usize,
+        image: usize,
+    },
     UnlockAll,
     AddOther(usize),
     RemoveOthers,
     Unmount(usize),
     Mount(usize),
     /// The device number of another, unmounted file system is given to this one.
-    MountAs { machine: usize, other: usize },
+    MountAs {
+        machine: usize,
+        other: usize,
+    },
     Remount(usize),
     Hide(usize),
     Link(usize),
@@ -102,9 +131,18 @@ pub enum Event {
     RootGone,
     RootBack,
     /// Others at the target.
-    Truncate { target: usize, file: usize },
-    Overwrite { target: usize, file: usize },
-    DeleteThere { target: usize, file: usize },
+    Truncate {
+        target: usize,
+        file: usize,
+    },
+    Overwrite {
+        target: usize,
+        file: usize,
+    },
+    DeleteThere {
+        target: usize,
+        file: usize,
+    },
     KeepManifests(usize),
     OldManifests(usize),
     Full(usize, bool),
@@ -124,9 +162,15 @@ pub enum Event {
     /// Somebody put older content of the same names and sizes on the target.
     Seed(usize),
     /// A manifest that calls the last image of a chain a consolidation of those before it, which are deleted.
-    Forge { target: usize, machine: usize },
+    Forge {
+        target: usize,
+        machine: usize,
+    },
     /// A directory on the target has the name of that machine's next image.
-    DirectoryThere { target: usize, machine: usize },
+    DirectoryThere {
+        target: usize,
+        machine: usize,
+    },
     Allow,
     Sync(usize, bool),
 }
