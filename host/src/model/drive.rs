@@ -147,6 +147,43 @@ impl Play {
         !self.world().broken.is_empty()
     }
 
+    /// Others merge increments on the target, as a product does it there: the base stays, the last name stays.
+    fn merge_there(&mut self, t: usize, machine: usize, count: usize) {
+        use super::products::Family;
+        let mut disk = self.sides[t].store.mem.disk();
+        let mut world = self.world();
+        let machine = machine % world.machines.len();
+        let family = world.machines[machine].family;
+        if !matches!(family, Family::Aip18 | Family::Aip22 | Family::Macrium | Family::Qcow) {
+            return;
+        }
+        let images = world.machines[machine].sets.last().map(|s| s.images.clone()).unwrap_or_default();
+        let Some(run) = images.get(1..1 + count) else { return };
+        let (base, last) = (&images[0], &run[count - 1]);
+        let content = |p: &TargetPath| disk.files.get(p).and_then(|f| world.library.find(&f.bytes));
+        let as_made = |i: &super::products::Image| content(&i.path) == Some(i.content);
+        let chained = images[..=count].windows(2).all(|w| w[1].truth.needs == Some(w[0].truth.gives));
+        if !chained || base.number != 0 || !as_made(base) || !run.iter().all(as_made) {
+            return;
+        }
+        let truth = super::content::Truth { needs: Some(base.truth.gives), ..last.truth };
+        let size: usize = run.iter().map(|i| world.library.size(i.content)).sum();
+        let backing = String::from_utf8_lossy(base.path.name()).into_owned();
+        let merged = world.write_image(machine, truth, Some(&backing), size);
+        let (states, now) = (run.iter().map(|i| i.truth.gives).collect(), world.now);
+        world.judges[t].merged.push((merged, states));
+        for image in &run[..count - 1] {
+            disk.files.remove(&image.path);
+            world.others_changed(t, &image.path);
+        }
+        disk.serial += 1;
+        let serial = disk.serial;
+        let bytes = world.library.get(merged).bytes.to_vec();
+        disk.files.insert(last.path.clone(), MemFile { bytes, mtime: now, serial });
+        world.others_changed(t, &last.path);
+        world.say(format!("others merge {count} increments into {} on target {t}", last.path.display()));
+    }
+
     /// Somebody copied older backups of these names to the target by hand.
     fn seed(&mut self, t: usize) {
         let mut world = self.world();
@@ -295,7 +332,6 @@ impl Play {
             Event::Run(fault) => {
                 self.run(fault);
             }
-            Event::Allow => self.allow = true,
             Event::LoseJob => {
                 self.world().say("the job's database is lost");
                 self.job = Some(new_job(&self.power));
@@ -304,11 +340,6 @@ impl Play {
                 let t = t % self.sides.len();
                 self.world().say(format!("the catalog of target {t} is lost"));
                 self.sides[t].catalog = new_catalog(&self.power);
-            }
-            Event::Sync(t, on) => {
-                let t = t % self.sides.len();
-                self.world().say(format!("sync of target {t}: {on}"));
-                self.sides[t].options.sync = on;
             }
             Event::Full(t, full) => {
                 let t = t % self.sides.len();
@@ -361,6 +392,9 @@ impl Play {
                 self.world().say(format!("somebody deletes {} on target {t}", at.display()));
                 self.sides[t].store.mem.disk().files.remove(&at);
                 self.world().others_changed(t, &at);
+            }
+            Event::MergeThere { target, machine, count } => {
+                self.merge_there(target % self.sides.len(), machine, count);
             }
             Event::KeepManifests(t) => {
                 let t = t % self.sides.len();
@@ -579,6 +613,7 @@ impl Play {
         self.world().say(match fault {
             Fault::None => "offsite runs".to_owned(),
             Fault::Kill(n) => format!("offsite runs, and is killed after step {n}"),
+            Fault::Meanwhile(n) => format!("offsite runs, and at change {n} a product goes on"),
             Fault::Fail(n, false) => format!("offsite runs, and change {n} at the target fails"),
             Fault::Fail(n, true) => {
                 format!("offsite runs, and change {n} at the target is made, but reported as failed")
@@ -588,13 +623,20 @@ impl Play {
         let mut acted = false;
         for t in 0..self.sides.len() {
             self.sides[t].store.begins();
-            self.sides[t].store.trouble().fail = match fault {
-                Fault::Fail(n, after) => Some((u64::from(n), after)),
-                _ => None,
-            };
+            let (mut fail, mut meanwhile) = (None, None);
+            match fault {
+                Fault::Fail(n, after) => fail = Some((u64::from(n), after)),
+                Fault::Meanwhile(n) if t == 0 => meanwhile = Some(u64::from(n)),
+                _ => {}
+            }
+            let mut trouble = self.sides[t].store.trouble();
+            (trouble.fail, trouble.meanwhile) = (fail, meanwhile);
+            drop(trouble);
             let heard = self.target(t, &inventory);
             self.power.on(None);
-            self.sides[t].store.trouble().fail = None;
+            let mut trouble = self.sides[t].store.trouble();
+            (trouble.fail, trouble.meanwhile) = (None, None);
+            drop(trouble);
             self.judge(t, &heard);
             self.notices.extend(heard.notices);
             acted |= heard.summary.as_ref().is_none_or(|s| s.images + s.deleted + s.failed > 0);

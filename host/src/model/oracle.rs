@@ -29,6 +29,8 @@ pub struct Judge {
     /// Deletions of this run that count against the limit, and what they are measured by.
     pub counted: usize,
     pub managed: usize,
+    /// Merges that others made there: what holds which states now.
+    pub merged: Vec<(Id, Vec<State>)>,
     /// States that were ever there and could be restored.
     pub ever: HashSet<State>,
     /// What is known of files by their serial number, which changes with every content.
@@ -282,8 +284,10 @@ impl World {
     /// Images of the source that the target neither has nor holds in another one.
     pub fn missing(&mut self, target: usize, files: &Files) -> Vec<TargetPath> {
         let now = self.look(target, files);
-        let given: BTreeSet<u32> =
+        let mut given: BTreeSet<u32> =
             now.good.values().filter_map(|id| Some(self.library.truth(*id)?.gives)).collect();
+        let held = self.judges[target].merged.iter().filter(|(by, _)| now.good.values().any(|id| id == by));
+        given.extend(held.flat_map(|(_, states)| states.iter().copied()));
         let mut missing = Vec::new();
         for (path, file) in self.source.true_files() {
             let Some(truth) = self.library.truth(file.content) else { continue };

@@ -128,7 +128,7 @@ impl World {
         !source.root_gone && source.is_mounted(system) && !hidden
     }
 
-    fn write_image(&mut self, m: usize, truth: Truth, backing: Option<&str>, size: usize) -> Id {
+    pub fn write_image(&mut self, m: usize, truth: Truth, backing: Option<&str>, size: usize) -> Id {
         self.library.write(&head(self.machines[m].family, backing), size, Some(truth))
     }
 

@@ -66,6 +66,8 @@ pub enum Fault {
     Kill(u16),
     /// That changing call fails, before or after its effect.
     Fail(u16, bool),
+    /// A product goes on with its work when the run makes that change.
+    Meanwhile(u16),
 }
 
 /// Machines, images and targets are taken modulo what is there.
@@ -143,6 +145,8 @@ pub enum Event {
         target: usize,
         file: usize,
     },
+    /// Others merge the increments of a machine's newest set on the target, rightly.
+    MergeThere { target: usize, machine: usize, count: usize },
     KeepManifests(usize),
     OldManifests(usize),
     Full(usize, bool),
@@ -171,8 +175,6 @@ pub enum Event {
         target: usize,
         machine: usize,
     },
-    Allow,
-    Sync(usize, bool),
 }
 
 /// Kinds of events that stories are made of. The ordinary ones are always drawn.
@@ -192,6 +194,12 @@ pub struct Kinds {
     pub folds: bool,
     pub coarse: bool,
     pub sync: bool,
+    /// Merges on the target.
+    pub there: bool,
+    pub forge: bool,
+    pub seed: bool,
+    pub room: bool,
+    pub directories: bool,
 }
 
 impl Kinds {
@@ -213,6 +221,11 @@ impl Kinds {
                 "folds" => kinds.folds = true,
                 "coarse" => kinds.coarse = true,
                 "sync" => kinds.sync = true,
+                "there" => kinds.there = true,
+                "forge" => kinds.forge = true,
+                "seed" => kinds.seed = true,
+                "room" => kinds.room = true,
+                "directories" => kinds.directories = true,
                 other => panic!("'{other}' is no kind of event"),
             }
         }
@@ -277,6 +290,7 @@ fn fault(random: &mut Random) -> Fault {
     match random.below(10) {
         0 | 1 => Fault::Kill(random.below(60) as u16),
         2 => Fault::Fail(1 + random.below(25) as u16, random.chance(50)),
+        3 => Fault::Meanwhile(1 + random.below(20) as u16),
         _ => Fault::None,
     }
 }
@@ -288,7 +302,7 @@ fn event(random: &mut Random, setup: &Setup, kinds: Kinds) -> Event {
         let machine = random.below(machines);
         let target = random.below(targets);
         let image = random.below(8);
-        let (drawn, wanted) = match random.below(51) {
+        let (drawn, wanted) = match random.below(57) {
             0..=6 => (Event::Backup(machine), true),
             7 | 8 => (Event::NewSet(machine), true),
             9 => (Event::Restart(machine), kinds.restart),
@@ -330,6 +344,11 @@ fn event(random: &mut Random, setup: &Setup, kinds: Kinds) -> Event {
             47 => (Event::Recase(machine), kinds.folds),
             48 => (Event::GrowingLog, true),
             49 => (Event::Look, true),
+            50 | 51 => (Event::MergeThere { target, machine, count: 2 + random.below(3) }, kinds.there),
+            52 => (Event::Forge { target, machine }, kinds.forge),
+            53 => (Event::Seed(target), kinds.seed),
+            54 => (Event::Room(target, random.below(2000)), kinds.room),
+            55 => (Event::DirectoryThere { target, machine }, kinds.directories),
             _ => (Event::Wait(random.below(300) as u16), true),
         };
         if wanted {

@@ -31,6 +31,8 @@ pub struct Nature {
 pub struct Trouble {
     /// This changing call (from 1) of the run fails: before its effect, or after it (true).
     pub fail: Option<(u64, bool)>,
+    /// At this changing call (from 1) a product goes on with its work.
+    pub meanwhile: Option<u64>,
     pub full: bool,
     /// Bytes that all of its files may have.
     pub capacity: Option<usize>,
@@ -111,6 +113,9 @@ impl Store {
         let call = self.calls.fetch_add(1, Ordering::SeqCst) + 1;
         let fail = self.trouble().fail.filter(|(at, _)| *at == call).map(|(_, after)| after);
         let broke = || Err(Error::new(ErrorKind::Other, "the server failed, as this story wants it"));
+        if self.trouble().meanwhile == Some(call) {
+            self.world.lock().unwrap_or_else(PoisonError::into_inner).meanwhile(call as usize);
+        }
         if fail == Some(false) {
             return broke();
         }

@@ -154,6 +154,25 @@ impl World {
         }
     }
 
+    /// A product works while a run is under way.
+    pub fn meanwhile(&mut self, chance: usize) {
+        let machine = chance % self.machines.len();
+        if !self.can_write(machine) {
+            return;
+        }
+        self.pass(30);
+        self.say("  meanwhile:");
+        match chance % 5 {
+            0 | 1 => self.backup(machine),
+            2 | 3 => {
+                self.merge(machine, 0, 2);
+            }
+            _ => {
+                self.expire(machine);
+            }
+        }
+    }
+
     /// The name of the next image of a machine.
     pub fn next_name(&self, machine: usize) -> TargetPath {
         let machine = &self.machines[machine % self.machines.len()];
