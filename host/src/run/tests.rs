@@ -294,6 +294,8 @@ impl Bench {
                 not_restorable: false,
                 span: None,
                 group: None,
+                merge: None,
+                proof: None,
                 parent: None,
                 merged: false,
             }

@@ -5,6 +5,7 @@
 
 mod after;
 mod announce;
+mod consolidated;
 mod evidence;
 mod files;
 mod gather;
@@ -25,6 +26,7 @@ pub(crate) mod tests;
 
 pub use after::after;
 pub use announce::{announce, publish_announced, withdraw};
+pub use consolidated::accept_changed;
 pub use evidence::{Gathered, headers_to_read, view};
 pub use files::Files;
 pub use gather::{Learned, Survey, accept, baseline, remember, survey};
@@ -35,5 +37,5 @@ pub use intent::{
 pub use listing::{Listing, list};
 pub use marker::{Claim, Marker, Who, take_over};
 pub use site::{Reopen, Site, no_source, of_target, replaceable};
-pub use small::readable;
-pub use view::{ParentRecord, Recorded, TargetFile, TargetView, VerifyLevel};
+pub use small::{read_head, readable};
+pub use view::{AbsorbedBy, ParentRecord, Recorded, TargetFile, TargetView, VerifyLevel};

@@ -7,6 +7,8 @@ mod deletes;
 
 mod laws;
 mod leave_out;
+mod merged;
 mod names;
+mod omitted;
 mod order;
 pub(crate) mod sim;
