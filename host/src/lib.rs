@@ -10,6 +10,8 @@ pub mod config;
 pub mod error;
 pub mod failure;
 pub mod format;
+#[cfg(test)]
+mod model;
 pub mod notice;
 pub mod plan;
 pub mod plugin;

@@ -20,6 +20,9 @@ pub struct JobDb {
     pub(super) db: Database,
     /// The catalogs of the job's targets.
     catalogs: Vec<PathBuf>,
+    /// For tests: catalogs that have no file.
+    #[cfg(test)]
+    open: Vec<std::sync::Arc<Catalog>>,
     known: OnceLock<Known>,
 }
 
@@ -57,7 +60,40 @@ impl JobDb {
 
     fn with(db: Database, state_dir: &Path, job: &str, targets: &[&str]) -> Self {
         let catalogs = targets.iter().map(|t| catalog_path(state_dir, job, t)).collect();
-        Self { db, catalogs, known: OnceLock::new() }
+        Self {
+            db,
+            catalogs,
+            #[cfg(test)]
+            open: Vec::new(),
+            known: OnceLock::new(),
+        }
+    }
+
+    /// For tests: an empty database that ends with this value.
+    #[cfg(test)]
+    pub(crate) fn in_memory() -> Result<Self> {
+        Ok(Self::with(Database::in_memory(SCHEMA)?, std::path::Path::new("/nowhere"), "job", &[]))
+    }
+
+    /// For tests: as another process opens it, while these are the catalogs of the job's targets.
+    #[cfg(test)]
+    pub(crate) fn reopened(self, open: Vec<std::sync::Arc<Catalog>>) -> Self {
+        Self { open, known: OnceLock::new(), ..self }
+    }
+
+    /// For tests: see [`Database::powered_by`].
+    #[cfg(test)]
+    pub(crate) fn powered_by(&self, power: std::sync::Arc<crate::model::Power>) {
+        self.db.powered_by(power);
+    }
+
+    /// What each target's catalog knows. One that cannot be read counts as empty.
+    fn held(&self) -> impl Iterator<Item = Vec<(TargetPath, SourceFacts)>> {
+        let peeked =
+            self.catalogs.iter().filter(|p| p.exists()).map(|path| Catalog::peek(path)?.known_sources());
+        #[cfg(test)]
+        let peeked = peeked.chain(self.open.iter().map(|c| c.known_sources()));
+        peeked.flatten()
     }
 
     /// Where a damaged predecessor was moved when this one was opened.
@@ -65,14 +101,12 @@ impl JobDb {
         self.db.moved_aside()
     }
 
-    /// A catalog that cannot be read counts as empty: that costs waiting for files to settle, never more. Where targets
-    /// disagree about a file, nothing is known of it.
+    /// A catalog that cannot be read costs waiting for files to settle, never more. Where targets disagree about a file, nothing is known of it.
     fn known(&self) -> &Known {
         self.known.get_or_init(|| {
             let mut known = Known::new();
             let mut disputed = BTreeSet::new();
-            for path in self.catalogs.iter().filter(|p| p.exists()) {
-                let Ok(files) = Catalog::peek(path).and_then(|c| c.known_sources()) else { continue };
+            for files in self.held() {
                 for (source, facts) in files {
                     if *known.entry(source.clone()).or_insert(facts) != facts {
                         disputed.insert(source);

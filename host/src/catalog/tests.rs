@@ -213,7 +213,7 @@ fn publishing_records_drops_the_staging_and_ends_the_intent_together() {
         .collect();
     let id = catalog.begin_intent(IntentKind::Group, "set", &steps).unwrap();
     catalog.begin_staging(&staged("a.aiv")).unwrap();
-    catalog.publish_done(id, 0, &files[0]).unwrap();
+    catalog.publish_done(id, 0, &files[0], &Default::default()).unwrap();
     assert_eq!(catalog.staged().unwrap(), []);
     assert_eq!(catalog.published().unwrap().len(), 1);
     assert!(catalog.intents().unwrap()[0].partly_done());

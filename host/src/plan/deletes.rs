@@ -301,6 +301,8 @@ impl Doomed<'_> {
             not_restorable: false,
             span: None,
             group: None,
+            parent: None,
+            merged: false,
         }
     }
 }

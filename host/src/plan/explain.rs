@@ -60,6 +60,8 @@ pub(crate) enum Incomplete<'a> {
     Lacking(&'a str),
     /// What is wrong, as a clause.
     Broken(&'a str),
+    /// That ancestor was replaced after what stays above it was published upon it.
+    Another(&'a TargetPath),
 }
 
 impl Reason<'_> {
@@ -210,6 +212,11 @@ impl Incomplete<'_> {
                 "; not restorable on its own, its ancestors are left out by filter or policy".into()
             }
             Self::Broken(what) => format!("; not restorable as far as can be seen: {what}"),
+            Self::Another(ancestor) => format!(
+                "; not restorable as far as can be seen: its ancestor '{}' is another one than it was published upon; \
+                 `offsite target accept` settles it if the two belong together",
+                ancestor.display()
+            ),
             Self::Lacking(what) => format!("; not restorable as far as can be seen, the source lacks {what}"),
         }
     }

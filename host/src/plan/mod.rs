@@ -61,9 +61,9 @@ pub fn plan(input: &Input<'_>) -> Plan {
     }
     let mut held = Vec::new();
     deletes.finish(&index, &mut steps, &mut held);
-    let steps = steps.steps;
+    let order::Steps { steps, links, .. } = steps;
     let mut notices = notices::notices(&index, &steps);
     notices.append(&mut held);
     let totals = totals::totals(&steps);
-    Plan { steps, notices, totals }
+    Plan { steps, notices, totals, links }
 }

@@ -114,6 +114,12 @@ pub struct Step {
     pub span: Option<Span>,
     /// Steps with one number are staged and verified together and published under one intent.
     pub group: Option<u32>,
+    /// The anchor on the target of the image that this one builds on, where the plan knows it: to be recorded with its digest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<TargetPath>,
+    /// The source merged other images into this one: it holds the restore point that it held, and what builds on it stays valid.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub merged: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -147,6 +153,10 @@ pub struct Plan {
     pub steps: Vec<Step>,
     pub notices: Vec<Notice>,
     pub totals: Totals,
+    /// Images that stay as they are and whose records do not say what they build on, and what they build on at the
+    /// source: anchors on the target.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub links: Vec<(TargetPath, TargetPath)>,
 }
 
 /// What the user leaves out. Empty means everything.

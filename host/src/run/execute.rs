@@ -17,8 +17,8 @@ use super::call::LONG;
 use super::context::Context;
 use super::crew::Crew;
 use super::schedule::{Schedule, Task, active};
-use super::transfer::{self, FileJob};
-use crate::catalog::Was;
+use super::transfer::{self, Compared, FileJob};
+use crate::catalog::{Upon, Was};
 use crate::error::{BackendKind, Error, Kind, Result};
 use crate::notice::NoticeCode;
 use crate::plan::{Action, Code, FileAction, Plan, Step};
@@ -79,7 +79,12 @@ impl<'a> Material<'a> {
         let span = step.span.filter(|_| wanted.path == step.image);
         // Relative to the source, wherever on the target the image is: by this the next run finds its sub-folder.
         let image = step.image.clone();
-        FileJob::new(context, wanted, source, &step.set, image, span, self.was(&wanted.target))
+        let mut job =
+            FileJob::new(context, wanted, source, &step.set, image, span, self.was(&wanted.target))?;
+        if wanted.path == step.image {
+            job.upon = Upon { parent: step.parent.clone(), merged: step.merged };
+        }
+        Ok(job)
     }
 }
 
@@ -88,6 +93,8 @@ enum Ready {
     Publish(Box<Publish>),
     /// It was there already, and is recorded.
     Adopted(VerifyLevel),
+    /// It is there and could not be read back: nothing is known of it, and it stays.
+    Unread(Error),
 }
 
 struct State {
@@ -294,10 +301,12 @@ impl Executor<'_> {
     fn stage_file(&self, step: &Step, at: usize, streams: u32) -> Result<Ready> {
         let (context, file) = (self.context, &step.files[at]);
         let job = self.material.job(context, step, at)?;
-        if file.action == FileAction::Adopt
-            && let Some(level) = transfer::adopt(context, &job)?
-        {
-            return Ok(Ready::Adopted(level));
+        if file.action == FileAction::Adopt {
+            match transfer::adopt(context, &job)? {
+                Compared::Same(level) => return Ok(Ready::Adopted(level)),
+                Compared::Unread(error) => return Ok(Ready::Unread(error)),
+                Compared::Differs => {}
+            }
         }
         let name = step.image.display().into_owned();
         context.line.meter.begin_image(&name);
@@ -311,12 +320,16 @@ impl Executor<'_> {
             let unit = &state.schedule.units[unit];
             (unit.steps.clone(), unit.deletes, unit.set.clone())
         };
-        let result = if deletes { self.delete(&steps) } else { self.publish(unit, &steps) };
+        let result = if deletes {
+            self.delete(&steps).map(|level| (level, HashSet::new()))
+        } else {
+            self.publish(unit, &steps)
+        };
         let mut state = self.lock();
         match result {
             Err(error) => self.fail(&mut state, unit, steps[0], &error, true),
-            Ok(level) => {
-                for step in &steps {
+            Ok((level, unread)) => {
+                for step in steps.iter().filter(|step| !unread.contains(step)) {
                     state.summary.done.insert(*step);
                     let image = self.material.plan.steps[*step].image.display().into_owned();
                     self.context.line.meter.end_image();

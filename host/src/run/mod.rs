@@ -41,6 +41,7 @@ mod scratch;
 pub mod scrub;
 pub mod session;
 mod small_queue;
+pub mod source_file;
 pub mod source_reader;
 pub mod stop;
 pub mod supervisor;

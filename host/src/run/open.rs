@@ -146,6 +146,12 @@ pub fn open(request: &Request, line: &Line, answers: &Arc<Answers>, writes: bool
 }
 
 impl Open {
+    /// For tests: a target that no plugin opened, and no lock guards.
+    #[cfg(test)]
+    pub fn injected(backend: Arc<dyn Backend>, catalog: Arc<Catalog>, line: &Line) -> Self {
+        Self { backend, catalog, line: line.clone(), _lock: None }
+    }
+
     pub fn capabilities(&self, retry: crate::config::Retry) -> Result<Capabilities> {
         retried(&self.line, retry, None, &|| 0, || {
             Ok(self.backend.capabilities(&self.line.call(Some(SHORT)))?)

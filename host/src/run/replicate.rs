@@ -86,7 +86,7 @@ fn replicate(request: &Request, line: &Line, answers: &Arc<Answers>) -> Result<S
     let root =
         Arc::new(SourceRoot::open(&inventory.root, inventory.device, inventory.inode).map_err(source)?);
     let open = open(request, line, answers, true)?;
-    let result = on_target(request, target, line, &open, &inventory, root);
+    let result = on_target(request, target, line, &open, &inventory, root, &now_ns);
     open.backend.close(CLOSE);
     std::mem::forget(inventory);
     result
@@ -105,13 +105,15 @@ pub fn inventory(request: &Request) -> Result<Inventory> {
     scan_worker::read(path)
 }
 
-fn on_target(
+/// `now_ns`: the time, nanoseconds since the Unix epoch.
+pub(crate) fn on_target(
     request: &Request,
     target: &Target,
     line: &Line,
     open: &Open,
     inventory: &Inventory,
     root: Arc<SourceRoot>,
+    now_ns: &dyn Fn() -> i64,
 ) -> Result<Summary> {
     let capabilities = open.capabilities(target.retry)?;
     target::replaceable(&capabilities)?;
@@ -136,14 +138,15 @@ fn on_target(
         (survey, chains.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     });
     let mut survey = survey?;
-    let baseline = baseline(&context, target, &source, inventory, &survey)?;
+    let baseline = baseline(&context, target, &source, inventory, &survey, now_ns())?;
     let input = input(request, target, inventory, &source, &survey, baseline.as_ref(), &context.capabilities);
     let names = names(request);
-    let plan = plan::plan(&Input { names: &names, ..input });
+    let plan = plan::plan(&Input { names: &names, now_ns: now_ns(), ..input });
     tell_plan(line, &plan);
     tell_space(&context, plan.totals.bytes);
     line.stop.proceed()?;
     clean(&context, &survey, &plan)?;
+    context.catalog.link(&plan.links)?;
     let material = Material::new(&plan, &survey.view, &inventory.files);
     let mut summary = execute(&context, &material);
     drop(material);
@@ -204,6 +207,9 @@ fn prepare(context: &Context, request: &Request, target: &Target, inventory: &In
     })?;
     let survey = surveyed.ok_or_else(|| Error::new(Kind::State, "the target was not listed"))?;
     target::remember(&context.catalog, &survey.learned)?;
+    if !survey.view.parents_known {
+        context.catalog.learn_parents(&target::proof::links(&survey.view))?;
+    }
     for notice in &survey.notices {
         line.outbox.event(Event::Notice(notice.clone()));
     }
@@ -217,12 +223,13 @@ fn baseline(
     source: &Chains,
     inventory: &Inventory,
     survey: &Survey,
+    now_ns: i64,
 ) -> Result<Option<Baseline>> {
     let Some(policy) = target.plan.policy else { return Ok(None) };
     if let Some(known) = target::baseline(&context.catalog, &survey.learned, policy)? {
         return Ok(Some(known));
     }
-    let taken = Baseline::take(source, inventory, now_ns());
+    let taken = Baseline::take(source, inventory, now_ns);
     context.catalog.set_baseline(policy, &taken)?;
     context.retried(None, &|| 0, || {
         let call = context.line.call(Some(LONG));

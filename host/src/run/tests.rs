@@ -292,6 +292,8 @@ impl Bench {
                 not_restorable: false,
                 span: None,
                 group: None,
+                parent: None,
+                merged: false,
             }
         });
         let plan = Plan { steps: steps.collect(), ..Plan::default() };

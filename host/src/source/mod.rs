@@ -10,6 +10,7 @@ mod memory;
 mod observations;
 mod recognise;
 mod scan;
+mod tree;
 mod trouble;
 mod walk;
 
@@ -20,3 +21,12 @@ pub use beneath::{Sameness, open_file, open_root, same_file};
 pub use inventory::{Inventory, SourceFile, Unsettled};
 pub use observations::{InMemory, Learned, Observations, Place, Remembered, Seen};
 pub use scan::{Clock, ScanOptions, SystemClock, scan};
+
+/// What the model test simulates.
+#[cfg(test)]
+#[allow(unused_imports)]
+pub(crate) use self::{
+    scan::scan_folder,
+    tree::{Folder, Peek, Tree},
+    walk::{Facts, Walk},
+};

@@ -1,13 +1,11 @@
 //! What formats say of a settled file: by name; by header where the name says nothing, read once per change; and
 //! whether qemu is writing to it.
 
-use std::os::fd::OwnedFd;
-
 use offsite_plugin_api::TargetPath;
 
 use super::memory::Memory;
+use super::tree::Tree;
 use super::walk::Facts;
-use super::{lock, open_file};
 use crate::format::{self, Format, Recognised, Role};
 
 /// What is remembered of a header: the revision it was understood by, and what it said.
@@ -15,7 +13,7 @@ type Remembered = (u32, Option<Recognised>);
 
 /// Errors: why the file cannot be taken now, in words.
 pub(super) fn recognise(
-    root: &OwnedFd,
+    tree: &dyn Tree,
     path: &TargetPath,
     facts: &Facts,
     memory: &mut Memory,
@@ -37,11 +35,11 @@ pub(super) fn recognise(
     if let Some(None) = remembered {
         return Ok(None);
     }
-    let file = open_file(root, path).map_err(|e| e.source.unwrap_or(e.what))?;
+    let file = tree.open(path)?;
     let recognised = match remembered {
         Some(recognised) => recognised,
         None => {
-            let recognised = format::recognise(path, facts.size, |count| read(&file, facts.size, count))
+            let recognised = format::recognise(path, facts.size, |count| file.head(facts.size, count))
                 .map_err(|e| format!("its header cannot be read: {e}"))?;
             if let Ok(bytes) = postcard::to_stdvec(&(format::REVISION, &recognised)) {
                 memory.set_header(path, bytes);
@@ -49,25 +47,8 @@ pub(super) fn recognise(
             recognised
         }
     };
-    if recognised.as_ref().is_some_and(|r| r.format == Format::Qcow2) && lock::qemu_writes(&file) {
+    if recognised.as_ref().is_some_and(|r| r.format == Format::Qcow2) && file.qemu_writes() {
         return Err("qemu has it open for writing".to_owned());
     }
     Ok(recognised)
-}
-
-/// The file's first bytes; fewer than asked for only at its end.
-fn read(file: &std::fs::File, size: u64, count: usize) -> std::io::Result<Vec<u8>> {
-    use std::os::unix::fs::FileExt;
-    let mut head = vec![0; count.min(usize::try_from(size).unwrap_or(count))];
-    let mut filled = 0;
-    while filled < head.len() {
-        match file.read_at(&mut head[filled..], filled as u64) {
-            Ok(0) => break,
-            Ok(n) => filled += n,
-            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
-    }
-    head.truncate(filled);
-    Ok(head)
 }

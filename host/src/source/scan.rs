@@ -3,16 +3,15 @@
 //! A file is settled when two observations at least one settle time apart found the same size, mtime, ctime and inode.
 //! Observations count across runs, so only what is new makes a scan wait, and at most once.
 
-use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
 use offsite_plugin_api::TargetPath;
-use rustix::fs::{AtFlags, fstat, stat, statat};
 
 use super::memory::Memory;
-use super::walk::{Facts, Walk, walk};
-use super::{Inventory, Observations, Place, SourceFile, Unsettled, open_root, recognise, trouble};
+use super::tree::{Folder, OnDisk, Tree};
+use super::walk::{Facts, Walk};
+use super::{Inventory, Observations, SourceFile, Unsettled, recognise, trouble};
 use crate::error::{Error, Kind, Result};
 use crate::format;
 
@@ -75,44 +74,53 @@ pub fn scan(
     observations: &mut dyn Observations,
     clock: &mut dyn Clock,
 ) -> Result<Inventory> {
+    scan_folder(&OnDisk(root), root, options, observations, clock)
+}
+
+/// As [`scan`], wherever the folder is.
+pub(crate) fn scan_folder(
+    folder: &dyn Folder,
+    root: &Path,
+    options: &ScanOptions,
+    observations: &mut dyn Observations,
+    clock: &mut dyn Clock,
+) -> Result<Inventory> {
     // The walk stays on this thread: it is the one that is watched for hanging.
     let (remembered, look) = std::thread::scope(|scope| {
         let loading = scope.spawn(|| Memory::load(observations));
-        let look = Look::at(root, clock);
+        let look = Look::at(folder, root, clock);
         (loading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), look)
     });
     let mut memory = remembered?;
     let first = pass(root, look?, options, &mut memory, observations)?;
     let Some(wait) = first.wait.filter(|_| options.wait) else { return Ok(first.inventory) };
     clock.sleep(wait.min(options.settle))?;
-    let look = Look::at(root, clock)?;
+    let look = Look::at(folder, root, clock)?;
     Ok(pass(root, look, options, &mut memory, observations)?.inventory)
 }
 
 /// What one walk found, and when: judged at the start, remembered at the end, so that the time between two looks is
 /// never overstated.
 struct Look {
-    descriptor: OwnedFd,
-    place: Place,
+    tree: Box<dyn Tree>,
     start: i64,
     end: i64,
     found: Walk,
 }
 
 impl Look {
-    fn at(root: &Path, clock: &mut dyn Clock) -> Result<Self> {
-        let descriptor = open_root(root)?;
-        let place = place(root, &descriptor)?;
+    fn at(folder: &dyn Folder, root: &Path, clock: &mut dyn Clock) -> Result<Self> {
+        let tree = folder.open()?;
         let start = clock.now_ns();
-        let found = walk(descriptor.as_fd()).map_err(|e| trouble::root(root, e))?;
-        still_there(root, &descriptor, place)?;
+        let found = tree.walk()?;
+        tree.still_there()?;
         if found.files.is_empty() && found.doubtful.is_empty() {
             return Err(match found.unreadable.first() {
                 Some((_, why)) => trouble::unreadable(root, found.unreadable.len(), why),
                 None => trouble::empty(root),
             });
         }
-        Ok(Self { descriptor, place, start, end: clock.now_ns(), found })
+        Ok(Self { tree, start, end: clock.now_ns(), found })
     }
 }
 
@@ -129,7 +137,8 @@ fn pass(
     memory: &mut Memory,
     observations: &mut dyn Observations,
 ) -> Result<Pass> {
-    let Look { descriptor, place, start, end, mut found } = look;
+    let Look { tree, start, end, mut found } = look;
+    let place = tree.place();
     if memory.place.is_some_and(|known| known.device != place.device) && !memory.holds_any(&found.files) {
         return Err(trouble::elsewhere(root));
     }
@@ -169,9 +178,9 @@ fn pass(
             inventory.unsettled.push(Unsettled { path, reason });
             continue;
         }
-        take(&descriptor, path, &facts, memory, &mut inventory);
+        take(&*tree, path, &facts, memory, &mut inventory);
     }
-    still_there(root, &descriptor, place)?;
+    tree.still_there()?;
     inventory.unsettled.sort_by(|a, b| a.path.cmp(&b.path));
     inventory.scanned_ns = end;
     memory.save(observations, place, end)?;
@@ -180,8 +189,8 @@ fn pass(
 }
 
 /// A settled file goes into the inventory, unless a look at it says otherwise.
-fn take(root: &OwnedFd, path: TargetPath, facts: &Facts, memory: &mut Memory, inventory: &mut Inventory) {
-    match recognise::recognise(root, &path, facts, memory) {
+fn take(tree: &dyn Tree, path: TargetPath, facts: &Facts, memory: &mut Memory, inventory: &mut Inventory) {
+    match recognise::recognise(tree, &path, facts, memory) {
         Ok(recognised) => inventory.files.push(SourceFile {
             path,
             size: facts.size,
@@ -193,21 +202,6 @@ fn take(root: &OwnedFd, path: TargetPath, facts: &Facts, memory: &mut Memory, in
         }),
         Err(reason) => inventory.unsettled.push(Unsettled { path, reason }),
     }
-}
-
-fn place(root: &Path, descriptor: &OwnedFd) -> Result<Place> {
-    let stat = fstat(descriptor).map_err(|e| trouble::root(root, e))?;
-    Ok(Place { device: stat.st_dev, inode: stat.st_ino })
-}
-
-/// The root answers, and its path still leads to the directory that was walked.
-fn still_there(root: &Path, descriptor: &OwnedFd, place: Place) -> Result<()> {
-    statat(descriptor, ".", AtFlags::empty()).map_err(|e| trouble::root(root, e))?;
-    let now = stat(root).map_err(|e| trouble::root(root, e))?;
-    if (now.st_dev, now.st_ino) != (place.device, place.inode) {
-        return Err(trouble::replaced(root));
-    }
-    Ok(())
 }
 
 fn seconds(time: Duration) -> String {

@@ -16,7 +16,7 @@ use super::beneath::open_beneath;
 
 /// One regular file as `stat` shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Facts {
+pub(crate) struct Facts {
     pub size: u64,
     pub mtime_ns: i64,
     pub ctime_ns: i64,
@@ -25,7 +25,7 @@ pub(super) struct Facts {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Walk {
+pub(crate) struct Walk {
     /// Sorted by path.
     pub files: Vec<(TargetPath, Facts)>,
     /// Regular files that could not even be asked for their facts.

@@ -17,10 +17,13 @@ pub fn after<'a>(
 ) -> Result<TargetView> {
     let records = catalog.published()?;
     let mut changed = BTreeMap::new();
+    let mut vouched = before.vouched;
     for path in touched {
         let then = before.files.recorded(path).or_else(|| before.gone.get(path).map(|r| &**r));
         let now = records.get(path).map(|r| &**r);
         if then != now {
+            // What was published is our own word, not a manifest's.
+            vouched.remove(path);
             changed.insert(path, now);
         }
     }
@@ -46,9 +49,13 @@ pub fn after<'a>(
         accepted: catalog.accepted()?,
         open,
     };
-    let mut view = evidence::view(gathered);
-    view.in_transition.extend(sets);
-    Ok(view)
+    let now = evidence::view(gathered);
+    Ok(TargetView {
+        in_transition: sets.into_iter().collect(),
+        vouched,
+        parents_known: catalog.parents_learned()?,
+        ..now
+    })
 }
 
 /// The entry right after the publish.

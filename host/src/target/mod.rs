@@ -13,8 +13,9 @@ mod listing;
 pub mod manifest;
 pub mod marker;
 pub mod names;
+pub mod proof;
 mod site;
-pub mod small;
+mod small;
 mod swap;
 pub mod sweep;
 mod view;
@@ -33,5 +34,6 @@ pub use intent::{
 };
 pub use listing::{Listing, list};
 pub use marker::{Claim, Marker, Who, take_over};
-pub use site::{Reopen, Site, no_source, replaceable};
+pub use site::{Reopen, Site, no_source, of_target, replaceable};
+pub use small::readable;
 pub use view::{ParentRecord, Recorded, TargetFile, TargetView, VerifyLevel};

@@ -193,7 +193,11 @@ impl Backend for Mem {
         let from = page.map_or(0, |p| usize::from_le_bytes(p.try_into().unwrap()));
         let next = from + disk.page;
         let more = (next < all.len()).then(|| next.to_le_bytes().to_vec());
-        Ok(Page { entries: all.into_iter().skip(from).take(disk.page).collect(), next: more })
+        Ok(Page {
+            entries: all.into_iter().skip(from).take(disk.page).collect(),
+            next: more,
+            ..Page::default()
+        })
     }
 
     fn stat(&self, _: &Call, path: &TargetPath) -> Result<Entry> {

@@ -4,6 +4,7 @@ mod claim;
 mod crash;
 mod manifests;
 pub(crate) mod mem;
+mod proofs;
 mod remains;
 
 use std::sync::Arc;
@@ -100,6 +101,7 @@ impl Bench {
             before,
             record,
             span: None,
+            upon: Default::default(),
             source: Arc::new(Bytes(content.to_vec())),
         }
     }
