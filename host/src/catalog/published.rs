@@ -10,6 +10,7 @@ use super::{Catalog, Upon};
 use crate::chain::Span;
 use crate::error::Result;
 use crate::format::Recognised;
+use crate::source::RecordedFile;
 use crate::target::{ParentRecord, Recorded, VerifyLevel};
 
 /// One published file.
@@ -263,6 +264,27 @@ impl Catalog {
                 let source = row.get_ref(1)?.as_blob().map_err(|e| damaged(1, e))?;
                 let source = or_own(source, &path_at(row, 0)?, 1)?;
                 Ok((source, (row.get::<_, i64>(2)? as u64, row.get(3)?, row.get(4)?)))
+            })?
+            .collect()
+        })
+    }
+
+    /// The same files with what proves that a directory of the source is the one they lay in: content and file system.
+    pub fn recorded_sources(&self) -> Result<Vec<RecordedFile>> {
+        self.db.read(|c| {
+            c.prepare_cached(
+                "SELECT path, source, size, source_mtime, blake3, mount FROM published \
+                 WHERE source IS NOT NULL AND (source_ctime != 0 OR source_inode != 0)",
+            )?
+            .query_map([], |row| {
+                let source = row.get_ref(1)?.as_blob().map_err(|e| damaged(1, e))?;
+                Ok(RecordedFile {
+                    path: or_own(source, &path_at(row, 0)?, 1)?,
+                    size: row.get::<_, i64>(2)? as u64,
+                    mtime_ns: row.get(3)?,
+                    blake3: hash_at(row, 4)?,
+                    mount: row.get::<_, Option<String>>(5)?.map(Into::into),
+                })
             })?
             .collect()
         })

@@ -51,6 +51,12 @@ pub fn jobs(global: &Global, args: &JobArgs) -> Result<Vec<Job>, Problems> {
             target.plan.allow_deletes |= args.allow_deletes;
             target.plan.include_other |= args.include_other;
         }
+        for glob in args.ignore.iter().filter(|_| args.source.is_none()) {
+            match config::glob(glob) {
+                Ok(glob) => job.ignore.push(glob),
+                Err(what) => flag("--ignore", what),
+            }
+        }
     }
     if let Err(what) = settle {
         flag("--settle", what);

@@ -12,6 +12,7 @@ use super::explain::{Incomplete, Reason};
 use super::index::{At, Index};
 use super::{Action, FileAction, FileStep, consolidated, names, policy};
 use crate::chain::{Image, ImageFile, ImageSet, Parent, Span};
+use crate::source::{Cause, same_mtime};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
@@ -313,7 +314,7 @@ fn unproven(index: &Index<'_>, image: &Image) -> bool {
 /// consolidated image has the consolidated size.
 fn source_moved(index: &Index<'_>, place: &TargetPath, anchor: usize) -> bool {
     let recorded = index.target_file(anchor, place).and_then(|f| f.recorded.as_ref());
-    recorded.is_some_and(|r| r.source_mtime_ns != index.file(anchor).mtime_ns)
+    recorded.is_some_and(|r| !same_mtime(r.source_mtime_ns, index.file(anchor).mtime_ns))
 }
 
 /// Gives images that the source consolidated their span.
@@ -405,7 +406,8 @@ fn cannot<'a>(
     unsettled: Option<&'a TargetPath>,
 ) -> Option<Reason<'a>> {
     if let Some(path) = index.unfinished_file(own.anchor) {
-        return Some(Reason::FileNotSettled(path));
+        let unreadable = index.unsettled.get(path).is_some_and(|u| u.cause == Cause::Unreadable);
+        return Some(if unreadable { Reason::FileUnreadable(path) } else { Reason::FileNotSettled(path) });
     }
     let missing = matches!(image.parent, Parent::Missing(_));
     if let Some(path) = index.unfinished_ancestor(own.anchor, missing) {

@@ -197,8 +197,8 @@ impl<'a> Deletes<'a> {
         }
         for file in gone() {
             let path = step_path(&file.path, source, image);
-            if !sync::twice_absent(index, &path) {
-                return Some(Reason::NotTwiceAbsent);
+            if let Some(reason) = sync::not_absent(index, &path) {
+                return Some(reason);
             }
         }
         if remains.needed[i] {
@@ -233,8 +233,8 @@ impl<'a> Deletes<'a> {
             let remains = owner.and_then(|at| Some((self.needs.get(at.0)?, at.1 as usize)));
             let reason = if let Some(reason) = &self.forbidden {
                 Some(reason.clone())
-            } else if !sync::twice_absent(index, &source) {
-                Some(Reason::NotTwiceAbsent)
+            } else if let Some(reason) = sync::not_absent(index, &source) {
+                Some(reason)
             } else if remains.is_some_and(|(r, i)| r.held[i] || !r.matched[i]) {
                 Some(Reason::ImageHeld)
             } else if owner.is_some_and(|at| is_part(index.at(at), path))

@@ -16,6 +16,7 @@ pub mod json;
 mod names;
 mod needs;
 mod notices;
+mod omitted;
 mod order;
 mod policy;
 mod sync;
@@ -23,6 +24,7 @@ mod sync;
 pub(crate) mod tests;
 mod totals;
 mod types;
+mod unsettled;
 mod validate;
 
 pub use crate::notice::{Notice, NoticeCode};
@@ -54,7 +56,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
         steps.other(&index, other, &place, &mut near);
     }
     for unsettled in &input.inventory.unsettled {
-        steps.skip(&unsettled.path, "".into(), None, &explain::Reason::NotSettled(&unsettled.reason));
+        steps.skip(&unsettled.path, "".into(), None, &unsettled::reason(&index, unsettled));
     }
     for alone in &input.inventory.left_alone {
         steps.skip(&alone.path, "".into(), None, &explain::Reason::LeftAlone(&alone.reason));

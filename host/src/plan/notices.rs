@@ -1,7 +1,7 @@
 //! What the user must see that is no step.
 
 use super::index::Index;
-use super::{Code, Notice, NoticeCode, Step};
+use super::{Code, Notice, NoticeCode, Step, omitted};
 
 /// Problems of the source's chains shown one by one; more are counted.
 const PROBLEMS: usize = 20;
@@ -39,6 +39,16 @@ pub(crate) fn notices(index: &Index<'_>, steps: &[Step]) -> Vec<Notice> {
             format!("{refused} images cannot be held by the target, '{}' for one", example(Code::Refused));
         say(NoticeCode::Refused, text);
     }
+    let unreadable = count(Code::Unreadable);
+    if unreadable > 0 {
+        let text = format!(
+            "{unreadable} files of the source cannot be read, '{}' for one: {}; make them readable for the user that runs \
+             offsite, or name them in ignore",
+            example(Code::Unreadable),
+            steps.iter().find(|s| s.code == Code::Unreadable).map(|s| s.reason.clone()).unwrap_or_default()
+        );
+        say(NoticeCode::UnreadableFile, text);
+    }
     let damaged = count(Code::Damaged);
     if damaged > 0 {
         let text =
@@ -61,5 +71,6 @@ pub(crate) fn notices(index: &Index<'_>, steps: &[Step]) -> Vec<Notice> {
             format!("{lost} images are not restorable on their own on this target"),
         );
     }
+    notices.extend(omitted::notices(index));
     notices
 }

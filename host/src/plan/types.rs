@@ -54,6 +54,8 @@ pub enum Code {
     BeforeBaseline,
     /// Still being written, or another reason in the source.
     NotSettled,
+    /// It is there and cannot be read.
+    Unreadable,
     /// No format knows it.
     NotRecognised,
     /// The target cannot hold it (name, size).

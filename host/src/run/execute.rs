@@ -23,7 +23,7 @@ use crate::error::{BackendKind, Error, Kind, Result};
 use crate::notice::NoticeCode;
 use crate::plan::{Action, Code, FileAction, Plan, Step};
 use crate::report::Event;
-use crate::source::SourceFile;
+use crate::source::{Inventory, SourceFile};
 use crate::target::{self, Delete, Publish, TargetView, VerifyLevel};
 
 /// A set that changes all the time gets a manifest this often.
@@ -37,6 +37,10 @@ pub struct Summary {
     pub failed: u64,
     /// Images that were still being written, with what comes after them: the next run takes them.
     pub left: Vec<String>,
+    /// Images that wait for one that is left, failed, or cannot be read.
+    pub waiting: Vec<String>,
+    /// Files of the source that cannot be read: told, and no reason to call the run failed.
+    pub unreadable: u64,
     pub first_error: Option<Error>,
     /// Steps of the plan that were carried out.
     pub done: HashSet<usize>,
@@ -49,10 +53,12 @@ pub struct Material<'a> {
     pub plan: &'a Plan,
     pub view: &'a TargetView,
     files: HashMap<&'a TargetPath, &'a SourceFile>,
+    inventory: &'a Inventory,
 }
 
 impl<'a> Material<'a> {
-    pub fn new(plan: &'a Plan, view: &'a TargetView, files: &'a [SourceFile]) -> Self {
+    pub fn new(plan: &'a Plan, view: &'a TargetView, inventory: &'a Inventory) -> Self {
+        let files = &inventory.files;
         let wanted: HashSet<&TargetPath> = plan
             .steps
             .iter()
@@ -63,6 +69,7 @@ impl<'a> Material<'a> {
             plan,
             view,
             files: files.iter().filter(|f| wanted.contains(&f.path)).map(|f| (&f.path, f)).collect(),
+            inventory,
         }
     }
 
@@ -84,6 +91,7 @@ impl<'a> Material<'a> {
         if wanted.path == step.image {
             job.upon = Upon { parent: step.parent.clone(), merged: step.merged };
         }
+        job.mount = self.inventory.mount(&wanted.path).cloned();
         Ok(job)
     }
 }
@@ -122,7 +130,7 @@ pub fn execute(context: &Context, material: &Material<'_>) -> Summary {
     let schedule = Schedule::new(plan);
     let active: u64 = plan.steps.iter().filter(|s| active(s)).count() as u64;
     context.line.meter.plan(plan.totals.bytes, active);
-    let left = skips(context, plan);
+    let summary = skips(context, plan);
     let files: usize = schedule.units.iter().map(|u| u.files.len().max(1)).sum();
     let threads = (context.streams.max(1) as usize).min(files).max(1);
     let executor = Executor {
@@ -135,7 +143,7 @@ pub fn execute(context: &Context, material: &Material<'_>) -> Summary {
             writing: HashSet::new(),
             written: HashMap::new(),
             crew: Crew::new(Instant::now(), threads, context.streams_fixed),
-            summary: Summary { left, ..Summary::default() },
+            summary,
         }),
         changed: Condvar::new(),
     };
@@ -168,13 +176,26 @@ pub fn execute(context: &Context, material: &Material<'_>) -> Summary {
 
 /// Tells of what is left out for a reason that a user may want to act on. What is simply there already is not told. Gives
 /// what is left for the next run.
-fn skips(context: &Context, plan: &Plan) -> Vec<String> {
-    use Code::{Damaged, NotSettled, OverDeleteLimit, Protected, Refused, Retained, Unproven};
-    let told = [Damaged, NotSettled, OverDeleteLimit, Protected, Refused, Retained, Unproven];
-    let mut left = Vec::new();
+fn skips(context: &Context, plan: &Plan) -> Summary {
+    use Code::{
+        Damaged, NotSettled, OverDeleteLimit, Protected, Refused, Retained, Unproven, Unreadable, Waiting,
+    };
+    let told =
+        [Damaged, NotSettled, OverDeleteLimit, Protected, Refused, Retained, Unproven, Unreadable, Waiting];
+    let mut summary = Summary::default();
     for step in plan.steps.iter().filter(|s| s.action == Action::Skip && told.contains(&s.code)) {
-        if step.code == NotSettled {
-            left.push(step.image.display().into_owned());
+        match step.code {
+            NotSettled => summary.left.push(step.image.display().into_owned()),
+            Waiting => summary.waiting.push(step.image.display().into_owned()),
+            Unreadable => {
+                summary.unreadable += 1;
+                let error = Error::new(Kind::Source, "the source file cannot be read")
+                    .because(&step.reason)
+                    .hint("make it readable for the user that runs offsite, or name it in ignore");
+                context.line.outbox.event(Event::image_failed(step.image.display().into_owned(), &error));
+                continue;
+            }
+            _ => {}
         }
         context.line.outbox.event(Event::Skipped {
             image: step.image.display().into_owned(),
@@ -182,7 +203,7 @@ fn skips(context: &Context, plan: &Plan) -> Vec<String> {
             reason: step.reason.to_string(),
         });
     }
-    left
+    summary
 }
 
 fn code_name(code: Code) -> String {
@@ -425,9 +446,7 @@ impl Executor<'_> {
                     code: code.to_owned(),
                     reason: format!("it comes after '{}', which {which}", step.image.display()),
                 });
-                if left {
-                    state.summary.left.push(image);
-                }
+                state.summary.waiting.push(image);
             }
         }
         if let Some(fatal) = fatal {

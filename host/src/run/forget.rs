@@ -25,8 +25,9 @@ pub fn gone(
     if view.gone.is_empty() {
         return BTreeMap::new();
     }
+    let unfinished = inventory.unsettled.iter().map(|u| &u.path);
     let left: HashSet<&TargetPath> =
-        inventory.unsettled.iter().chain(&inventory.left_alone).map(|u| &u.path).collect();
+        unfinished.chain(inventory.left_alone.iter().map(|alone| &alone.path)).collect();
     let there = |path: &TargetPath| inventory.file(path).is_some() || left.contains(path);
     let absent = |path: &TargetPath| inventory.absent_since.contains_key(path);
     view.gone

@@ -43,6 +43,8 @@ pub enum Op {
     /// Accept the unproven spans of these images (all unproven ones when empty). Holds the lock.
     /// [`Answer::Accepted`].
     Accept { images: Vec<TargetPath> },
+    /// Adopts what is mounted at a place of the source; touches no target.
+    AcceptSource { place: TargetPath },
 }
 
 /// Secret values by the option's name.

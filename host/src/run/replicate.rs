@@ -69,8 +69,8 @@ fn tell_end(line: &Line, summary: &Summary) {
         sent_bytes: line.meter.sent(),
         images: summary.images,
         deleted: summary.deleted,
-        failed: summary.failed,
-        left: summary.left.len() as u64,
+        failed: summary.failed + summary.unreadable,
+        left: (summary.left.len() + summary.waiting.len()) as u64,
         error: error.map(ToString::to_string),
         failure: error.map(|error| Box::new(error.bounded(TEXT))),
     });
@@ -147,7 +147,7 @@ pub(crate) fn on_target(
     line.stop.proceed()?;
     clean(&context, &survey, &plan)?;
     context.catalog.link(&plan.links)?;
-    let material = Material::new(&plan, &survey.view, &inventory.files);
+    let material = Material::new(&plan, &survey.view, inventory);
     let mut summary = execute(&context, &material);
     drop(material);
     // Also after a failure: what was published is recorded on the target. Not after a stop: the next run does it.

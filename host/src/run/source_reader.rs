@@ -186,6 +186,8 @@ impl SourceReader {
     pub fn open(root: &SourceRoot, scanned: &SourceFile, cache: Arc<BlockCache>) -> Result<Self> {
         let file = root.0.open_file(&scanned.path).map_err(|e| match e.kind() {
             ErrorKind::NotFound => changed(&scanned.path, "it is gone"),
+            // A sharing violation, on shares that have such.
+            ErrorKind::Busy => changed(&scanned.path, "another program has it open"),
             _ => e,
         })?;
         let meta =
@@ -194,9 +196,9 @@ impl SourceReader {
             return Err(changed(&scanned.path, "it is no regular file any more"));
         }
         let (mtime_ns, ctime_ns) = (meta.mtime_ns, meta.ctime_ns);
-        let (seen, now) =
-            ((scanned.size, scanned.mtime_ns, scanned.ctime_ns), (meta.size, mtime_ns, ctime_ns));
-        if now != seen {
+        // A change time of zero: the scan found that it says nothing on this file system.
+        let moved = scanned.ctime_ns != 0 && ctime_ns != scanned.ctime_ns;
+        if (meta.size, mtime_ns) != (scanned.size, scanned.mtime_ns) || moved {
             return Err(changed(&scanned.path, "it is not what the scan saw"));
         }
         let layout = Layout::new(scanned.size);

@@ -96,7 +96,7 @@ impl Context {
     /// One worker for one operation, and its answer. `title`: shown by `top -c`.
     pub async fn ask(&self, request: &Request, title: &str) -> Result<Answer> {
         let target = match request.op {
-            Op::Scan | Op::Look => None,
+            Op::Scan | Op::Look | Op::AcceptSource { .. } => None,
             _ => request.job.targets.first(),
         };
         let (job, name) = (request.job.name.clone(), target.map(|t| t.name.clone()));

@@ -38,6 +38,8 @@ pub struct FileJob {
     pub image: TargetPath,
     /// With the anchor: the run that the image holds.
     pub span: Option<Span>,
+    /// The file system that the source file lies on, by what lasts.
+    pub mount: Option<Arc<str>>,
     /// With the anchor: what it builds on.
     pub upon: Upon,
 }
@@ -66,6 +68,7 @@ impl FileJob {
             set: set.to_owned(),
             image,
             span,
+            mount: None,
             upon: Upon::default(),
         })
     }
@@ -85,7 +88,7 @@ impl FileJob {
             image: self.image.clone(),
             parent: None,
             head: None,
-            mount: None,
+            mount: self.mount.clone(),
         }
     }
 }

@@ -68,6 +68,9 @@ fn answer(
     if matches!(request.op, Op::Scan | Op::Look) {
         return scan_worker::run(request, outbox, stop).map(Some);
     }
+    if matches!(request.op, Op::AcceptSource { .. }) {
+        return scan_worker::accept_source(request, outbox, stop).map(Some);
+    }
     let line = Line {
         stop: Arc::clone(stop),
         pacer: Arc::new(Pacer::new(request.target()?.bandwidth.clone())),

@@ -8,8 +8,10 @@ use std::path::Path;
 use offsite_plugin_api::TargetPath;
 use rustix::fs::{AtFlags, fstat, stat, statat};
 
+use super::beneath::open_regular;
+use super::ignore::Ignore;
 use super::walk::{Walk, walk};
-use super::{Place, lock, open_file, open_root, trouble};
+use super::{Place, lock, open_root, trouble};
 use crate::error::Result;
 
 /// A source folder that can be opened; each look of a scan opens it anew.
@@ -25,8 +27,8 @@ pub(crate) trait Tree {
     fn walk(&self) -> Result<Walk>;
     /// The root answers, and its path still leads to the directory that was walked.
     fn still_there(&self) -> Result<()>;
-    /// A regular file, never through a link. Errors: why it cannot be opened, in words.
-    fn open(&self, path: &TargetPath) -> std::result::Result<Box<dyn Peek>, String>;
+    /// A regular file, never through a link. Errors: the system's; `InvalidInput` for what is no regular file any more.
+    fn open(&self, path: &TargetPath) -> std::io::Result<Box<dyn Peek>>;
 }
 
 /// An opened file, as far as a scan looks into it.
@@ -34,23 +36,36 @@ pub(crate) trait Peek {
     /// The file's first bytes; fewer than asked for only at its end.
     fn head(&self, size: u64, count: usize) -> std::io::Result<Vec<u8>>;
     fn qemu_writes(&self) -> bool;
+    /// BLAKE3 of the whole content; `None` when it cannot be read. Errors: those of `proceed`, asked every megabyte.
+    fn digest(&self, proceed: &mut dyn FnMut() -> Result<()>) -> Result<Option<[u8; 32]>>;
 }
 
 /// A folder of this machine.
-pub(super) struct OnDisk<'a>(pub &'a Path);
+pub(super) struct OnDisk<'a> {
+    root: &'a Path,
+    ignore: Ignore,
+}
+
+impl<'a> OnDisk<'a> {
+    /// `globs`: the job's `ignore`. Errors: [`crate::error::Kind::Config`].
+    pub fn new(root: &'a Path, globs: &[String]) -> Result<Self> {
+        Ok(Self { root, ignore: Ignore::new(globs)? })
+    }
+}
 
 struct Opened {
     root: std::path::PathBuf,
     descriptor: OwnedFd,
     place: Place,
+    ignore: Ignore,
 }
 
 impl Folder for OnDisk<'_> {
     fn open(&self) -> Result<Box<dyn Tree>> {
-        let descriptor = open_root(self.0)?;
-        let stat = fstat(&descriptor).map_err(|e| trouble::root(self.0, e))?;
+        let descriptor = open_root(self.root)?;
+        let stat = fstat(&descriptor).map_err(|e| trouble::root(self.root, e))?;
         let place = Place { device: stat.st_dev, inode: stat.st_ino };
-        Ok(Box::new(Opened { root: self.0.to_owned(), descriptor, place }))
+        Ok(Box::new(Opened { root: self.root.to_owned(), descriptor, place, ignore: self.ignore.clone() }))
     }
 }
 
@@ -60,7 +75,7 @@ impl Tree for Opened {
     }
 
     fn walk(&self) -> Result<Walk> {
-        walk(self.descriptor.as_fd()).map_err(|e| trouble::root(&self.root, e))
+        walk(self.descriptor.as_fd(), &self.ignore).map_err(|e| trouble::root(&self.root, e))
     }
 
     fn still_there(&self) -> Result<()> {
@@ -72,9 +87,8 @@ impl Tree for Opened {
         Ok(())
     }
 
-    fn open(&self, path: &TargetPath) -> std::result::Result<Box<dyn Peek>, String> {
-        let file = open_file(&self.descriptor, path).map_err(|e| e.source.unwrap_or(e.what))?;
-        Ok(Box::new(file))
+    fn open(&self, path: &TargetPath) -> std::io::Result<Box<dyn Peek>> {
+        Ok(Box::new(open_regular(&self.descriptor, path)?))
     }
 }
 
@@ -97,5 +111,18 @@ impl Peek for File {
 
     fn qemu_writes(&self) -> bool {
         lock::qemu_writes(self)
+    }
+
+    fn digest(&self, proceed: &mut dyn FnMut() -> Result<()>) -> Result<Option<[u8; 32]>> {
+        let (mut hasher, mut buffer, mut file) = (blake3::Hasher::new(), vec![0; 1 << 20], self);
+        loop {
+            match std::io::Read::read(&mut file, &mut buffer) {
+                Ok(0) => return Ok(Some(hasher.finalize().into())),
+                Ok(n) => drop(hasher.update(&buffer[..n])),
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(_) => return Ok(None),
+            }
+            proceed()?;
+        }
     }
 }
