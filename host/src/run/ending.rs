@@ -59,7 +59,7 @@ pub fn remember(
         done,
         gone: sets.iter().map(String::as_str).collect(),
         scanned_ns: inventory.scanned_ns,
-        whole: inventory.unreadable.is_empty(),
+        whole: inventory.unreadable.is_empty() && inventory.doubts.is_empty(),
     };
     let lagged = catalog.lags()?;
     catalog.put_lags(&lagged, &lag::lags(&run, &lagged, look)?)?;
