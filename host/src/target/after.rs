@@ -17,10 +17,13 @@ pub fn after<'a>(
 ) -> Result<TargetView> {
     let records = catalog.published()?;
     let mut changed = BTreeMap::new();
+    let mut vouched = before.vouched;
     for path in touched {
         let then = before.files.recorded(path).or_else(|| before.gone.get(path).map(|r| &**r));
         let now = records.get(path).map(|r| &**r);
         if then != now {
+            // What was published is our own word, not a manifest's.
+            vouched.remove(path);
             changed.insert(path, now);
         }
     }
@@ -47,7 +50,7 @@ pub fn after<'a>(
     let mut view = evidence::view(Gathered { files, records, headers, spans, accepted, open, bad, absorbed });
     view.in_transition.extend(sets);
     view.parents_known = catalog.parents_learned()?;
-    view.vouched = catalog.vouched()?;
+    view.vouched = vouched;
     Ok(view)
 }
 
