@@ -2,6 +2,7 @@
 
 use super::index::Index;
 use super::{Code, Notice, Step};
+use crate::target::shown;
 
 /// Problems of the source's chains shown one by one; more are counted.
 const PROBLEMS: usize = 20;
@@ -21,6 +22,35 @@ pub(crate) fn notices(index: &Index<'_>, steps: &[Step]) -> Vec<Notice> {
             dir.display()
         );
         say("unreadable", text, true);
+    }
+    for stuck in index.input.target.stuck.iter().take(PROBLEMS) {
+        say("stuck", format!("{}; its images wait, the others go on", stuck.why), true);
+    }
+    for (dir, why) in index.input.target.incomplete.iter().take(PROBLEMS) {
+        let text = format!(
+            "the target's listing of '{}' is not whole ({why}): nothing in it is taken for gone, and nothing in it is deleted",
+            shown(dir)
+        );
+        say("incomplete-listing", text, false);
+    }
+    let more = index.input.target.incomplete.len().saturating_sub(PROBLEMS);
+    if more > 0 {
+        say(
+            "incomplete-listing",
+            format!("{more} more directories of the target are not listed wholly"),
+            false,
+        );
+    }
+    let mut unknown = index.input.target.unknown.iter();
+    if let Some((example, first)) = unknown.next() {
+        let text = format!(
+            "{} published files are not listed by the target, and whether it still has them is not known, '{}' for one \
+             ({}): they are neither sent again nor deleted",
+            unknown.count() + 1,
+            example.display(),
+            first.why
+        );
+        say("unknown", text, true);
     }
     for problem in index.input.source.problems.iter().take(PROBLEMS) {
         say("gap", format!("'{}': {}", problem.image.display(), problem.what), false);

@@ -184,10 +184,13 @@ fn prepare(context: &Context, request: &Request, target: &Target, inventory: &In
         transfer::reopen(&context.root, &context.cache, file, &step.record)
     };
     let reopen: Reopen<'_> = &reopen;
+    let mut stuck = Vec::new();
     act(&mut |site| {
-        for what in target::settle(site, reopen)? {
+        let settled = target::settle(site, reopen)?;
+        for what in settled.said {
             line.outbox.event(Event::Settled { what });
         }
+        stuck = settled.stuck;
         Ok(())
     })?;
     let mut surveyed = None;
@@ -200,7 +203,8 @@ fn prepare(context: &Context, request: &Request, target: &Target, inventory: &In
         }
         Ok(())
     })?;
-    let survey = surveyed.ok_or_else(|| Error::new(Kind::State, "the target was not listed"))?;
+    let mut survey = surveyed.ok_or_else(|| Error::new(Kind::State, "the target was not listed"))?;
+    survey.view.stuck = stuck;
     target::remember(&context.catalog, &survey.learned)?;
     for text in &survey.notices {
         let code = "target".to_owned();
@@ -306,6 +310,8 @@ fn clean(context: &Context, survey: &Survey, plan: &Plan) -> Result<()> {
         .flat_map(|s| &s.files)
         .filter(|f| matches!(f.action, FileAction::Copy | FileAction::Replace | FileAction::Adopt))
         .map(|f| &f.target)
+        // Still to be settled: what is staged for it is published then.
+        .chain(survey.view.stuck.iter().flat_map(|stuck| &stuck.paths))
         .collect();
     let line = &context.line;
     let call = line.call(Some(LONG));

@@ -10,7 +10,9 @@ use offsite_plugin_api::TargetPath;
 
 use super::manifest::{self, FromManifests};
 use super::site::{Site, of_target};
-use super::{Files, Gathered, Listing, Recorded, TargetView, evidence, intent, listing, small};
+use super::{
+    Files, Gathered, Listing, Recorded, TargetFile, TargetView, ask, evidence, intent, listing, small,
+};
 use crate::catalog::{Catalog, Published};
 use crate::chain::Span;
 use crate::error::{Error, Kind, Result};
@@ -82,12 +84,19 @@ pub fn survey(site: &Site<'_>) -> Result<Survey> {
         learned.files.push(file);
     }
     let (open, sets) = intent::open_intents(site.catalog)?;
-    let files = std::mem::take(&mut listing.files);
+    let mut files = std::mem::take(&mut listing.files);
+    let asked = ask::unlisted(site, &files, records.keys(), &mut listing.incomplete)?;
+    files = files.and(asked.found.into_iter().map(TargetFile::from).collect());
+    let unknown = ask::unknown_of(asked.unknown, &mut records);
     let headers = headers(site, &files, &records)?;
     let accepted = site.catalog.accepted()?;
     let mut view = evidence::view(Gathered { files, records, headers, spans, accepted, open });
     view.in_transition.extend(sets);
-    from.damaged.extend(manifest::missing(&listing.manifests, &known));
+    view.unknown = unknown;
+    view.incomplete.clone_from(&listing.incomplete);
+    if !manifest::left_out(&listing.incomplete) {
+        from.damaged.extend(manifest::missing(&listing.manifests, &known));
+    }
     learn(&mut learned, from, &known, site.catalog)?;
     Ok(Survey { view, listing, learned, notices })
 }

@@ -4,6 +4,7 @@
 //! [`publish_file`] and its like, and [`manifest::write_behind`].
 
 mod announce;
+mod ask;
 mod evidence;
 mod files;
 mod gather;
@@ -22,14 +23,15 @@ mod view;
 pub(crate) mod tests;
 
 pub use announce::{announce, publish_announced, withdraw};
+pub use ask::{Incomplete, shown};
 pub use evidence::{Gathered, headers_to_read, view};
 pub use files::Files;
 pub use gather::{Learned, Survey, accept, baseline, remember, survey};
 pub use intent::{
-    Delete, Publish, delete_file, delete_files, open_intents, publish_file, publish_group, replace_file,
-    settle,
+    Delete, Publish, Settled, Stuck, delete_file, delete_files, open_intents, publish_file, publish_group,
+    replace_file, settle,
 };
 pub use listing::{Listing, list};
 pub use marker::{Claim, Marker, Who, take_over};
 pub use site::{Reopen, Site, no_source, replaceable};
-pub use view::{ParentRecord, Recorded, TargetFile, TargetView, VerifyLevel};
+pub use view::{ParentRecord, Recorded, TargetFile, TargetView, Unknown, VerifyLevel};

@@ -10,3 +10,4 @@ mod leave_out;
 mod names;
 mod order;
 mod sim;
+mod unlisted;

@@ -5,6 +5,7 @@ mod crash;
 mod manifests;
 pub(crate) mod mem;
 mod remains;
+mod unlisted;
 
 use std::sync::Arc;
 
