@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::database::Sync;
 use super::published::{self, Published, damaged};
-use super::{Catalog, staged};
+use super::{Catalog, Upon, staged};
 use crate::chain::Span;
 use crate::error::Result;
 use crate::run::killpoint;
@@ -93,6 +93,9 @@ pub struct PublishStep {
     /// What will be recorded; the target's version and time are filled in from the published entry.
     pub record: Recorded,
     pub span: Option<Span>,
+    /// With the anchor: what it builds on.
+    #[serde(default, skip_serializing_if = "Upon::is_nothing")]
+    pub upon: Upon,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -233,10 +236,10 @@ impl Catalog {
 
     /// A step's file is visible: records it, drops its staging and the step, in one transaction. Not
     /// waited for: until it is on the disk the open intent, which is, says the same to whoever settles it.
-    pub fn publish_done(&self, intent: i64, step: i64, file: &Published) -> Result<()> {
+    pub fn publish_done(&self, intent: i64, step: i64, file: &Published, upon: &Upon) -> Result<()> {
         killpoint::reach("publish.before-record");
         self.db.write(Sync::Lazy, |t| {
-            published::put(t, file)?;
+            published::put(t, file, upon)?;
             staged::remove(t, &file.path)?;
             finish_step(t, intent, step)?;
             finish_path(t, &file.path)

@@ -10,19 +10,25 @@ mod facts;
 mod group;
 mod intents;
 mod job;
+mod lag;
+mod parents;
 mod place;
 #[cfg(test)]
 mod power_cut;
 mod published;
 mod runs;
 mod staged;
+mod wrong;
 
 pub use intents::{Intent, IntentKind, IntentStep, PublishStep, Was};
 pub use job::JobDb;
+pub use lag::SetLag;
+pub use parents::Upon;
 pub use place::{catalog_path, job_path};
 pub use published::{Published, RecognisedBytes, SourceFacts};
 pub use runs::RunRecord;
 pub use staged::{Identity, StagedFile};
+pub use wrong::{FailedImage, Told, Wrong};
 
 use std::path::{Path, PathBuf};
 
@@ -49,6 +55,12 @@ impl Catalog {
     /// An empty catalog that ends with this value.
     pub fn in_memory() -> Result<Self> {
         Ok(Self { db: Database::in_memory(SCHEMA)? })
+    }
+
+    /// For tests: see [`Database::powered_by`].
+    #[cfg(test)]
+    pub(crate) fn powered_by(&self, power: std::sync::Arc<crate::model::Power>) {
+        self.db.powered_by(power);
     }
 
     /// Whether this catalog was empty when opened: new, or lost.
@@ -111,6 +123,18 @@ ALTER TABLE published ADD COLUMN parent BLOB;
 ALTER TABLE published ADD COLUMN parent_blake3 BLOB;
 ALTER TABLE published ADD COLUMN head BLOB;
 ALTER TABLE published ADD COLUMN mount TEXT;
+", "
+-- only an unsigned manifest, or one signed with a key that is not here, says what these are
+CREATE TABLE vouched (path BLOB PRIMARY KEY) WITHOUT ROWID;
+-- the id of the key that the generation is signed with; NULL for none
+ALTER TABLE manifest ADD COLUMN key TEXT;
+", "
+-- wrong: JSON. set_lag: since when a set's newest image is not restorable here, 0 where it is. gone: neither here nor at the
+-- source any more, since when.
+ALTER TABLE run ADD COLUMN clean INTEGER;
+ALTER TABLE run ADD COLUMN wrong TEXT;
+CREATE TABLE set_lag (set_id TEXT PRIMARY KEY, image BLOB NOT NULL, since INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE gone (path BLOB PRIMARY KEY, since INTEGER NOT NULL) WITHOUT ROWID;
 "];
 
 #[cfg(test)]

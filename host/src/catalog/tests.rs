@@ -11,7 +11,7 @@ use crate::error::Kind;
 use crate::format;
 use crate::plan::{Baseline, Policy};
 use crate::report::Outcome;
-use crate::source::{Learned, Observations, Place, Seen};
+use crate::source::{Learned, MountPoint, Observations, Place, Seen};
 use crate::target::{Recorded, VerifyLevel};
 
 fn path(text: &str) -> TargetPath {
@@ -213,7 +213,7 @@ fn publishing_records_drops_the_staging_and_ends_the_intent_together() {
         .collect();
     let id = catalog.begin_intent(IntentKind::Group, "set", &steps).unwrap();
     catalog.begin_staging(&staged("a.aiv")).unwrap();
-    catalog.publish_done(id, 0, &files[0]).unwrap();
+    catalog.publish_done(id, 0, &files[0], &Default::default()).unwrap();
     assert_eq!(catalog.staged().unwrap(), []);
     assert_eq!(catalog.published().unwrap().len(), 1);
     assert!(catalog.intents().unwrap()[0].partly_done());
@@ -258,6 +258,7 @@ fn seen(n: i64) -> Seen {
         ctime_ns: n,
         inode: u64::MAX,
         device: u64::MAX - 1,
+        mount: (n % 2 == 0).then(|| format!("type=nfs;source={}", n % 4).into()),
         since_ns: n,
         absent_ns: (n % 2 == 0).then_some(n),
         header: (n % 3 == 0).then(|| vec![1, 2, 3]),
@@ -284,6 +285,13 @@ fn observations_survive_and_targets_say_what_they_hold() {
     let dir = tempfile::tempdir().unwrap();
     let learned = Learned {
         place: Some(Place { device: u64::MAX, inode: 2 }),
+        mounts: Some(vec![MountPoint {
+            path: TargetPath::root(),
+            identity: "type=nfs;source=2".into(),
+            occasion: "1".into(),
+            inodes_drift: true,
+            ctimes_drift: false,
+        }]),
         put: vec![(path("a"), seen(1)), (path("b"), seen(6))],
         forget: Vec::new(),
     };
@@ -301,12 +309,18 @@ fn observations_survive_and_targets_say_what_they_hold() {
     let mut db = JobDb::open(dir.path(), "job", &["one", "two"]).unwrap();
     let remembered = db.load().unwrap();
     assert_eq!((remembered.place, remembered.files), (learned.place, learned.put));
+    assert_eq!(Some(remembered.mounts), learned.mounts);
     db.save(&Learned { forget: vec![path("a")], ..Learned::default() }).unwrap();
     assert_eq!(db.load().unwrap().files, [(path("b"), seen(6))]);
     assert_eq!(db.known_settled(&path("same.aiv")), Some((u64::MAX, -5, 6)));
     assert_ne!(db.known_settled(&path("disputed.aiv")), Some((u64::MAX, -5, 6)));
     assert_eq!(db.known_paths(), [path("disputed.aiv"), path("same.aiv")]);
-    db.put_run(&RunRecord { outcome: Some(Outcome::Done), ..RunRecord::begin("r", "one") }).unwrap();
+    assert_eq!(db.recorded().len(), 4, "what each catalog says of each");
+    assert_eq!(JobDb::open_beside(dir.path(), "job").unwrap().recorded().len(), 4);
+    let done = RunRecord { outcome: Some(Outcome::Done), ..RunRecord::begin("r", "one") };
+    db.put_run(&done).unwrap();
+    assert_eq!(db.last_success("one").unwrap(), None, "that nothing was wrong is not recorded");
+    db.put_run(&RunRecord { clean: Some(true), ..done }).unwrap();
     assert_eq!(db.last_success("one").unwrap().unwrap().run_id, "r");
     assert_eq!(db.last_success("two").unwrap(), None);
 }

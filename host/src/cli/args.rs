@@ -63,6 +63,9 @@ pub enum Command {
     /// A target's claim, and its consolidated images
     #[command(subcommand)]
     Target(TargetCommand),
+    /// What is mounted in a job's source
+    #[command(subcommand)]
+    Source(SourceCommand),
     /// Started by offsite itself
     #[command(hide = true)]
     Worker(WorkerArgs),
@@ -143,6 +146,9 @@ pub struct JobArgs {
     /// Replicate files that no format knows as well
     #[arg(long)]
     pub include_other: bool,
+    /// Leave alone what matches, without a word; may be repeated. What a target has of it stays there
+    #[arg(long, value_name = "GLOB")]
+    pub ignore: Vec<String>,
 }
 
 impl JobArgs {
@@ -172,6 +178,7 @@ impl JobArgs {
             max_delete: a.max_delete,
             accept_unproven: a.accept_unproven,
             include_other: a.include_other,
+            ignore: a.ignore,
         })
     }
 }
@@ -204,7 +211,7 @@ pub struct CheckArgs {
 pub struct StatusArgs {
     #[command(flatten)]
     pub job: JobArgs,
-    /// Exit with 1 when a target's last success is older, such as 26h
+    /// Exit with 1 when a target's last success is older, or some set lags for longer, such as 26h
     #[arg(long, value_name = "TIME")]
     pub max_age: Option<String>,
 }
@@ -221,6 +228,28 @@ pub enum TargetCommand {
     TakeOver(TargetArgs),
     /// Accept consolidated images that only the catalog supports
     Accept(AcceptArgs),
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub enum SourceCommand {
+    /// Take what is mounted there now for what belongs there: another disk, or none
+    Accept(SourceArgs),
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct SourceArgs {
+    /// The folder of the source, absolute or relative to the source; '.' is the source itself
+    #[arg(value_name = "PATH")]
+    pub path: PathBuf,
+    /// The job of the configuration file, where it has several
+    #[arg(long = "job", value_name = "JOB", conflicts_with = "source")]
+    pub job: Option<String>,
+    /// The source of a job on the line, without a configuration file
+    #[arg(long, value_name = "DIR")]
+    pub source: Option<PathBuf>,
+    /// The name of the job on the line [default: from the source's path]
+    #[arg(long, requires = "source")]
+    pub name: Option<String>,
 }
 
 #[derive(Clone, Debug, Args)]

@@ -51,6 +51,12 @@ pub fn jobs(global: &Global, args: &JobArgs) -> Result<Vec<Job>, Problems> {
             target.plan.allow_deletes |= args.allow_deletes;
             target.plan.include_other |= args.include_other;
         }
+        for glob in args.ignore.iter().filter(|_| args.source.is_none()) {
+            match config::glob(glob) {
+                Ok(glob) => job.ignore.push(glob),
+                Err(what) => flag("--ignore", what),
+            }
+        }
     }
     if let Err(what) = settle {
         flag("--settle", what);
@@ -153,6 +159,7 @@ fn context(
         host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         run_id: format!("{now:x}-{}", std::process::id()),
         reporter: RefCell::new(reporter),
+        said: RefCell::default(),
         stop,
         hide: secret_variables(jobs),
     })

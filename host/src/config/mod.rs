@@ -22,3 +22,4 @@ pub use file::{SETTLE, line_of, load, read, source_dir};
 pub use job::{Bandwidth, Job, Priority, Retry, SecretRef, Target, Verify, Window};
 pub use locate::{find, places};
 pub use problem::{Problem, Problems};
+pub(crate) use target::glob;

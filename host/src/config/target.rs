@@ -249,7 +249,7 @@ pub(super) fn format(text: &str) -> Result<Format, String> {
     word(text, "format", &known)
 }
 
-pub(super) fn glob(text: &str) -> Result<String, String> {
+pub(crate) fn glob(text: &str) -> Result<String, String> {
     match globset::Glob::new(text) {
         Ok(_) => Ok(text.to_owned()),
         Err(e) => Err(format!("'{text}' is no pattern: {}", e.kind())),

@@ -176,10 +176,19 @@ pub(crate) fn same_span(
     source_of: &HashMap<At, usize>,
     i: usize,
 ) -> Option<Span> {
+    let held = index.at(there[i]?);
+    held_onto(index, there, source_of, i)?;
+    held.span.filter(|span| span.first < span.last && Some(span.last) == image.number)
+}
+
+/// What the target's image of source image `i` hangs on there, where the source has that.
+pub(crate) fn held_onto(
+    index: &Index<'_>,
+    there: &[Option<At>],
+    source_of: &HashMap<At, usize>,
+    i: usize,
+) -> Option<usize> {
     let at = there[i]?;
-    let held = index.at(at);
-    let Parent::Image(onto) = held.parent else { return None };
-    held.span
-        .filter(|span| span.first < span.last && Some(span.last) == image.number)
-        .filter(|_| source_of.contains_key(&(at.0, onto as u32)))
+    let Parent::Image(onto) = index.at(at).parent else { return None };
+    source_of.get(&(at.0, onto as u32)).copied()
 }

@@ -12,6 +12,7 @@ use super::explain::{Incomplete, Reason};
 use super::index::{At, Index};
 use super::{Action, FileAction, FileStep, consolidated, names, policy};
 use crate::chain::{Image, ImageFile, ImageSet, Parent, Span};
+use crate::source::{Cause, same_mtime};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
@@ -41,6 +42,10 @@ pub(crate) struct Decided<'a> {
     pub anchor: usize,
     pub found: Found,
     pub span: Option<Span>,
+    /// The source merged others into it: it holds the restore point that it held.
+    pub merged: bool,
+    /// What it builds on then, where the source's chains do not show it.
+    pub onto: Option<TargetPath>,
 }
 
 impl Decided<'_> {
@@ -79,6 +84,7 @@ pub(crate) fn decide<'a>(index: &Index<'a>, set: &'a ImageSet, near: &mut usize)
     let mut decided =
         DecidedSet { images: images.collect(), place, there: Vec::new(), source_of: HashMap::new() };
     if decided.images.iter().all(|d| d.fate == Fate::Keep) && set.images.iter().all(|i| i.restorable) {
+        mixed(index, set, &mut decided);
         return decided;
     }
     if !index.input.target.files.is_empty() {
@@ -88,7 +94,41 @@ pub(crate) fn decide<'a>(index: &Index<'a>, set: &'a ImageSet, near: &mut usize)
     }
     hold(index, set, &mut decided);
     complete(index, set, &mut decided);
+    mixed(index, set, &mut decided);
     decided
+}
+
+/// Images that stay upon a parent that stays and is another one than they were published upon: file by file the target is
+/// the source, and yet nothing shows that the source's own chain is one.
+fn mixed<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'a>) {
+    let mut broken: Vec<Option<&'a TargetPath>> = Vec::new();
+    for (i, image) in set.images.iter().enumerate() {
+        // Increments that run backwards hang on what moves on with every backup.
+        let Parent::Image(p) = image.parent else { continue };
+        if p > i {
+            continue;
+        }
+        let recorded = |at: usize| {
+            let own = &decided.images[at];
+            let there = index.target_file(own.anchor, &decided.place).filter(|_| own.fate == Fate::Keep)?;
+            there.recorded.as_deref()
+        };
+        let another = recorded(i).and_then(|r| r.parent.as_ref()).is_some_and(|upon| {
+            recorded(p).is_some_and(|below| {
+                below.blake3 != Some(upon.blake3)
+                    && upon.path == index.target_path(&decided.place, &set.images[p].id)
+            })
+        });
+        if another && broken.is_empty() {
+            broken = vec![None; set.images.len()];
+        }
+        if !broken.is_empty() {
+            broken[i] = if another { Some(&set.images[p].id) } else { broken.get(p).copied().flatten() };
+            if let Some(ancestor) = broken[i].filter(|_| decided.images[i].fate == Fate::Keep) {
+                decided.images[i].incomplete = Some(Incomplete::Another(ancestor));
+            }
+        }
+    }
 }
 
 /// Compares an image's files with the target's. `out`: it is left out, and why.
@@ -144,7 +184,18 @@ pub(crate) fn look<'a>(
             (Fate::Act, action, reason)
         }
     };
-    Decided { fate, action, reason, incomplete: None, files: steps, anchor, found: anchor_found, span: None }
+    Decided {
+        fate,
+        action,
+        reason,
+        incomplete: None,
+        files: steps,
+        anchor,
+        found: anchor_found,
+        span: None,
+        merged: false,
+        onto: None,
+    }
 }
 
 /// What to do with one file; the heaviest file of an image gives its reason.
@@ -272,7 +323,7 @@ fn unproven(index: &Index<'_>, image: &Image) -> bool {
 /// consolidated image has the consolidated size.
 fn source_moved(index: &Index<'_>, place: &TargetPath, anchor: usize) -> bool {
     let recorded = index.target_file(anchor, place).and_then(|f| f.recorded.as_ref());
-    recorded.is_some_and(|r| r.source_mtime_ns != index.file(anchor).mtime_ns)
+    recorded.is_some_and(|r| !same_mtime(r.source_mtime_ns, index.file(anchor).mtime_ns))
 }
 
 /// Gives images that the source consolidated their span.
@@ -288,11 +339,23 @@ fn absorb<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'a>
             && matches!(image.parent, Parent::Missing(_))
         {
             let absorbed = consolidated::absorbed(index, &decided.there, &decided.source_of, i);
+            let onto = match &absorbed {
+                Some(absorbed) => Some(absorbed.onto),
+                None => consolidated::held_onto(index, &decided.there, &decided.source_of, i),
+            };
             decided.images[i].span = match absorbed {
                 Some(absorbed) => consolidated::span_with(index, image, &absorbed),
                 None => consolidated::same_span(index, image, &decided.there, &decided.source_of, i),
             };
+            if decided.images[i].span.is_some() {
+                decided.images[i].onto = onto.map(|p| set.images[p].id.clone());
+            }
         }
+        let own = &decided.images[i];
+        decided.images[i].merged = own.fate == Fate::Act
+            && own.found == Found::SourceChanged
+            && (own.span.is_some()
+                || consolidated::absorbed(index, &decided.there, &decided.source_of, i).is_some());
     }
 }
 
@@ -354,7 +417,8 @@ fn cannot<'a>(
     unsettled: Option<&'a TargetPath>,
 ) -> Option<Reason<'a>> {
     if let Some(path) = index.unfinished_file(own.anchor) {
-        return Some(Reason::FileNotSettled(path));
+        let unreadable = index.unsettled.get(path).is_some_and(|u| u.cause == Cause::Unreadable);
+        return Some(if unreadable { Reason::FileUnreadable(path) } else { Reason::FileNotSettled(path) });
     }
     let missing = matches!(image.parent, Parent::Missing(_));
     if let Some(path) = index.unfinished_ancestor(own.anchor, missing) {
@@ -437,6 +501,14 @@ fn complete<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'
             Parent::Cycle => Some(Incomplete::Broken("its parents lead back to itself")),
             Parent::Image(p) => match &decided.images[*p] {
                 parent if parent.fate == Fate::LeftOut && !parent.visible() => Some(Incomplete::LeftOut),
+                // It stays as it lies there, whatever that is.
+                parent if parent.fate == Fate::LeftOut => {
+                    let there = decided.there.get(*p).copied().flatten().map(|at| index.at(at));
+                    let broken = there.filter(|there| !there.restorable);
+                    broken.map(|b| {
+                        Incomplete::Broken(b.missing.as_deref().unwrap_or("an ancestor is not whole"))
+                    })
+                }
                 parent => parent.incomplete.clone(),
             },
             Parent::None => None,

@@ -12,7 +12,7 @@ use super::explain::Reason;
 use super::index::{At, Index, place_of_anchor};
 use super::needs::{Needs, Remains};
 use super::order::Steps;
-use super::{Action, FileAction, FileStep, Notice, Step, sync};
+use super::{Action, FileAction, FileStep, Notice, NoticeCode, Step, sync};
 use crate::chain::{Evidence, Image, Parent};
 use crate::format::{Format, Role};
 use crate::target::TargetFile;
@@ -62,15 +62,12 @@ impl<'a> Deletes<'a> {
             for doomed in &doomed {
                 steps.skip(&doomed.image, doomed.set.clone(), doomed.format, &Reason::OverDeleteLimit);
             }
-            notices.push(Notice {
-                code: "over-delete-limit".into(),
-                text: format!(
-                    "{counted} of {managed} images would be deleted, max_delete allows {}: nothing is deleted; \
-                     if this is meant, run once with --allow-deletes",
-                    (index.input.options.max_delete * managed as f64).floor()
-                ),
-                failing: true,
-            });
+            let text = format!(
+                "{counted} of {managed} images would be deleted, max_delete allows {}: nothing is deleted; \
+                 if this is meant, run once with --allow-deletes",
+                (index.input.options.max_delete * managed as f64).floor()
+            );
+            notices.push(Notice::new(NoticeCode::OverDeleteLimit, text));
             return;
         }
         let first = steps.steps.len();
@@ -85,11 +82,8 @@ impl<'a> Deletes<'a> {
 
     fn say_forbidden(&self, notices: &mut Vec<Notice>) {
         if let Some(reason @ (Reason::EmptySource | Reason::NothingLeft)) = &self.forbidden {
-            notices.push(Notice {
-                code: "deletes-held".into(),
-                text: format!("nothing is deleted; images are {}", reason.text()),
-                failing: true,
-            });
+            let text = format!("nothing is deleted; images are {}", reason.text());
+            notices.push(Notice::new(NoticeCode::DeletesHeld, text));
         }
     }
 
@@ -207,8 +201,8 @@ impl<'a> Deletes<'a> {
         }
         for file in gone() {
             let path = step_path(&file.path, source, image);
-            if !sync::twice_absent(index, &path) {
-                return Some(Reason::NotTwiceAbsent);
+            if let Some(reason) = sync::not_absent(index, &path) {
+                return Some(reason);
             }
         }
         if remains.needed[i] {
@@ -245,8 +239,8 @@ impl<'a> Deletes<'a> {
                 Some(reason.clone())
             } else if let Some(reason) = not_clear(index, path, Some(recorded.set.as_str())) {
                 Some(reason)
-            } else if !sync::twice_absent(index, &source) {
-                Some(Reason::NotTwiceAbsent)
+            } else if let Some(reason) = sync::not_absent(index, &source) {
+                Some(reason)
             } else if remains.is_some_and(|(r, i)| r.held[i] || !r.matched[i]) {
                 Some(Reason::ImageHeld)
             } else if owner.is_some_and(|at| is_part(index.at(at), path))
@@ -313,6 +307,8 @@ impl Doomed<'_> {
             not_restorable: false,
             span: None,
             group: None,
+            parent: None,
+            merged: false,
         }
     }
 }

@@ -24,14 +24,22 @@ pub(crate) enum Reason<'a> {
     AdoptTouched,
     AdoptRewritten,
     AdoptUnread,
-    Covered { by: &'a TargetPath, unproven: bool },
-    Consolidated { images: usize, unproven: bool },
+    Covered {
+        by: &'a TargetPath,
+        unproven: bool,
+    },
+    Consolidated {
+        images: usize,
+        unproven: bool,
+    },
     Filtered(LeftOut),
     SetBeforeBaseline,
     ImageBeforeBaseline,
     NotSettled(&'a str),
     FileNotSettled(&'a TargetPath),
     SetNotSettled(&'a TargetPath),
+    CannotRead(&'a str),
+    FileUnreadable(&'a TargetPath),
     ParentUnread,
     Waiting(&'a TargetPath),
     Unknown(&'a str),
@@ -41,18 +49,26 @@ pub(crate) enum Reason<'a> {
     NotRecognised(&'a str),
     LeftAlone(&'a str),
     Refused(String),
-    Retained { until: i64 },
+    Retained {
+        until: i64,
+    },
     GoneAtSource,
-    Absorbed { by: &'a TargetPath },
+    Absorbed {
+        by: &'a TargetPath,
+    },
     KeptNoSync,
     KeptForeign,
     EmptySource,
     Unreadable(&'a TargetPath),
     NothingLeft,
     NotTwiceAbsent,
+    /// Its place at the source is in doubt.
+    PlaceUnknown(&'a TargetPath),
     TouchedGone,
     Needed,
-    BelowSpan { by: &'a TargetPath },
+    BelowSpan {
+        by: &'a TargetPath,
+    },
     ImageHeld,
     OverDeleteLimit,
 }
@@ -65,6 +81,8 @@ pub(crate) enum Incomplete<'a> {
     Lacking(&'a str),
     /// What is wrong, as a clause.
     Broken(&'a str),
+    /// That ancestor was replaced after what stays above it was published upon it.
+    Another(&'a TargetPath),
 }
 
 impl Reason<'_> {
@@ -85,7 +103,8 @@ impl Reason<'_> {
             Self::Filtered(_) => Code::Filtered,
             Self::SetBeforeBaseline | Self::ImageBeforeBaseline => Code::BeforeBaseline,
             Self::NotSettled(_) | Self::FileNotSettled(_) | Self::SetNotSettled(_) => Code::NotSettled,
-            Self::ParentUnread | Self::Waiting(_) | Self::Stuck(_) => Code::Waiting,
+            Self::CannotRead(_) => Code::Unreadable,
+            Self::ParentUnread | Self::Waiting(_) | Self::FileUnreadable(_) | Self::Stuck(_) => Code::Waiting,
             Self::Unknown(_) | Self::Unlisted(_) | Self::UnlistedSet(_) => Code::Unknown,
             Self::NotRecognised(_) | Self::LeftAlone(_) => Code::NotRecognised,
             Self::Refused(_) => Code::Refused,
@@ -96,6 +115,7 @@ impl Reason<'_> {
             | Self::Unreadable(_)
             | Self::NothingLeft
             | Self::NotTwiceAbsent
+            | Self::PlaceUnknown(_)
             | Self::TouchedGone
             | Self::Needed
             | Self::BelowSpan { .. }
@@ -165,6 +185,10 @@ impl Reason<'_> {
             Self::FileNotSettled(path) => {
                 return format!("its file '{}' is not finished yet", path.display()).into();
             }
+            Self::CannotRead(why) => return (*why).to_owned().into(),
+            Self::FileUnreadable(path) => {
+                return format!("waits for its file '{}', which cannot be read", path.display()).into();
+            }
             Self::SetNotSettled(path) => {
                 return format!(
                     "waits until '{}', which is on the target and builds on it, is finished at the source",
@@ -213,6 +237,13 @@ impl Reason<'_> {
                 "kept: no image on this target is at the source any more, which may be a wrong mount"
             }
             Self::NotTwiceAbsent => "kept until a second scan, one settle time later, finds it absent again",
+            Self::PlaceUnknown(place) => {
+                let place = if place.is_root() { ".".into() } else { place.display() };
+                return format!(
+                    "kept: not at the source, where '{place}' is not what it was: nobody can say that it was deleted"
+                )
+                .into();
+            }
             Self::TouchedGone => "kept: gone at the source, but somebody else changed it on the target",
             Self::Needed => "kept: gone at the source, but an image that stays on the target needs it",
             Self::BelowSpan { by } => {
@@ -235,6 +266,11 @@ impl Incomplete<'_> {
                 "; not restorable on its own, its ancestors are left out by filter or policy".into()
             }
             Self::Broken(what) => format!("; not restorable as far as can be seen: {what}"),
+            Self::Another(ancestor) => format!(
+                "; not restorable as far as can be seen: its ancestor '{}' is another one than it was published upon; \
+                 `offsite target accept` settles it if the two belong together",
+                ancestor.display()
+            ),
             Self::Lacking(what) => format!("; not restorable as far as can be seen, the source lacks {what}"),
         }
     }

@@ -14,7 +14,8 @@ use super::filter::Matcher;
 use super::{Baseline, Input, Template, names};
 use crate::chain::{Image, ImageSet};
 use crate::format::{self, ImageKind, Link, Recognised};
-use crate::source::SourceFile;
+use crate::source::ignore::Ignore;
+use crate::source::{SourceFile, Unsettled};
 use crate::target::TargetFile;
 
 /// Where an image stands in the target's chains: set, image.
@@ -37,9 +38,9 @@ pub(crate) struct Index<'a> {
     unmatched: Vec<&'a TargetPath>,
     /// By inventory index, where the name falls together with another: that other.
     pub collisions: HashMap<usize, TargetPath>,
-    pub unsettled: HashMap<&'a TargetPath, &'a str>,
+    pub unsettled: HashMap<&'a TargetPath, &'a Unsettled>,
     /// Unfinished files whose name a format knows.
-    unfinished: Vec<(Recognised, &'a TargetPath)>,
+    pub unfinished: Vec<(Recognised, &'a TargetPath)>,
     target_images: OnceCell<HashMap<&'a TargetPath, At>>,
 }
 
@@ -60,8 +61,7 @@ impl<'a> Index<'a> {
             }
             None => Cow::Owned(Baseline::default()),
         };
-        let unsettled: HashMap<_, _> =
-            input.inventory.unsettled.iter().map(|u| (&u.path, u.reason.as_str())).collect();
+        let unsettled: HashMap<_, _> = input.inventory.unsettled.iter().map(|u| (&u.path, u)).collect();
         let unfinished = input
             .inventory
             .unsettled
@@ -268,8 +268,22 @@ impl<'a> Index<'a> {
         self.unfinished.iter().find(ancestor).map(|(_, path)| *path)
     }
 
-    /// Paths on the target that belong to no source file, sorted.
+    /// Paths on the target that belong to no source file, sorted; without those that the job ignores.
     pub fn unmatched(&self) -> Vec<&'a TargetPath> {
+        let mut unmatched = self.all_unmatched();
+        if let Ok(ignore) = Ignore::new(&self.input.inventory.ignore)
+            && !self.input.inventory.ignore.is_empty()
+        {
+            let files = &self.input.target.files;
+            unmatched.retain(|path| {
+                let recorded = files.get(path).and_then(|file| file.recorded.as_ref());
+                !ignore.covers(path) && !recorded.is_some_and(|r| ignore.covers(&r.image))
+            });
+        }
+        unmatched
+    }
+
+    fn all_unmatched(&self) -> Vec<&'a TargetPath> {
         if self.identity {
             return self.unmatched.clone();
         }

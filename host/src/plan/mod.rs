@@ -16,20 +16,21 @@ pub mod json;
 mod names;
 mod needs;
 mod notices;
+mod omitted;
 mod order;
 mod policy;
 mod sync;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod totals;
 mod types;
+mod unsettled;
 mod validate;
 
+pub use crate::notice::{Notice, NoticeCode};
 pub use input::{Input, Names};
 pub use policy::Template;
-pub use types::{
-    Action, Baseline, Code, FileAction, FileStep, Filter, Notice, Options, Plan, Policy, Step, Totals,
-};
+pub use types::{Action, Baseline, Code, FileAction, FileStep, Filter, Options, Plan, Policy, Step, Totals};
 pub use validate::validate;
 
 /// What a run will do, step by step, with a reason for each. The same input gives the same plan.
@@ -55,16 +56,16 @@ pub fn plan(input: &Input<'_>) -> Plan {
         steps.other(&index, other, &place, &mut near);
     }
     for unsettled in &input.inventory.unsettled {
-        steps.skip(&unsettled.path, "".into(), None, &explain::Reason::NotSettled(&unsettled.reason));
+        steps.skip(&unsettled.path, "".into(), None, &unsettled::reason(&index, unsettled));
     }
     for alone in &input.inventory.left_alone {
         steps.skip(&alone.path, "".into(), None, &explain::Reason::LeftAlone(&alone.reason));
     }
     let mut held = Vec::new();
     deletes.finish(&index, &mut steps, &mut held);
-    let steps = steps.steps;
+    let order::Steps { steps, links, .. } = steps;
     let mut notices = notices::notices(&index, &steps);
     notices.append(&mut held);
     let totals = totals::totals(&steps);
-    Plan { steps, notices, totals }
+    Plan { steps, notices, totals, links }
 }

@@ -1,7 +1,7 @@
 //! What the user must see that is no step.
 
 use super::index::Index;
-use super::{Code, Notice, Step};
+use super::{Code, Notice, NoticeCode, Step, omitted};
 use crate::target::shown;
 
 /// Problems of the source's chains shown one by one; more are counted.
@@ -10,36 +10,31 @@ const PROBLEMS: usize = 20;
 /// `steps`: the finished plan's.
 pub(crate) fn notices(index: &Index<'_>, steps: &[Step]) -> Vec<Notice> {
     let mut notices = Vec::new();
-    let mut say = |code: &str, text: String, failing: bool| {
-        notices.push(Notice { code: code.into(), text, failing });
-    };
+    let mut say = |code: NoticeCode, text: String| notices.push(Notice::new(code, text));
     for open in &index.input.target.open {
-        say("unfinished", format!("settled first: {open}"), false);
+        say(NoticeCode::Unfinished, format!("settled first: {open}"));
     }
     for (dir, why) in &index.input.inventory.unreadable {
         let text = format!(
             "the source's directory '{}' could not be read ({why}): its images are not replicated, and nothing is deleted",
             dir.display()
         );
-        say("unreadable", text, true);
+        say(NoticeCode::Unreadable, text);
     }
     for stuck in index.input.target.stuck.iter().take(PROBLEMS) {
-        say("stuck", format!("{}; its images wait, the others go on", stuck.why), true);
+        say(NoticeCode::Unsettled, format!("{}; its images wait, the others go on", stuck.why));
     }
     for (dir, why) in index.input.target.incomplete.iter().take(PROBLEMS) {
         let text = format!(
             "the target's listing of '{}' is not whole ({why}): nothing in it is taken for gone, and nothing in it is deleted",
             shown(dir)
         );
-        say("incomplete-listing", text, false);
+        say(NoticeCode::IncompleteListing, text);
     }
     let more = index.input.target.incomplete.len().saturating_sub(PROBLEMS);
     if more > 0 {
-        say(
-            "incomplete-listing",
-            format!("{more} more directories of the target are not listed wholly"),
-            false,
-        );
+        let text = format!("{more} more directories of the target are not listed wholly");
+        say(NoticeCode::IncompleteListing, text);
     }
     let mut unknown = index.input.target.unknown.iter();
     if let Some((example, first)) = unknown.next() {
@@ -50,17 +45,16 @@ pub(crate) fn notices(index: &Index<'_>, steps: &[Step]) -> Vec<Notice> {
             example.display(),
             first.why
         );
-        say("unknown", text, true);
+        say(NoticeCode::Unknown, text);
     }
     for problem in index.input.source.problems.iter().take(PROBLEMS) {
-        say("gap", format!("'{}': {}", problem.image.display(), problem.what), false);
+        say(NoticeCode::Gap, format!("'{}': {}", problem.image.display(), problem.what));
     }
     let more = index.input.source.problems.len().saturating_sub(PROBLEMS);
     if more > 0 {
         say(
-            "gap",
+            NoticeCode::Gap,
             format!("{more} more problems of the source's chains; `offsite chains` lists them"),
-            false,
         );
     }
     let count = |code: Code| steps.iter().filter(|s| s.code == code).count();
@@ -70,13 +64,23 @@ pub(crate) fn notices(index: &Index<'_>, steps: &[Step]) -> Vec<Notice> {
     if refused > 0 {
         let text =
             format!("{refused} images cannot be held by the target, '{}' for one", example(Code::Refused));
-        say("refused", text, true);
+        say(NoticeCode::Refused, text);
+    }
+    let unreadable = count(Code::Unreadable);
+    if unreadable > 0 {
+        let text = format!(
+            "{unreadable} files of the source cannot be read, '{}' for one: {}; make them readable for the user that runs \
+             offsite, or name them in ignore",
+            example(Code::Unreadable),
+            steps.iter().find(|s| s.code == Code::Unreadable).map(|s| s.reason.clone()).unwrap_or_default()
+        );
+        say(NoticeCode::UnreadableFile, text);
     }
     let damaged = count(Code::Damaged);
     if damaged > 0 {
         let text =
             format!("{damaged} images were damaged on the target, '{}' for one", example(Code::Damaged));
-        say("damaged", text, false);
+        say(NoticeCode::Damaged, text);
     }
     let unproven = count(Code::Unproven);
     if unproven > 0 {
@@ -85,11 +89,15 @@ pub(crate) fn notices(index: &Index<'_>, steps: &[Step]) -> Vec<Notice> {
              '{}' for one; `offsite target accept` settles it",
             example(Code::Unproven)
         );
-        say("unproven", text, false);
+        say(NoticeCode::Unproven, text);
     }
     let lost = steps.iter().filter(|s| s.not_restorable).count();
     if lost > 0 {
-        say("not-restorable", format!("{lost} images are not restorable on their own on this target"), false);
+        say(
+            NoticeCode::NotRestorable,
+            format!("{lost} images are not restorable on their own on this target"),
+        );
     }
+    notices.extend(omitted::notices(index));
     notices
 }

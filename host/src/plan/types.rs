@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::chain::Span;
 use crate::format::{Format, ImageKind};
+use crate::notice::Notice;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -53,6 +54,8 @@ pub enum Code {
     BeforeBaseline,
     /// Still being written, or another reason in the source.
     NotSettled,
+    /// It is there and cannot be read.
+    Unreadable,
     /// No format knows it.
     NotRecognised,
     /// The target cannot hold it (name, size).
@@ -115,15 +118,12 @@ pub struct Step {
     pub span: Option<Span>,
     /// Steps with one number are staged and verified together and published under one intent.
     pub group: Option<u32>,
-}
-
-/// Something the user must see that is no step: a rule that held deletions back, a gap, a set in transition.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Notice {
-    pub code: String,
-    pub text: String,
-    /// Makes the run end with exit code 3.
-    pub failing: bool,
+    /// The anchor on the target of the image that this one builds on, where the plan knows it: to be recorded with its digest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<TargetPath>,
+    /// The source merged other images into this one: it holds the restore point that it held, and what builds on it stays valid.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub merged: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -157,6 +157,10 @@ pub struct Plan {
     pub steps: Vec<Step>,
     pub notices: Vec<Notice>,
     pub totals: Totals,
+    /// Images that stay as they are and whose records do not say what they build on, and what they build on at the
+    /// source: anchors on the target.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub links: Vec<(TargetPath, TargetPath)>,
 }
 
 /// What the user leaves out. Empty means everything.

@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use offsite_plugin_api::{Backend, Call, Capabilities, Retry as Retryable, Source};
 
 use super::call::Line;
-use super::meter::bounded;
 use super::retry::{Again, Attempts};
 use super::source_reader::{BlockCache, SourceReader, SourceRoot};
 use super::verify::Method;
@@ -113,13 +112,8 @@ pub fn retried<T>(
     act: impl FnMut() -> Result<T>,
 ) -> Result<T> {
     let say = |error: &Error, again: &Again| {
-        line.outbox.event(Event::Retry {
-            image: image.map(str::to_owned),
-            error: bounded(&error.to_string()),
-            attempt: again.attempt,
-            of: again.of,
-            wait_ms: u64::try_from(again.wait.as_millis()).unwrap_or(u64::MAX),
-        });
+        let image = image.map(str::to_owned);
+        line.outbox.event(Event::retry(image, error, again.attempt, again.of, again.wait));
     };
     Attempts::new(retry).run(&line.stop, moved, &say, act)
 }

@@ -15,6 +15,7 @@ use super::context::retried;
 use super::protocol::{Ask, Request, SecretText};
 use crate::catalog::{Catalog, catalog_path};
 use crate::error::{Error, Kind, Result};
+use crate::notice::NoticeCode;
 use crate::plugin::{PluginLog, Registry};
 
 /// How long the supervisor may take to resolve a secret again.
@@ -91,7 +92,13 @@ impl Host for TargetHost {
         }
     }
 
-    fn invoke(&self, operation: &str, _json: &str) -> offsite_plugin_api::Result<String> {
+    fn invoke(&self, operation: &str, json: &str) -> offsite_plugin_api::Result<String> {
+        if operation == "notice" {
+            return match self.line.outbox.warnings().asked(&self.line.outbox, json) {
+                true => Ok("{}".to_owned()),
+                false => Err(BackendError::new(ErrorKind::Unsupported, "the notice has no text")),
+            };
+        }
         Err(BackendError::unsupported(&format!("the host operation '{operation}'")))
     }
 }
@@ -119,7 +126,7 @@ pub fn open(request: &Request, line: &Line, answers: &Arc<Answers>, writes: bool
             "the local catalog was damaged and was moved to {}; it is rebuilt from the target",
             aside.display()
         );
-        line.outbox.event(crate::report::Event::Notice { code: "catalog-lost".into(), text, failing: false });
+        line.outbox.notice(NoticeCode::CatalogLost, text);
     }
     let catalog = Arc::new(catalog);
     let secrets = Secrets(request.secrets.0.iter().map(|(n, v)| (n.clone(), v.clone())).collect());
@@ -139,6 +146,12 @@ pub fn open(request: &Request, line: &Line, answers: &Arc<Answers>, writes: bool
 }
 
 impl Open {
+    /// For tests: a target that no plugin opened, and no lock guards.
+    #[cfg(test)]
+    pub fn injected(backend: Arc<dyn Backend>, catalog: Arc<Catalog>, line: &Line) -> Self {
+        Self { backend, catalog, line: line.clone(), _lock: None }
+    }
+
     pub fn capabilities(&self, retry: crate::config::Retry) -> Result<Capabilities> {
         retried(&self.line, retry, None, &|| 0, || {
             Ok(self.backend.capabilities(&self.line.call(Some(SHORT)))?)

@@ -15,16 +15,17 @@ use super::call::{LONG, Line, SHORT};
 use super::context::{Context, retried};
 use super::execute::{Material, Summary, execute};
 use super::open::{Answers, Open, open};
-use super::protocol::{Answer, Failure, Request};
+use super::protocol::{Answer, Request};
 use super::source_reader::SourceRoot;
 use super::stop::Stop;
-use super::{crew, left, scan_worker, transfer, verify};
+use super::{crew, ending, left, scan_worker, transfer, verify};
 use crate::catalog::{Catalog, PublishStep};
 use crate::chain::{Chains, Knowledge, assemble};
 use crate::config::Target;
 use crate::error::{BackendKind, Error, Kind, Result};
+use crate::notice::NoticeCode;
 use crate::plan::{self, Baseline, FileAction, Input, Names, Plan};
-use crate::report::{Event, Outcome};
+use crate::report::{Event, Outcome, TEXT};
 use crate::source::Inventory;
 use crate::target::{self, Reopen, Site, Survey, Who, manifest, marker, sweep};
 
@@ -69,12 +70,13 @@ fn tell_end(line: &Line, summary: &Summary) {
         sent_bytes: line.meter.sent(),
         images: summary.images,
         deleted: summary.deleted,
-        failed: summary.failed,
-        left: summary.left.len() as u64,
+        failed: summary.failed + summary.unreadable,
+        left: (summary.left.len() + summary.waiting.len()) as u64,
         error: error.map(ToString::to_string),
+        failure: error.map(|error| Box::new(error.bounded(TEXT))),
     });
     if let Some(error) = &summary.fatal {
-        line.outbox.answer(Answer::Failed(Failure::from(error)));
+        line.outbox.answer(Answer::Failed(error.clone()));
     }
 }
 
@@ -85,7 +87,7 @@ fn replicate(request: &Request, line: &Line, answers: &Arc<Answers>) -> Result<S
     let root =
         Arc::new(SourceRoot::open(&inventory.root, inventory.device, inventory.inode).map_err(source)?);
     let open = open(request, line, answers, true)?;
-    let result = on_target(request, target, line, &open, &inventory, root);
+    let result = on_target(request, target, line, &open, &inventory, root, &now_ns);
     open.backend.close(CLOSE);
     std::mem::forget(inventory);
     result
@@ -104,13 +106,15 @@ pub fn inventory(request: &Request) -> Result<Inventory> {
     scan_worker::read(path)
 }
 
-fn on_target(
+/// `now_ns`: the time, nanoseconds since the Unix epoch.
+pub(crate) fn on_target(
     request: &Request,
     target: &Target,
     line: &Line,
     open: &Open,
     inventory: &Inventory,
     root: Arc<SourceRoot>,
+    now_ns: &dyn Fn() -> i64,
 ) -> Result<Summary> {
     let capabilities = open.capabilities(target.retry)?;
     target::replaceable(&capabilities)?;
@@ -136,19 +140,23 @@ fn on_target(
         let survey = prepare(&context, request, target, inventory);
         (survey, chains.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     });
-    let survey = survey?;
-    let baseline = baseline(&context, target, &source, inventory, &survey)?;
+    let mut survey = survey?;
+    let baseline = baseline(&context, target, &source, inventory, &survey, now_ns())?;
     let input = input(request, target, inventory, &source, &survey, baseline.as_ref(), &context.capabilities);
     let names = names(request);
-    let plan = plan::plan(&Input { names: &names, ..input });
+    let plan = plan::plan(&Input { names: &names, now_ns: now_ns(), ..input });
     tell_plan(line, &plan);
     tell_space(&context, plan.totals.bytes);
     line.stop.proceed()?;
     clean(&context, &survey, &plan)?;
-    let material = Material::new(&plan, &survey.view, &inventory.files);
+    context.catalog.link(&plan.links)?;
+    let material = Material::new(&plan, &survey.view, inventory);
     let mut summary = execute(&context, &material);
+    drop(material);
     // Also after a failure: what was published is recorded on the target. Not after a stop: the next run does it.
     if !line.stop.is_set() {
+        let view = std::mem::take(&mut survey.view);
+        ending::remember(&context, inventory, &source, &plan, view, &summary.done)?;
         let call = line.call(Some(LONG));
         let written =
             retried(line, target.retry, None, &|| 0, || manifest::write_behind(&context.site(&call)));
@@ -206,9 +214,11 @@ fn prepare(context: &Context, request: &Request, target: &Target, inventory: &In
     let mut survey = surveyed.ok_or_else(|| Error::new(Kind::State, "the target was not listed"))?;
     survey.view.stuck = stuck;
     target::remember(&context.catalog, &survey.learned)?;
-    for text in &survey.notices {
-        let code = "target".to_owned();
-        line.outbox.event(Event::Notice { code, text: text.clone(), failing: false });
+    if !survey.view.parents_known {
+        context.catalog.learn_parents(&target::proof::links(&survey.view))?;
+    }
+    for notice in &survey.notices {
+        line.outbox.event(Event::Notice(notice.clone()));
     }
     Ok(survey)
 }
@@ -220,12 +230,13 @@ fn baseline(
     source: &Chains,
     inventory: &Inventory,
     survey: &Survey,
+    now_ns: i64,
 ) -> Result<Option<Baseline>> {
     let Some(policy) = target.plan.policy else { return Ok(None) };
     if let Some(known) = target::baseline(&context.catalog, &survey.learned, policy)? {
         return Ok(Some(known));
     }
-    let taken = Baseline::take(source, inventory, now_ns());
+    let taken = Baseline::take(source, inventory, now_ns);
     context.catalog.set_baseline(policy, &taken)?;
     context.retried(None, &|| 0, || {
         let call = context.line.call(Some(LONG));
@@ -281,11 +292,7 @@ fn tell_plan(line: &Line, plan: &Plan) {
         bytes: t.bytes,
     });
     for notice in &plan.notices {
-        line.outbox.event(Event::Notice {
-            code: notice.code.clone(),
-            text: notice.text.clone(),
-            failing: notice.failing,
-        });
+        line.outbox.event(Event::Notice(notice.clone()));
     }
 }
 
@@ -298,7 +305,7 @@ fn tell_space(context: &Context, needed: u64) {
         let (needed, free) = (crate::report::bytes(needed), crate::report::bytes(free));
         let text =
             format!("{needed} are to be sent and {free} are free on the target: not all of it may fit");
-        line.outbox.event(Event::Notice { code: "space".to_owned(), text, failing: false });
+        line.outbox.notice(NoticeCode::Space, text);
     }
 }
 
@@ -322,11 +329,8 @@ fn clean(context: &Context, survey: &Survey, plan: &Plan) -> Result<()> {
             if error.is_backend(&BackendKind::Panicked) || error.kind == Kind::State {
                 return Err(error);
             }
-            line.outbox.event(Event::Notice {
-                code: "not-swept".to_owned(),
-                text: format!("remains of earlier runs could not be removed: {error}"),
-                failing: false,
-            });
+            let text = format!("remains of earlier runs could not be removed: {error}");
+            line.outbox.notice(NoticeCode::NotSwept, text);
             return Ok(());
         }
     };
@@ -342,14 +346,11 @@ fn clean(context: &Context, survey: &Survey, plan: &Plan) -> Result<()> {
     }
     if !swept.foreign.is_empty() {
         let bytes: u64 = swept.foreign.iter().map(|f| f.bytes).sum();
-        line.outbox.event(Event::Notice {
-            code: "foreign-staging".to_owned(),
-            text: format!(
-                "{} unfinished upload(s) of another installation ({bytes} bytes) are on the target; they are left alone",
-                swept.foreign.len()
-            ),
-            failing: false,
-        });
+        let text = format!(
+            "{} unfinished upload(s) of another installation ({bytes} bytes) are on the target; they are left alone",
+            swept.foreign.len()
+        );
+        line.outbox.notice(NoticeCode::ForeignStaging, text);
     }
     Ok(())
 }

@@ -350,6 +350,8 @@ mod tests {
             not_restorable: false,
             span: None,
             group,
+            parent: None,
+            merged: false,
         }
     }
 

@@ -26,7 +26,7 @@ use crate::catalog::Catalog;
 use crate::config::{Bandwidth, Retry};
 use crate::error::Kind;
 use crate::plan::{Action, Code, FileAction, FileStep, Plan, Step};
-use crate::source::SourceFile;
+use crate::source::{Inventory, SourceFile};
 use crate::target::tests::mem::Mem;
 use crate::target::{TargetView, VerifyLevel};
 
@@ -294,10 +294,13 @@ impl Bench {
                 not_restorable: false,
                 span: None,
                 group: None,
+                parent: None,
+                merged: false,
             }
         });
         let plan = Plan { steps: steps.collect(), ..Plan::default() };
-        execute(context, &Material::new(&plan, &TargetView::default(), &files))
+        let inventory = Inventory { files, ..Inventory::default() };
+        execute(context, &Material::new(&plan, &TargetView::default(), &inventory))
     }
 
     fn assert_same(&self, name: &str) {

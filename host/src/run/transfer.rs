@@ -17,12 +17,12 @@ use super::resume::{self, TakenUp};
 use super::session::StageSession;
 use super::source_reader::SourceReader;
 use super::verify::{self, Proof};
-use crate::catalog::{Published, Was};
+use crate::catalog::{Published, Upon, Was};
 use crate::chain::Span;
 use crate::error::{BackendKind, Error, Kind, Result};
 use crate::plan::FileStep;
 use crate::source::SourceFile;
-use crate::target::{Publish, Recorded, VerifyLevel, names};
+use crate::target::{self, Publish, Recorded, VerifyLevel, names};
 
 /// One file to bring to the target.
 #[derive(Clone)]
@@ -38,6 +38,10 @@ pub struct FileJob {
     pub image: TargetPath,
     /// With the anchor: the run that the image holds.
     pub span: Option<Span>,
+    /// The file system that the source file lies on, by what lasts.
+    pub mount: Option<Arc<str>>,
+    /// With the anchor: what it builds on.
+    pub upon: Upon,
 }
 
 impl FileJob {
@@ -64,6 +68,8 @@ impl FileJob {
             set: set.to_owned(),
             image,
             span,
+            mount: None,
+            upon: Upon::default(),
         })
     }
 
@@ -82,7 +88,7 @@ impl FileJob {
             image: self.image.clone(),
             parent: None,
             head: None,
-            mount: None,
+            mount: self.mount.clone(),
         }
     }
 }
@@ -218,6 +224,7 @@ fn attempt(
         before: job.before.clone(),
         record: job.recorded(&reader, blake3, level),
         span: job.span,
+        upon: job.upon.clone(),
         seen,
         source: Arc::new(LazySource::new(
             context.root.clone(),
@@ -332,17 +339,48 @@ fn send(
     }
 }
 
-/// Compares a file that is on the target without a record with the source, and records it. False: it differs.
-pub fn adopt(context: &Context, job: &FileJob) -> Result<Option<VerifyLevel>> {
+/// What comparing a file on the target with the source's came to.
+pub enum Compared {
+    /// The same, and recorded.
+    Same(VerifyLevel),
+    Differs,
+    /// It cannot be read back, for a reason that is the file's own (an archived object, a right that is missing): it is neither
+    /// known nor replaced, and nothing else waits for it.
+    Unread(Error),
+}
+
+/// Compares a file that is on the target with the source, and records it where they are the same.
+///
+/// Where the record has a digest and the target's entry is as recorded, the source alone is read: what lies there was found
+/// to be the recorded content, and its unchanged version carries that on. Everything else is read back.
+pub fn adopt(context: &Context, job: &FileJob) -> Result<Compared> {
     let name = job.step.path.display().into_owned();
     context.retried(Some(&name), &|| 0, || {
         let call = context.line.call(Some(SHORT));
-        let Some(entry) = context.site(&call).file(&job.step.target)? else { return Ok(None) };
+        let Some(entry) = context.site(&call).file(&job.step.target)? else {
+            return Ok(Compared::Differs);
+        };
         if entry.size != job.source.size {
-            return Ok(None);
+            return Ok(Compared::Differs);
+        }
+        let recorded = context.catalog.published_at(&job.step.target)?;
+        let recorded = recorded.filter(|r| r.blake3.is_some() && !r.touched(&entry));
+        // Before a large source is hashed in vain.
+        if recorded.is_none()
+            && let Err(error) = target::readable(&context.site(&call), &entry)
+        {
+            return if final_for_file(&error) { Ok(Compared::Unread(error)) } else { Err(error) };
         }
         let reader = context.open(&job.source)?;
         let blake3 = reader.complete(&|| context.tick("hashing the source"))?;
+        if let Some(recorded) = recorded {
+            if recorded.blake3 != Some(blake3) {
+                return Ok(Compared::Differs);
+            }
+            let (mtime, ctime, inode) = (reader.mtime_ns(), reader.ctime_ns(), reader.inode());
+            context.catalog.refresh(&job.step.target, mtime, ctime, inode)?;
+            return Ok(Compared::Same(recorded.level));
+        }
         let found = verify::published(
             &*context.backend,
             &context.line,
@@ -350,21 +388,32 @@ pub fn adopt(context: &Context, job: &FileJob) -> Result<Option<VerifyLevel>> {
             &job.step.target,
             job.source.size,
             blake3,
-        )?;
-        let Some(level) = found else { return Ok(None) };
+        );
+        let level = match found {
+            Ok(Some(level)) => level,
+            Ok(None) => return Ok(Compared::Differs),
+            Err(e) if final_for_file(&e) => return Ok(Compared::Unread(e)),
+            Err(e) => return Err(e),
+        };
         let record = Recorded {
             target_version: entry.version,
             target_mtime: entry.mtime,
             ..job.recorded(&reader, blake3, level)
         };
-        context.catalog.record(&[Published {
+        let file = Published {
             path: job.step.target.clone(),
             source: Some(job.step.path.clone()),
             record,
             span: job.span,
-        }])?;
-        Ok(Some(level))
+        };
+        context.catalog.adopt(&file, &job.upon)?;
+        Ok(Compared::Same(level))
     })
+}
+
+/// Whether an error while the target's file was read says something of that file alone, and will say it again.
+fn final_for_file(error: &Error) -> bool {
+    !target::of_target(error) && !error.is_backend(&BackendKind::NotFound)
 }
 
 fn sum(ranges: &[Range]) -> u64 {

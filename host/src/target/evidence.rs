@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use offsite_plugin_api::{Entry, TargetPath};
 
-use super::{Files, Recorded, TargetFile, TargetView};
+use super::{Files, Recorded, TargetFile, TargetView, proof};
 use crate::chain::{Chains, Evidence, ImageFile, Knowledge, Member, ProvenSpan, Span, assemble};
 use crate::format::{self, ImageKind, Link, Recognised, Role};
 
@@ -80,6 +80,7 @@ pub(super) fn chains(view: &TargetView) -> Chains {
             image.unproven = !accepted;
         }
     }
+    proof::apply(view, &mut chains);
     in_transition(view, &mut chains);
     chains
 }

@@ -11,12 +11,13 @@ use offsite_plugin_api::TargetPath;
 use super::manifest::{self, FromManifests};
 use super::site::{Site, of_target};
 use super::{
-    Files, Gathered, Listing, Recorded, TargetFile, TargetView, ask, evidence, intent, listing, small,
+    Files, Gathered, Listing, Recorded, TargetFile, TargetView, ask, evidence, intent, listing, proof, small,
 };
 use crate::catalog::{Catalog, Published};
 use crate::chain::Span;
 use crate::error::{Error, Kind, Result};
 use crate::format::{self, Recognised};
+use crate::notice::{Notice, NoticeCode};
 use crate::plan::{Baseline, Policy};
 
 /// What a run should remember of what was gathered; see [`remember`].
@@ -38,7 +39,7 @@ pub struct Survey {
     pub listing: Listing,
     pub learned: Learned,
     /// For the user: ignored manifests, nested targets, strange entries.
-    pub notices: Vec<String>,
+    pub notices: Vec<Notice>,
 }
 
 /// Lists the target and joins the listing with what is known of it. Open intents should be settled before (a run), or are
@@ -92,6 +93,7 @@ pub fn survey(site: &Site<'_>) -> Result<Survey> {
     let accepted = site.catalog.accepted()?;
     let mut view = evidence::view(Gathered { files, records, headers, spans, accepted, open });
     view.in_transition.extend(sets);
+    view.parents_known = site.catalog.parents_learned()?;
     view.unknown = unknown;
     view.incomplete.clone_from(&listing.incomplete);
     if !manifest::left_out(&listing.incomplete) {
@@ -124,12 +126,14 @@ fn headers(
     Ok(found)
 }
 
-/// Accepts the unproven spans of these images (of all that have one when `images` is empty). Gives those accepted.
+/// Accepts the unproven spans of these images (of all that have one when `images` is empty), what an unsigned manifest says
+/// of them, and that each builds on what lies below it now. Gives those accepted.
 ///
 /// Errors: `Usage` for an image that has no unproven span.
 pub fn accept(site: &Site<'_>, images: &[TargetPath]) -> Result<Vec<TargetPath>> {
     let survey = survey(site)?;
-    let unproven: BTreeSet<TargetPath> = survey
+    let doubted = proof::doubted(&survey.view);
+    let mut unproven: BTreeSet<TargetPath> = survey
         .view
         .chains()
         .sets
@@ -138,24 +142,35 @@ pub fn accept(site: &Site<'_>, images: &[TargetPath]) -> Result<Vec<TargetPath>>
         .filter(|image| image.unproven)
         .map(|image| image.id.clone())
         .collect();
+    unproven.extend(doubted.iter().map(|(image, _)| image.clone()));
+    if !images.is_empty() {
+        // Never all of them at once: a whole seeded target would be taken for verified.
+        unproven.extend(proof::unrecorded(&survey.view));
+    }
     if let Some(other) = images.iter().find(|image| !unproven.contains(*image)) {
-        return Err(Error::new(Kind::Usage, "this image has no unproven consolidation")
+        return Err(Error::new(Kind::Usage, "this image has nothing that could be accepted")
             .on(other.display())
             .hint("'offsite chains --target' shows the images that have one"));
     }
-    let accepted: Vec<TargetPath> =
+    let mut accepted: Vec<TargetPath> =
         if images.is_empty() { unproven.into_iter().collect() } else { images.to_vec() };
     remember(site.catalog, &survey.learned)?;
+    accepted.sort_unstable();
+    let among = |image: &TargetPath| accepted.binary_search(image).is_ok();
+    site.catalog.relink(&doubted.into_iter().filter(|(image, _)| among(image)).collect::<Vec<_>>())?;
+    site.catalog.believe(&accepted)?;
     site.catalog.accept(&accepted)?;
     Ok(accepted)
 }
 
-fn tell(listing: &Listing, notices: &mut Vec<String>) {
+fn tell(listing: &Listing, notices: &mut Vec<Notice>) {
     for dir in &listing.nested {
-        notices.push(format!("{} is another target: nothing in it is looked at", dir.display()));
+        let text = format!("{} is another target: nothing in it is looked at", dir.display());
+        notices.push(Notice::new(NoticeCode::Target, text));
     }
     for path in listing.strange.iter().take(20) {
-        notices.push(format!("{} is neither file nor directory: it is left alone", path.display()));
+        let text = format!("{} is neither file nor directory: it is left alone", path.display());
+        notices.push(Notice::new(NoticeCode::Target, text));
     }
 }
 

@@ -13,7 +13,7 @@ use super::site::{Reopen, Site, of_target};
 use super::small::Unreadable;
 use super::swap::{self, State};
 use super::{Recorded, VerifyLevel, manifest};
-use crate::catalog::{Intent, IntentKind, IntentStep, PublishStep, Published, Was};
+use crate::catalog::{Intent, IntentKind, IntentStep, PublishStep, Published, Upon, Was};
 use crate::chain::Span;
 use crate::error::{BackendKind, Error, Kind, Result};
 use crate::run::killpoint;
@@ -36,6 +36,8 @@ pub struct Publish {
     pub record: Recorded,
     /// The run that the image holds, with its anchor.
     pub span: Option<Span>,
+    /// With the anchor: what it builds on.
+    pub upon: Upon,
     /// How often the run had lost sight of the target when these bytes were staged and proved.
     pub seen: u64,
     /// For backends that send small objects only now.
@@ -175,6 +177,7 @@ pub(super) fn step_of(site: &Site<'_>, file: &Publish) -> Result<PublishStep> {
         side: swap::side_for(site, &file.path, file.before.as_ref())?,
         record: file.record.clone(),
         span: file.span,
+        upon: file.upon.clone(),
     })
 }
 
@@ -193,7 +196,7 @@ pub(super) fn record(
         record: record.clone(),
         span: step.span,
     };
-    site.catalog.publish_done(intent, number, &file)?;
+    site.catalog.publish_done(intent, number, &file, &step.upon)?;
     Ok(record)
 }
 

@@ -3,6 +3,7 @@
 //! A run goes: [`marker::claim`], [`settle`], [`survey`] (with [`sweep::sides`]), [`remember`], plan, [`sweep::sweep`], then
 //! [`publish_file`] and its like, and [`manifest::write_behind`].
 
+mod after;
 mod announce;
 mod ask;
 mod evidence;
@@ -13,8 +14,9 @@ mod listing;
 pub mod manifest;
 pub mod marker;
 pub mod names;
+pub mod proof;
 mod site;
-pub mod small;
+mod small;
 mod swap;
 pub mod sweep;
 mod view;
@@ -22,6 +24,7 @@ mod view;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use after::after;
 pub use announce::{announce, publish_announced, withdraw};
 pub use ask::{Incomplete, shown};
 pub use evidence::{Gathered, headers_to_read, view};
@@ -33,5 +36,6 @@ pub use intent::{
 };
 pub use listing::{Listing, list};
 pub use marker::{Claim, Marker, Who, take_over};
-pub use site::{Reopen, Site, no_source, replaceable};
+pub use site::{Reopen, Site, no_source, of_target, replaceable};
+pub use small::readable;
 pub use view::{ParentRecord, Recorded, TargetFile, TargetView, Unknown, VerifyLevel};

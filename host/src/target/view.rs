@@ -135,6 +135,11 @@ pub struct TargetView {
     pub open: Vec<String>,
     /// Sets (as recorded) that an interrupted replacement left between old and new.
     pub in_transition: BTreeSet<String>,
+    /// Files that only a manifest speaks for which nobody with this target's key signed.
+    pub vouched: BTreeSet<TargetPath>,
+    /// Whether every record that can say what its image builds on says it. False before the first run after the upgrade from
+    /// a version that recorded none, and on a target without a catalog.
+    pub parents_known: bool,
     pub(super) chains: OnceLock<Chains>,
 }
 

@@ -11,7 +11,7 @@ use proptest::test_runner::RngSeed;
 use super::sim::{Held, SETTLE, World, content, path, qcow2};
 use crate::chain::Span;
 use crate::format::{Format, ImageKind};
-use crate::plan::{Action, Baseline, Code, FileAction, Plan, Policy};
+use crate::plan::{Action, Baseline, Code, FileAction, NoticeCode, Plan, Policy};
 
 /// A family of names.
 #[derive(Clone, Copy, Debug)]
@@ -454,7 +454,7 @@ proptest! {
         }
         // What was held back as too much of the target, or because nothing of it was at the source, is judged anew when
         // the copies of this run are there.
-        let held = plan.notices.iter().any(|n| matches!(n.code.as_str(), "deletes-held" | "over-delete-limit"));
+        let held = plan.notices.iter().any(|n| matches!(n.code, NoticeCode::DeletesHeld | NoticeCode::OverDeleteLimit));
         // So is what somebody else changed, when what it builds on is there again.
         let repaired = plan.steps.iter().any(|s| s.code == Code::Damaged);
         if held || repaired {

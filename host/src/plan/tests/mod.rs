@@ -9,5 +9,5 @@ mod laws;
 mod leave_out;
 mod names;
 mod order;
-mod sim;
+pub(crate) mod sim;
 mod unlisted;

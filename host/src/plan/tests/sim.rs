@@ -8,7 +8,7 @@ use offsite_plugin_api::{Capabilities, Entry, TargetPath, Timestamp};
 use crate::chain::{Chains, Knowledge, Span, assemble};
 use crate::format::{Format, ImageKind, Link, Recognised, Role, recognise_name};
 use crate::plan::{Action, Baseline, FileAction, FileStep, Input, Names, Options, Plan, Step, plan};
-use crate::source::{Inventory, SourceFile, Unsettled};
+use crate::source::{Cause, Inventory, SourceFile, Unsettled};
 use crate::target::{Files, Gathered, Recorded, TargetFile, TargetView, VerifyLevel, view};
 
 pub fn path(text: &str) -> TargetPath {
@@ -123,7 +123,11 @@ impl World {
 
     pub fn unsettle(&mut self, name: &str) {
         self.inventory.files.retain(|f| f.path != path(name));
-        self.inventory.unsettled.push(Unsettled { path: path(name), reason: "still being written".into() });
+        self.inventory.unsettled.push(Unsettled {
+            path: path(name),
+            reason: "still being written".into(),
+            cause: Cause::Unsettled,
+        });
     }
 
     /// The set `a` with increments up to `last`, at the source.

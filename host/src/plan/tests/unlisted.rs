@@ -1,7 +1,7 @@
 //! What a target's listing leaves out, and names that could not be settled: nothing is concluded from either.
 
 use super::sim::{World, aip, path, step, work};
-use crate::plan::{Action, Code, Input, Plan, plan};
+use crate::plan::{Action, Code, Input, NoticeCode, Plan, plan};
 use crate::target::{Stuck, TargetView, Unknown};
 
 fn planned(world: &World, view: &TargetView) -> Plan {
@@ -51,7 +51,7 @@ fn what_may_be_there_is_neither_sent_again_nor_built_upon() {
     assert_eq!(step(&plan, &aip(3)).code, Code::Unknown);
     assert!(step(&plan, &aip(3)).reason.contains("is not whole"), "{}", step(&plan, &aip(3)).reason);
     assert_eq!(step(&plan, &aip(4)).code, Code::Waiting);
-    let told: Vec<_> = plan.notices.iter().map(|n| (n.code.as_str(), n.failing)).collect();
+    let told: Vec<_> = plan.notices.iter().map(|n| (n.code.as_str(), n.failing())).collect();
     assert_eq!(told, [("unknown", true)], "{:?}", plan.notices);
     // Listed again, all is as it was.
     assert_eq!(work(&planned(&world, &world.view())).len(), 2);
@@ -70,7 +70,11 @@ fn nothing_is_deleted_where_a_listing_is_not_whole_nor_of_a_set_of_which_it_left
     let plan = planned(&gone, &view);
     assert_eq!(deletes(&plan), 0);
     assert_eq!(step(&plan, &aip(3)).code, Code::Unknown);
-    assert!(plan.notices.iter().any(|n| n.code == "incomplete-listing" && n.text.contains("no known form")));
+    assert!(
+        plan.notices
+            .iter()
+            .any(|n| n.code == NoticeCode::IncompleteListing && n.text.contains("no known form"))
+    );
     let plan = planned(&gone, &without(&gone, &aip(3)));
     assert_eq!(deletes(&plan), 0, "an image that may be there may need the others");
     assert_eq!(step(&plan, &aip(2)).code, Code::Unknown);
@@ -86,7 +90,11 @@ fn an_act_that_could_not_be_settled_holds_its_image_and_what_builds_on_it() {
     assert_eq!(work(&plan), ["copy srv@b_20240101_d01_00001.aiv"]);
     assert_eq!(step(&plan, &aip(4)).code, Code::Waiting);
     assert!(step(&plan, &aip(4)).reason.contains("a directory has the name"));
-    assert!(plan.notices.iter().any(|n| n.code == "stuck" && n.failing), "{:?}", plan.notices);
+    assert!(
+        plan.notices.iter().any(|n| n.code == NoticeCode::Unsettled && n.failing()),
+        "{:?}",
+        plan.notices
+    );
     // A deletion that was interrupted: nothing of the set changes.
     view.stuck[0] = Stuck {
         paths: vec![path("else")],

@@ -22,6 +22,7 @@ use super::{Incomplete, names};
 use crate::catalog::{Intent, IntentKind, IntentStep, Published};
 use crate::chain::Span;
 use crate::error::{BackendKind, Error, Kind, Result};
+use crate::notice::{Notice, NoticeCode};
 use crate::plan::{Baseline, Policy};
 
 /// Bytes of one manifest at most.
@@ -38,7 +39,7 @@ pub struct FromManifests {
     pub seen: Vec<(String, u64, [u8; 32])>,
     pub baselines: Vec<(Policy, Baseline)>,
     /// In words, for the user.
-    pub notices: Vec<String>,
+    pub notices: Vec<Notice>,
     /// Hashes of sets with a generation that is not valid.
     pub damaged: Vec<String>,
 }
@@ -123,14 +124,16 @@ pub fn read_new(
                     break;
                 }
                 Err(why) => {
-                    found.notices.push(format!("the manifest {} is ignored: {why}", entry.path.display()));
+                    let text = format!("the manifest {} is ignored: {why}", entry.path.display());
+                    found.notices.push(Notice::new(NoticeCode::Target, text));
                     found.damaged.push(hash.clone());
                 }
             }
         }
     }
     for path in disputed {
-        found.notices.push(format!("two manifests claim {}: neither is believed", path.display()));
+        let text = format!("two manifests claim {}: neither is believed", path.display());
+        found.notices.push(Notice::new(NoticeCode::Target, text));
         found.files.remove(&path);
     }
     Ok(found)

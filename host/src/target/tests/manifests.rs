@@ -133,7 +133,7 @@ fn hostile_and_damaged_manifests_are_ignored_with_a_notice() {
         assert_eq!(manifest::write_behind(&bench.site()).unwrap(), 1, "{what}");
         let again = survey(&without_catalog(&bench).site()).unwrap();
         assert!(again.view.files.values().all(|f| f.recorded.is_some()), "{what}");
-        assert_eq!(again.notices, Vec::<String>::new(), "{what}");
+        assert_eq!(again.notices, Vec::new(), "{what}");
     }
 }
 

@@ -4,6 +4,7 @@ mod claim;
 mod crash;
 mod manifests;
 pub(crate) mod mem;
+mod proofs;
 mod remains;
 mod unlisted;
 
@@ -102,6 +103,7 @@ impl Bench {
             before,
             record,
             span: None,
+            upon: Default::default(),
             source: Arc::new(Bytes(content.to_vec())),
         }
     }
