@@ -94,6 +94,10 @@ codes! {
     Target = "target", Warning;
     /// a listing of the target left something out: nothing there counts as gone
     IncompleteListing = "incomplete-listing", Warning;
+    /// published files are not listed, and whether the target still has them is not known
+    Unknown = "unknown", Failing;
+    /// an interrupted act on the target could not be settled: its images wait, the others go on
+    Unsettled = "unsettled", Failing;
     /// images are damaged on the target, or were changed there by somebody else
     Damaged = "damaged", Warning;
     /// images are part of a consolidation on the target that nothing proves, or build on one

@@ -159,6 +159,7 @@ pub(crate) fn look<'a>(
     let mut steps = Vec::new();
     let (mut anchor, mut anchor_found) = (0, Found::Absent { published: false });
     let mut worst: Option<(u8, FileAction, Found)> = None;
+    let mut unknown = None;
     for file in files {
         let Some(at) = index.position(&file.path, *near) else {
             continue; // chains of another inventory: nothing is known of the file, so nothing is done with it
@@ -167,6 +168,9 @@ pub(crate) fn look<'a>(
         let there = index.target_file(at, place);
         let found = compare(index.file(at), there, there.is_none() && index.gone(at, place));
         (anchor, anchor_found) = (at, found);
+        if there.is_none() {
+            unknown = unknown.or_else(|| index.unknown(at, place));
+        }
         let (weight, action) = file_action(found);
         if action == FileAction::Keep || out.is_some() {
             continue;
@@ -186,6 +190,11 @@ pub(crate) fn look<'a>(
     }
     let (fate, action, reason) = match (out, worst) {
         (Some(reason), _) => (Fate::LeftOut, Action::Skip, reason),
+        // Neither sent again nor taken for there.
+        (None, _) if unknown.is_some() => {
+            steps.clear();
+            (Fate::Held, Action::Skip, Reason::Unknown(unknown.unwrap_or_default()))
+        }
         (None, None) => (Fate::Keep, Action::Skip, Reason::UpToDate),
         (None, Some((_, action, found))) => {
             let (action, reason) = image_action(action, found, anchor_found);
@@ -380,7 +389,9 @@ fn hold<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'a>) 
         if !own.sends() {
             continue;
         }
-        if let Some(reason) = cannot(index, image, own, unsettled) {
+        if let Some(why) = index.stuck(None, Some(&set.id)) {
+            own_hold(&mut decided.images[i], Reason::Stuck(why));
+        } else if let Some(reason) = cannot(index, image, own, unsettled) {
             own_hold(&mut decided.images[i], reason);
         } else if let Parent::Image(p) = image.parent
             && decided.images[p].fate == Fate::Held
@@ -446,6 +457,9 @@ fn cannot<'a>(
 /// What forbids an image's files: a lock that has not ended, a name or a size that the target refuses.
 pub(crate) fn files_cannot<'a>(index: &Index<'a>, own: &Decided<'a>) -> Option<Reason<'a>> {
     for step in &own.files {
+        if let Some(why) = index.stuck(Some(&step.target), None) {
+            return Some(Reason::Stuck(why));
+        }
         let there = index.input.target.files.get(&step.target);
         let retention = there.and_then(|f| f.entry.retention.as_ref());
         if step.action == FileAction::Replace

@@ -188,6 +188,10 @@ impl<'a> Deletes<'a> {
         if let Some(reason) = &self.forbidden {
             return Some(reason.clone());
         }
+        let recorded = anchor.and_then(|f| f.recorded.as_ref());
+        if let Some(reason) = not_clear(index, &image.id, recorded.map(|r| r.set.as_str())) {
+            return Some(reason);
+        }
         let accepted = !image.unproven
             || index.input.options.accept_unproven
             || index.input.target.accepted.contains(&image.id);
@@ -240,6 +244,8 @@ impl<'a> Deletes<'a> {
             let remains = owner.and_then(|at| Some((self.needs.get(at.0)?, at.1 as usize)));
             let reason = if let Some(reason) = &self.forbidden {
                 Some(reason.clone())
+            } else if let Some(reason) = not_clear(index, path, Some(recorded.set.as_str())) {
+                Some(reason)
             } else if let Some(reason) = sync::not_absent(index, &source) {
                 Some(reason)
             } else if remains.is_some_and(|(r, i)| r.held[i] || !r.matched[i]) {
@@ -318,6 +324,20 @@ impl Doomed<'_> {
             merged: false,
         }
     }
+}
+
+/// What the target's own state forbids: deleting what an act that could not be settled is about, anything where a listing
+/// leaves something out, and anything of a set of which it may have left something out.
+fn not_clear<'a>(index: &Index<'a>, path: &TargetPath, set: Option<&str>) -> Option<Reason<'a>> {
+    let target = index.input.target;
+    if let Some(why) = index.stuck(Some(path), set) {
+        return Some(Reason::Stuck(why));
+    }
+    if let Some(dir) = target.incomplete_above(path) {
+        return Some(Reason::Unlisted(dir));
+    }
+    let other = target.unknown.iter().find(|(_, unknown)| set == Some(unknown.recorded.set.as_str()));
+    other.map(|(path, _)| Reason::UnlistedSet(path))
 }
 
 fn is_part(image: &Image, path: &TargetPath) -> bool {

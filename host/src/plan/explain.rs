@@ -7,6 +7,7 @@ use offsite_plugin_api::TargetPath;
 
 use super::Code;
 use super::filter::LeftOut;
+use crate::target::shown;
 
 /// Why a step is what it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +52,10 @@ pub(crate) enum Reason<'a> {
     FileUnreadable(&'a TargetPath),
     ParentUnread,
     Waiting(&'a TargetPath),
+    Unknown(&'a str),
+    Stuck(&'a str),
+    Unlisted(&'a TargetPath),
+    UnlistedSet(&'a TargetPath),
     NotRecognised(&'a str),
     LeftAlone(&'a str),
     Refused(String),
@@ -114,7 +119,8 @@ impl Reason<'_> {
             Self::SetBeforeBaseline | Self::ImageBeforeBaseline => Code::BeforeBaseline,
             Self::NotSettled(_) | Self::FileNotSettled(_) | Self::SetNotSettled(_) => Code::NotSettled,
             Self::CannotRead(_) => Code::Unreadable,
-            Self::ParentUnread | Self::Waiting(_) | Self::FileUnreadable(_) => Code::Waiting,
+            Self::ParentUnread | Self::Waiting(_) | Self::FileUnreadable(_) | Self::Stuck(_) => Code::Waiting,
+            Self::Unknown(_) | Self::Unlisted(_) | Self::UnlistedSet(_) => Code::Unknown,
             Self::NotRecognised(_) | Self::LeftAlone(_) => Code::NotRecognised,
             Self::Refused(_) => Code::Refused,
             Self::Retained { .. } => Code::Retained,
@@ -227,6 +233,25 @@ impl Reason<'_> {
             }
             Self::ParentUnread => "its parent may be in a directory of the source that could not be read",
             Self::Waiting(parent) => return format!("waits for its ancestor '{}'", parent.display()).into(),
+            Self::Unknown(why) => {
+                return format!("was published, and whether the target still has it is not known: {why}")
+                    .into();
+            }
+            Self::Stuck(why) => return format!("waits: {why}").into(),
+            Self::Unlisted(dir) => {
+                return format!(
+                    "kept: gone at the source, but the target's listing of '{}' is not whole",
+                    shown(dir)
+                )
+                .into();
+            }
+            Self::UnlistedSet(path) => {
+                return format!(
+                    "kept: gone at the source, but whether the target still has '{}' of the same set is not known",
+                    path.display()
+                )
+                .into();
+            }
             Self::NotRecognised(why) => return format!("{why}: left alone").into(),
             Self::LeftAlone(why) => return format!("never replicated: {why}").into(),
             Self::Refused(why) => return why.clone().into(),

@@ -2,6 +2,7 @@
 
 use super::index::Index;
 use super::{Code, Notice, NoticeCode, Step, omitted};
+use crate::target::shown;
 
 /// Problems of the source's chains shown one by one; more are counted.
 const PROBLEMS: usize = 20;
@@ -19,6 +20,32 @@ pub(crate) fn notices(index: &Index<'_>, steps: &[Step]) -> Vec<Notice> {
             dir.display()
         );
         say(NoticeCode::Unreadable, text);
+    }
+    for stuck in index.input.target.stuck.iter().take(PROBLEMS) {
+        say(NoticeCode::Unsettled, format!("{}; its images wait, the others go on", stuck.why));
+    }
+    for (dir, why) in index.input.target.incomplete.iter().take(PROBLEMS) {
+        let text = format!(
+            "the target's listing of '{}' is not whole ({why}): nothing in it is taken for gone, and nothing in it is deleted",
+            shown(dir)
+        );
+        say(NoticeCode::IncompleteListing, text);
+    }
+    let more = index.input.target.incomplete.len().saturating_sub(PROBLEMS);
+    if more > 0 {
+        let text = format!("{more} more directories of the target are not listed wholly");
+        say(NoticeCode::IncompleteListing, text);
+    }
+    let mut unknown = index.input.target.unknown.iter();
+    if let Some((example, first)) = unknown.next() {
+        let text = format!(
+            "{} published files are not listed by the target, and whether it still has them is not known, '{}' for one \
+             ({}): they are neither sent again nor deleted",
+            unknown.count() + 1,
+            example.display(),
+            first.why
+        );
+        say(NoticeCode::Unknown, text);
     }
     for problem in index.input.source.problems.iter().take(PROBLEMS) {
         say(NoticeCode::Gap, format!("'{}': {}", problem.image.display(), problem.what));

@@ -67,6 +67,8 @@ pub enum Code {
     Refused,
     /// The server keeps it until a lock ends.
     Retained,
+    /// Whether the target (still) has it is not known: its listing leaves something out.
+    Unknown,
     /// Waits for an ancestor that cannot be there yet.
     Waiting,
 }

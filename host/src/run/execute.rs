@@ -189,7 +189,7 @@ pub fn execute(context: &Context, material: &Material<'_>) -> Summary {
 fn skips(context: &Context, plan: &Plan) -> Summary {
     use Code::{
         ChangedUnproven, Damaged, NotAnImage, NotSettled, OverDeleteLimit, Protected, Refused, Retained,
-        Unproven, Unreadable, Waiting,
+        Unknown, Unproven, Unreadable, Waiting,
     };
     let told = [
         ChangedUnproven,
@@ -200,6 +200,7 @@ fn skips(context: &Context, plan: &Plan) -> Summary {
         Protected,
         Refused,
         Retained,
+        Unknown,
         Unproven,
         Unreadable,
         Waiting,

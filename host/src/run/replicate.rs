@@ -201,10 +201,13 @@ fn prepare(context: &Context, request: &Request, target: &Target, inventory: &In
         transfer::reopen(&context.root, &context.cache, file, &step.record)
     };
     let reopen: Reopen<'_> = &reopen;
+    let mut stuck = Vec::new();
     act(&mut |site| {
-        for what in target::settle(site, reopen)? {
+        let settled = target::settle(site, reopen)?;
+        for what in settled.said {
             line.outbox.event(Event::Settled { what });
         }
+        stuck = settled.stuck;
         Ok(())
     })?;
     let mut surveyed = None;
@@ -217,7 +220,8 @@ fn prepare(context: &Context, request: &Request, target: &Target, inventory: &In
         }
         Ok(())
     })?;
-    let survey = surveyed.ok_or_else(|| Error::new(Kind::State, "the target was not listed"))?;
+    let mut survey = surveyed.ok_or_else(|| Error::new(Kind::State, "the target was not listed"))?;
+    survey.view.stuck = stuck;
     target::remember(&context.catalog, &survey.learned)?;
     let mut survey = survey;
     if target.plan.accept_unproven {
@@ -336,6 +340,8 @@ fn clean(context: &Context, survey: &Survey, plan: &Plan) -> Result<()> {
         .flat_map(|s| &s.files)
         .filter(|f| matches!(f.action, FileAction::Copy | FileAction::Replace | FileAction::Adopt))
         .map(|f| &f.target)
+        // Still to be settled: what is staged for it is published then.
+        .chain(survey.view.stuck.iter().flat_map(|stuck| &stuck.paths))
         .collect();
     let line = &context.line;
     let call = line.call(Some(LONG));

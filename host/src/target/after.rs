@@ -51,6 +51,8 @@ pub fn after<'a>(
     view.in_transition.extend(sets);
     view.parents_known = catalog.parents_learned()?;
     view.vouched = vouched;
+    view.unknown = before.unknown;
+    view.incomplete = before.incomplete;
     Ok(view)
 }
 

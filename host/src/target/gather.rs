@@ -11,7 +11,8 @@ use offsite_plugin_api::TargetPath;
 use super::manifest::{self, FromManifests};
 use super::site::{Site, of_target};
 use super::{
-    Files, Gathered, Listing, Recorded, TargetView, consolidated, evidence, intent, listing, proof, small,
+    Files, Gathered, Listing, Recorded, TargetFile, TargetView, ask, consolidated, evidence, intent, listing,
+    proof, small,
 };
 use crate::catalog::{Accepted, Catalog, Published};
 use crate::chain::Span;
@@ -101,7 +102,10 @@ pub fn survey(site: &Site<'_>) -> Result<Survey> {
         learned.files.push(file);
     }
     let (open, sets) = intent::open_intents(site.catalog)?;
-    let files = std::mem::take(&mut listing.files);
+    let mut files = std::mem::take(&mut listing.files);
+    let asked = ask::unlisted(site, &files, records.keys(), &mut listing.incomplete)?;
+    files = files.and(asked.found.into_iter().map(TargetFile::from).collect());
+    let unknown = ask::unknown_of(asked.unknown, &mut records);
     let headers = headers(site, &files, &records)?;
     let bad = consolidated::no_images(site, &files, &records)?;
     let accepted = consolidated::still_accepted(site.catalog, &files, &records, &mut learned)?;
@@ -113,7 +117,11 @@ pub fn survey(site: &Site<'_>) -> Result<Survey> {
     view.vouched = site.catalog.vouched()?;
     view.vouched.extend(learned.unproven.iter().cloned());
     tell_vouched(&view, &mut notices);
-    from.damaged.extend(manifest::missing(&listing.manifests, &known));
+    view.unknown = unknown;
+    view.incomplete.clone_from(&listing.incomplete);
+    if !manifest::left_out(&listing.incomplete) {
+        from.damaged.extend(manifest::missing(&listing.manifests, &known));
+    }
     learn(&mut learned, from, &known, site.catalog)?;
     Ok(Survey { view, listing, learned, notices })
 }

@@ -12,3 +12,4 @@ mod names;
 mod omitted;
 mod order;
 pub(crate) mod sim;
+mod unlisted;

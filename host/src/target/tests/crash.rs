@@ -9,8 +9,8 @@ use crate::catalog::Was;
 use crate::error::Result;
 use crate::run::killpoint::in_thread::killed_at;
 use crate::target::{
-    Delete, Publish, announce, delete_files, no_source, publish_announced, publish_file, publish_group,
-    replace_file, settle, survey, sweep, withdraw,
+    Delete, Publish, Settled, announce, delete_files, no_source, publish_announced, publish_file,
+    publish_group, replace_file, settle, survey, sweep, withdraw,
 };
 
 type Make = fn() -> Mem;
@@ -87,7 +87,7 @@ fn at_every_point(
             }
             settle(&bench.site(), &no_source).unwrap();
             assert_lawful(&bench, names, true);
-            assert_eq!(settle(&bench.site(), &no_source).unwrap(), Vec::<String>::new(), "settled twice");
+            assert_eq!(settle(&bench.site(), &no_source).unwrap(), Settled::default(), "settled twice");
             again(&bench, &files, act);
             for (name, _, new) in names {
                 assert_eq!(bench.mem.content(&path(name)).as_deref(), *new, "{name} after repeating");

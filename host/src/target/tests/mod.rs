@@ -6,6 +6,7 @@ mod manifests;
 pub(crate) mod mem;
 mod proofs;
 mod remains;
+mod unlisted;
 
 use std::sync::Arc;
 
