@@ -262,3 +262,37 @@ fn a_manifest_agrees_by_time_and_where_a_listing_has_none_by_version() {
         assert!(!manifest::agrees(&file, &entry), "another size");
     }
 }
+
+/// Somebody who can write to the target deletes increments 1 and 2 and plants a manifest that says that 3 holds them.
+#[test]
+fn what_the_catalog_knows_beats_what_a_planted_manifest_says() {
+    let increment = |n: u64| format!("host@c_20240101_d01_00001_i{n:05}.aii");
+    let bench = Bench::new(Mem::atomic());
+    bench.publish(NAME, b"base", 3);
+    for n in 1..=3 {
+        bench.publish(&increment(n), format!("increment {n}").as_bytes(), 3 + n as i64);
+    }
+    assert_eq!(manifest::write_behind(&bench.site()).unwrap(), 1);
+    // By another installation's hand, which knows how a manifest is written.
+    let forger = without_catalog(&bench);
+    remember(&forger.catalog, &survey(&forger.site()).unwrap().learned).unwrap();
+    let last = path(&increment(3));
+    let record = forger.catalog.published_at(&last).unwrap().unwrap();
+    let span = Some(Span { first: 1, last: 3 });
+    forger.catalog.record(&[crate::catalog::Published { path: last.clone(), source: None, record, span }]).unwrap();
+    assert_eq!(manifest::write_behind(&forger.site()).unwrap(), 1);
+    for n in [1, 2] {
+        bench.mem.disk().files.remove(&path(&increment(n))).unwrap();
+    }
+
+    for _ in 0..2 {
+        let found = survey(&bench.site()).unwrap();
+        remember(&bench.catalog, &found.learned).unwrap();
+        assert_eq!(found.view.spans, BTreeMap::new());
+        let chains = found.view.chains();
+        let lost = chains.sets.iter().flat_map(|s| &s.images).find(|i| i.id == last).unwrap();
+        assert!(!lost.restorable && lost.evidence.is_none(), "{lost:?}");
+        assert_eq!(found.view.gone.len(), 2, "damage: 1 and 2 are sent again");
+    }
+    assert_eq!(bench.catalog.spans().unwrap(), BTreeMap::new());
+}
