@@ -150,6 +150,8 @@ codes! {
     PluginWarning = "plugin-warning", Warning;
     /// the worker warned of something
     WorkerWarning = "worker-warning", Warning;
+    /// the record of this run could not be kept: `offsite status` does not show it
+    RecordLost = "record-lost", Warning;
     /// the target's `priority` could not be set
     Priority = "priority", Warning;
 }

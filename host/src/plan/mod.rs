@@ -23,7 +23,7 @@ mod policy;
 mod respell;
 mod sync;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod totals;
 mod types;
 mod unsettled;

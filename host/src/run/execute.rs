@@ -21,6 +21,7 @@ use super::schedule::{Schedule, Task, active};
 use super::transfer::{self, Compared, FileJob};
 use crate::catalog::{Upon, Was};
 use crate::error::{BackendKind, Error, Kind, Result};
+use crate::notice::NoticeCode;
 use crate::plan::{Action, Code, FileAction, Plan, Step};
 use crate::report::Event;
 use crate::source::{Inventory, SourceFile};
@@ -42,6 +43,8 @@ pub struct Summary {
     /// Files of the source that cannot be read: told, and no reason to call the run failed.
     pub unreadable: u64,
     pub first_error: Option<Error>,
+    /// Steps of the plan that were carried out.
+    pub done: HashSet<usize>,
     /// What ended the run before its end.
     pub fatal: Option<Error>,
 }
@@ -112,6 +115,8 @@ struct State {
     writing: HashSet<String>,
     written: HashMap<String, Instant>,
     crew: Crew,
+    /// Images that could not be read back, and one of them.
+    unread: (u64, String),
     summary: Summary,
 }
 
@@ -141,6 +146,7 @@ pub fn execute(context: &Context, material: &Material<'_>) -> Summary {
             writing: HashSet::new(),
             written: HashMap::new(),
             crew: Crew::new(Instant::now(), threads, context.streams_fixed),
+            unread: (0, String::new()),
             summary,
         }),
         changed: Condvar::new(),
@@ -158,6 +164,12 @@ pub fn execute(context: &Context, material: &Material<'_>) -> Summary {
     });
     executor.withdraw_all();
     let mut state = executor.state.into_inner().unwrap_or_else(PoisonError::into_inner);
+    if let (count @ 1.., example) = &state.unread {
+        let text = format!(
+            "{count} images on the target could not be read back, '{example}' for one: they are not verified, and kept as they are"
+        );
+        context.line.outbox.notice(NoticeCode::UnreadableTarget, text);
+    }
     if state.summary.fatal.is_none() && context.line.stop.is_set() {
         state.summary.fatal = Some(super::stop::stopped());
     }
@@ -362,6 +374,7 @@ impl Executor<'_> {
             Err(error) => self.fail(&mut state, unit, steps[0], &error, true),
             Ok((level, unread)) => {
                 for step in steps.iter().filter(|step| !unread.contains(step)) {
+                    state.summary.done.insert(*step);
                     let image = self.material.plan.steps[*step].image.display().into_owned();
                     self.context.line.meter.end_image();
                     if deletes {
@@ -393,7 +406,9 @@ impl Executor<'_> {
     fn manifest(&self, set: &str) {
         let call = self.context.line.call(Some(LONG));
         if let Err(error) = target::manifest::write_set(&self.context.site(&call), set) {
-            tracing::warn!(set, %error, "a manifest could not be written; it is tried again at the end");
+            let text =
+                format!("the manifest of {set} could not be written; it is tried again at the end: {error}");
+            self.context.line.outbox.notice(NoticeCode::ManifestBehind, super::meter::bounded(&text));
         }
         let mut state = self.lock();
         state.writing.remove(set);

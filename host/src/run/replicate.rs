@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use offsite_plugin_api::{Backend, Capabilities, TargetPath};
@@ -17,7 +18,7 @@ use super::open::{Answers, Open, open};
 use super::protocol::{Answer, Request};
 use super::source_reader::SourceRoot;
 use super::stop::Stop;
-use super::{crew, left, scan_worker, transfer, verify};
+use super::{crew, ending, left, scan_worker, transfer, verify};
 use crate::catalog::{Catalog, PublishStep};
 use crate::chain::{Chains, Knowledge, assemble};
 use crate::config::Target;
@@ -121,6 +122,7 @@ pub(crate) fn on_target(
     let context = Context {
         backend: open.backend.clone(),
         method: verify::choose(target.verify, &capabilities)?,
+        size_suffices: target.verify == crate::config::Verify::Size,
         catalog: open.catalog.clone(),
         line: line.clone(),
         installation: request.installation.clone(),
@@ -130,6 +132,7 @@ pub(crate) fn on_target(
         capabilities,
         root,
         cache: Arc::default(),
+        interruptions: AtomicU64::default(),
     };
     // The source's chains are assembled while the target is listed.
     let (survey, source) = std::thread::scope(|scope| {
@@ -137,7 +140,7 @@ pub(crate) fn on_target(
         let survey = prepare(&context, request, target, inventory);
         (survey, chains.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     });
-    let survey = survey?;
+    let mut survey = survey?;
     let baseline = baseline(&context, target, &source, inventory, &survey, now_ns())?;
     let input = input(request, target, inventory, &source, &survey, baseline.as_ref(), &context.capabilities);
     let names = names(request);
@@ -149,17 +152,29 @@ pub(crate) fn on_target(
     context.catalog.link(&plan.links)?;
     let material = Material::new(&plan, &survey.view, inventory);
     let mut summary = execute(&context, &material);
+    drop(material);
     // Also after a failure: what was published is recorded on the target. Not after a stop: the next run does it.
     if !line.stop.is_set() {
+        let view = std::mem::take(&mut survey.view);
+        ending::remember(&context, inventory, &source, &plan, view, &summary.done)?;
         let call = line.call(Some(LONG));
         let written =
             retried(line, target.retry, None, &|| 0, || manifest::write_behind(&context.site(&call)));
-        if let Err(error) = written {
-            summary.fatal.get_or_insert(error);
+        match written {
+            Ok(done) => {
+                for (set, error) in done.failed {
+                    let text = format!(
+                        "the manifest of {set} could not be written: {error}; the next run tries again"
+                    );
+                    line.outbox.notice(NoticeCode::ManifestDamaged, text);
+                }
+            }
+            Err(error) => drop(summary.fatal.get_or_insert(error)),
         }
         for notice in left::remember(&context.catalog, &summary.left, now_ns())? {
             line.outbox.event(notice);
         }
+        context.catalog.tidy()?;
     }
     // The process ends now: giving back a million small pieces would only take time.
     std::mem::forget((survey, source, plan));

@@ -88,7 +88,7 @@ pub fn accept_changed(site: &Site<'_>, view: &TargetView) -> Result<bool> {
 pub(super) fn accept(site: &Site<'_>, view: &TargetView, accepted: &[TargetPath]) -> Result<bool> {
     let (spans, sets) = spans_of_accepted(view, accepted);
     if !spans.is_empty() {
-        site.catalog.manifests_seen(&[], &spans)?;
+        site.catalog.manifests_seen(&[], &BTreeSet::new(), &spans)?;
         site.catalog.manifests_behind(&sets)?;
     }
     let as_they_are = accepted.iter().map(|image| {

@@ -4,9 +4,9 @@
 //! listing; without both it is unrecorded, and only a read-back makes it known. Surveying changes nothing anywhere: what a run should remember comes
 //! back as [`Learned`]. What it all proves is judged by `evidence`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use offsite_plugin_api::{Entry, TargetPath};
+use offsite_plugin_api::TargetPath;
 
 use super::manifest::{self, FromManifests};
 use super::site::{Site, of_target};
@@ -25,7 +25,10 @@ use crate::plan::{Baseline, Policy};
 pub struct Learned {
     /// Files that a manifest vouches for and the catalog did not know.
     pub files: Vec<Published>,
+    /// Of these, what only an unsigned manifest says, sorted.
+    unproven: Vec<TargetPath>,
     seen: Vec<(String, u64, [u8; 32])>,
+    signed: BTreeSet<String>,
     spans: BTreeMap<TargetPath, Span>,
     baselines: Vec<(Policy, Baseline)>,
     /// Accepted by a version that did not note as what.
@@ -69,18 +72,24 @@ pub fn survey(site: &Site<'_>) -> Result<Survey> {
     for (path, file) in &from.files {
         let entry = listing.files.get(path).map(|listed| &listed.entry);
         let agreed = entry.filter(|entry| manifest::agrees(file, entry));
-        // A manifest that another machine wrote (it consolidated on the target) knows spans that this catalog does not. Of
-        // a file that is as this catalog recorded it, it knows nothing better: that one was sent from here.
-        let known =
-            |entry: &Entry| records.get(path).is_some_and(|r| r.source_inode != 0 && !r.touched(entry));
+        let unproven = from.unproven.contains(path);
+        if let Some(known) = records.get(path) {
+            // What the catalog knows beats what a manifest says. But a file that somebody changed on the target, and that
+            // a manifest signed with this target's key speaks of as it lies there now, is what that says: another machine
+            // consolidated there.
+            let changed = entry.is_some_and(|entry| known.touched(entry));
+            if unproven || !changed || agreed.is_none() {
+                continue;
+            }
+        }
         if let Some(span) = file.span
-            && agreed.is_some_and(|entry| !known(entry))
+            && agreed.is_some()
         {
             spans.insert(path.clone(), span);
             learned.spans.insert(path.clone(), span);
         }
-        if records.contains_key(path) {
-            continue;
+        if unproven {
+            learned.unproven.push(path.clone());
         }
         // What is gone or changed since is a record too: it shows what happened to the target meanwhile.
         let mut file = file.clone();
@@ -101,6 +110,9 @@ pub fn survey(site: &Site<'_>) -> Result<Survey> {
     let mut view = evidence::view(gathered);
     view.in_transition.extend(sets);
     view.parents_known = site.catalog.parents_learned()?;
+    view.vouched = site.catalog.vouched()?;
+    view.vouched.extend(learned.unproven.iter().cloned());
+    tell_vouched(&view, &mut notices);
     from.damaged.extend(manifest::missing(&listing.manifests, &known));
     learn(&mut learned, from, &known, site.catalog)?;
     Ok(Survey { view, listing, learned, notices })
@@ -153,9 +165,24 @@ pub fn accept(site: &Site<'_>, images: &[TargetPath]) -> Result<Vec<TargetPath>>
     accepted.sort_unstable();
     let among = |image: &TargetPath| accepted.binary_search(image).is_ok();
     site.catalog.relink(&doubted.into_iter().filter(|(image, _)| among(image)).collect::<Vec<_>>())?;
-    site.catalog.believe(&accepted)?;
+    let images = survey.view.chains().sets.iter().flat_map(|set| &set.images);
+    let files = images.filter(|image| among(&image.id)).flat_map(|i| &i.files).map(|f| f.path.clone());
+    site.catalog.believe(&files.collect::<Vec<_>>())?;
     consolidated::accept(site, &survey.view, &accepted)?;
     Ok(accepted)
+}
+
+/// Once, whatever the number of manifests.
+fn tell_vouched(view: &TargetView, notices: &mut Vec<Notice>) {
+    let Some(example) = view.vouched.first() else { return };
+    let text = format!(
+        "{} file(s) on the target are known only by manifests that are not signed with this target's key, '{}' for one: \
+         they are kept, not sent again and called unproven until they are compared or accepted (the key was lost? put it \
+         back with 'offsite target key --import FILE'; else 'offsite target accept')",
+        view.vouched.len(),
+        example.display()
+    );
+    notices.push(Notice::new(NoticeCode::ManifestUnproven, text));
 }
 
 fn tell(listing: &Listing, notices: &mut Vec<Notice>) {
@@ -177,10 +204,12 @@ fn learn(
     catalog: &Catalog,
 ) -> Result<()> {
     if !from.damaged.is_empty() {
-        let sets = catalog.published_sets()?;
-        learned.behind.extend(sets.into_iter().filter(|s| from.damaged.contains(&manifest::set_hash(s))));
+        let damaged: BTreeSet<&String> = from.damaged.iter().collect();
+        let units = catalog.published_units()?.into_iter();
+        learned.behind.extend(units.filter(|unit| of_unit(unit, known).any(|hash| damaged.contains(&hash))));
     }
     learned.seen = from.seen;
+    learned.signed = from.signed;
     for hash in from.damaged {
         if let Some((sequence, _)) = known.get(&hash)
             && !learned.seen.iter().any(|(h, ..)| *h == hash)
@@ -196,16 +225,30 @@ fn learn(
     Ok(())
 }
 
+/// Hashes of the manifests that a unit is written in, as far as is known.
+fn of_unit<'a>(
+    unit: &'a str,
+    known: &'a BTreeMap<String, (u64, [u8; 32])>,
+) -> impl Iterator<Item = String> + 'a {
+    let hash = |n| manifest::set_hash(&manifest::pieces::piece(unit, n));
+    std::iter::once(hash(0)).chain((1..).map(hash).take_while(|hash| known.contains_key(hash)))
+}
+
 /// Keeps what was learned. For runs; a plan keeps nothing.
 pub fn remember(catalog: &Catalog, learned: &Learned) -> Result<()> {
-    if !learned.files.is_empty() {
-        catalog.record(&learned.files)?;
+    let (unproven, known): (Vec<_>, Vec<_>) =
+        learned.files.iter().cloned().partition(|f| learned.unproven.binary_search(&f.path).is_ok());
+    if !known.is_empty() {
+        catalog.record(&known)?;
+    }
+    if !unproven.is_empty() {
+        catalog.record_vouched(&unproven)?;
     }
     for (policy, baseline) in &learned.baselines {
         catalog.set_baseline(*policy, baseline)?;
     }
     if !learned.seen.is_empty() || !learned.spans.is_empty() {
-        catalog.manifests_seen(&learned.seen, &learned.spans)?;
+        catalog.manifests_seen(&learned.seen, &learned.signed, &learned.spans)?;
     }
     if !learned.accepted.is_empty() {
         catalog.accept(&learned.accepted)?;

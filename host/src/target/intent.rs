@@ -12,7 +12,7 @@ use offsite_plugin_api::{Attributes, Digest, ErrorKind, Expect, Source, TargetPa
 use super::site::{Reopen, Site};
 use super::small::Unreadable;
 use super::swap::{self, State};
-use super::{Recorded, manifest};
+use super::{Recorded, VerifyLevel, manifest};
 use crate::catalog::{Intent, IntentKind, IntentStep, PublishStep, Published, Upon, Was};
 use crate::chain::Span;
 use crate::error::{BackendKind, Error, Kind, Result};
@@ -38,6 +38,8 @@ pub struct Publish {
     pub span: Option<Span>,
     /// With the anchor: what it builds on.
     pub upon: Upon,
+    /// How often the run had lost sight of the target when these bytes were staged and proved.
+    pub seen: u64,
     /// For backends that send small objects only now.
     pub source: Arc<dyn Source>,
 }
@@ -390,6 +392,10 @@ fn settle_publish(site: &Site<'_>, intent: &Intent, reopen: Reopen<'_>) -> Resul
     let mut said = Vec::new();
     let mut left = Vec::new();
     for (number, step, state, staged) in states {
+        // A server without durable checkpoints may have lost any of it since it was proved: the run that goes on with it
+        // reads it back first. Until then the old file is the good one.
+        let sound = site.capabilities.durable_checkpoints || step.record.level == VerifyLevel::Size;
+        let staged = staged && sound;
         let name = step.path.display();
         let side = step.side.as_ref();
         let source = || reopen(step).unwrap_or_else(|| Arc::new(Unreadable(step.record.size)));

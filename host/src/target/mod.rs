@@ -3,6 +3,7 @@
 //! A run goes: [`marker::claim`], [`settle`], [`survey`] (with [`sweep::sides`]), [`remember`], plan, [`sweep::sweep`], then
 //! [`publish_file`] and its like, and [`manifest::write_behind`].
 
+mod after;
 mod announce;
 mod consolidated;
 mod evidence;
@@ -23,6 +24,7 @@ mod view;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use after::after;
 pub use announce::{announce, publish_announced, withdraw};
 pub use consolidated::accept_changed;
 pub use evidence::{Gathered, headers_to_read, view};

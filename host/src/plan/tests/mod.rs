@@ -9,5 +9,6 @@ mod laws;
 mod leave_out;
 mod merged;
 mod names;
+mod omitted;
 mod order;
-mod sim;
+pub(crate) mod sim;

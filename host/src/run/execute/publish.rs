@@ -4,11 +4,12 @@
 //! announced together with it: one wait for the local disk for all their intents. Each is published as before, once its
 //! parent is there; what will not be published after all is withdrawn.
 
-use super::super::call::{LONG, SHORT};
 use std::collections::HashSet;
 
 use offsite_plugin_api::TargetPath;
 
+use super::super::call::{LONG, SHORT};
+use super::super::transfer;
 use super::{Executor, Ready, State};
 use crate::error::Result;
 use crate::plan::Proof;
@@ -62,7 +63,11 @@ impl Executor<'_> {
         let grouped = files.len() > 1 && (replaced || steps.len() > 1);
         let plain = !grouped && !replaced && !files.is_empty();
         let mut announced = if plain { self.announced(unit, &keys, &files)? } else { Vec::new() };
+        let mut seen: Vec<u64> = files.iter().map(|file| file.seen).collect();
         let result = self.context.retried(Some(&name), &|| 0, || {
+            for (file, seen) in files.iter().zip(&mut seen) {
+                *seen = transfer::still_whole(self.context, file, *seen)?;
+            }
             let call = self.context.line.publishing(LONG);
             let site = self.context.site(&call);
             match files.as_slice() {
@@ -105,8 +110,10 @@ impl Executor<'_> {
         for at in 0..files.len() {
             state.ready.remove(&(step, at));
         }
+        let image = self.material.plan.steps[step].image.display().into_owned();
+        state.unread = (state.unread.0 + 1, image.clone());
         self.context.line.outbox.event(Event::Skipped {
-            image: self.material.plan.steps[step].image.display().into_owned(),
+            image,
             code: "unread".to_owned(),
             reason: format!(
                 "the target has it and does not let it be read back, so it is not verified yet: {}",

@@ -92,6 +92,7 @@ impl Bench {
             mount: None,
         };
         Publish {
+            seen: 0,
             path: path.clone(),
             source_path: path,
             token,
