@@ -20,6 +20,7 @@ mod notices;
 mod omitted;
 mod order;
 mod policy;
+mod respell;
 mod sync;
 #[cfg(test)]
 pub(crate) mod tests;
