@@ -19,8 +19,9 @@ use crate::error::Result;
 /// How long an absence is remembered at least: 90 days.
 const KEEP_NS: i64 = 90 * 24 * 3600 * 1_000_000_000;
 
-/// A file found, with the time since when it looks like this, nanoseconds since the Unix epoch.
-pub(super) type Observed = (TargetPath, Facts, i64);
+/// A file found, with the time since when it looks like this, nanoseconds since the Unix epoch, and whether it was opened
+/// since then (its header is remembered, or that it can be opened).
+pub(super) type Observed = (TargetPath, Facts, i64, bool);
 
 /// What a scan found beside the walk's own lists.
 #[derive(Debug, Default)]
@@ -158,7 +159,7 @@ impl Memory {
                 }
                 _ => (Seen { mount: covering, ..first_seen(&facts, now_ns) }, true),
             };
-            sight.files.push((path.clone(), facts, seen.since_ns));
+            sight.files.push((path.clone(), facts, seen.since_ns, seen.header.is_some()));
             self.remember(path, seen, changed);
         }
         for (at, (missing, seen)) in old {
@@ -170,7 +171,7 @@ impl Memory {
         self.mounts_changed |= mounts != self.mounts;
         self.mounts = mounts;
         if drift.any() {
-            for (path, facts, _) in &mut sight.files {
+            for (path, facts, ..) in &mut sight.files {
                 drift.blank(path, facts);
             }
         }

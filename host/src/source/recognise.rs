@@ -12,23 +12,28 @@ use crate::format::{self, Format, Recognised, Role};
 /// What is remembered of a header: the revision it was understood by, and what it said.
 type Remembered = (u32, Option<Recognised>);
 
-/// `known`: a target has the file as it is now, so that nobody will read it.
+/// `opened`: it was opened as it is now; `known`: a target has it like this, so that nobody will read it.
 ///
 /// Errors: why the file cannot be taken now, in words.
 pub(super) fn recognise(
     tree: &dyn Tree,
     path: &TargetPath,
     facts: &Facts,
-    known: bool,
+    opened: bool,
+    known: &dyn Fn() -> bool,
     memory: &mut Memory,
 ) -> Result<Option<Recognised>, (Cause, String)> {
     if let Some(recognised) = format::recognise_name(path) {
         if recognised.role == Role::InProgress {
             return Err((Cause::InProgress, "its name is that of a file still being written".to_owned()));
         }
-        if !known {
-            // Found out before anything is planned, so that nothing is deleted in favour of what cannot be copied.
-            tree.open(path).map_err(|e| cannot(&e))?;
+        if !opened {
+            // Found out before anything is planned, so that nothing is deleted in favour of what cannot be copied; once
+            // per change, as a header is read.
+            if !known() {
+                tree.open(path).map_err(|e| cannot(&e))?;
+            }
+            memory.set_header(path, Vec::new());
         }
         return Ok(Some(recognised));
     }
