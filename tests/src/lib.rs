@@ -3,6 +3,7 @@
 pub mod backends;
 pub mod build;
 pub mod fuse;
+pub mod kill;
 pub mod law;
 pub mod library;
 pub mod mounts;

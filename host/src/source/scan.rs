@@ -208,15 +208,20 @@ impl Pass<'_> {
                 continue;
             }
             match recognise::recognise(&*tree, &path, &facts, opened, &known, self.memory) {
-                Ok(recognised) => inventory.files.push(SourceFile {
-                    path,
-                    size: facts.size,
-                    mtime_ns: facts.mtime_ns,
-                    ctime_ns: facts.ctime_ns,
-                    device: facts.device,
-                    inode: facts.inode,
-                    recognised,
-                }),
+                Ok((recognised, bad)) => {
+                    if let Some(why) = bad {
+                        inventory.bad.insert(path.clone(), why);
+                    }
+                    inventory.files.push(SourceFile {
+                        path,
+                        size: facts.size,
+                        mtime_ns: facts.mtime_ns,
+                        ctime_ns: facts.ctime_ns,
+                        device: facts.device,
+                        inode: facts.inode,
+                        recognised,
+                    });
+                }
                 // A look at it says otherwise.
                 Err((cause, reason)) => inventory.unsettled.push(Unsettled { path, reason, cause }),
             }
