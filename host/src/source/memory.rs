@@ -20,7 +20,27 @@ use crate::error::Result;
 const KEEP_NS: i64 = 90 * 24 * 3600 * 1_000_000_000;
 
 /// A file found, with the time since when it looks like this, nanoseconds since the Unix epoch.
-pub(super) type Observed = (TargetPath, Facts, i64);
+pub(super) type Observed = (TargetPath, Facts, i64, Opened);
+
+/// What is remembered of having opened a file as it is now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Opened {
+    Never,
+    /// It can be opened, and there was nothing to be said of it.
+    Plain,
+    /// [`Memory::header`] says more.
+    Told,
+}
+
+impl Opened {
+    fn of(seen: &Seen) -> Self {
+        match &seen.header {
+            None => Self::Never,
+            Some(header) if header.is_empty() => Self::Plain,
+            Some(_) => Self::Told,
+        }
+    }
+}
 
 /// What a scan found beside the walk's own lists.
 #[derive(Debug, Default)]
@@ -177,7 +197,7 @@ impl Memory {
                 }
                 _ => (Seen { mount: covering, ..first_seen(&facts, now_ns) }, true),
             };
-            sight.files.push((path.clone(), facts, seen.since_ns));
+            sight.files.push((path.clone(), facts, seen.since_ns, Opened::of(&seen)));
             self.remember(path, seen, changed);
         }
         for (at, (missing, seen)) in old {
@@ -189,7 +209,7 @@ impl Memory {
         self.mounts_changed |= mounts != self.mounts;
         self.mounts = mounts;
         if drift.any() {
-            for (path, facts, _) in &mut sight.files {
+            for (path, facts, ..) in &mut sight.files {
                 drift.blank(path, facts);
             }
         }

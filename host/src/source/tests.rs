@@ -662,9 +662,9 @@ fn what_a_share_sets_anew_at_every_mount_is_found_out_and_left_out() {
     let mut source = Simulated::default();
     source.look(walk(&mounted(".", SHARE, "mount 1"), 1, 1));
     let after = source.look(walk(&mounted(".", SHARE, "mount 2"), 2, 2));
-    assert!(after.files.iter().all(|(_, facts, since)| *since == 10 && facts.ctime_ns == 0), "{after:?}");
+    assert!(after.files.iter().all(|(_, facts, since, _)| *since == 10 && facts.ctime_ns == 0), "{after:?}");
     let known = source.look(walk(&mounted(".", SHARE, "mount 3"), 3, 3));
-    assert!(known.files.iter().all(|(_, _, since)| *since == 10), "{known:?}");
+    assert!(known.files.iter().all(|(_, _, since, _)| *since == 10), "{known:?}");
     let changed =
         source.look(walk_of(&[mounted(".", SHARE, "mount 3")], &[("a", Facts { size: 2, ..facts(1) })]));
     assert_eq!(changed.files[0].2, 40, "a change of size is a change");
@@ -673,11 +673,11 @@ fn what_a_share_sets_anew_at_every_mount_is_found_out_and_left_out() {
     let mut source = Simulated::default();
     source.look(walk(&mounted(".", SHARE, "mount 1"), 1, 1));
     let after = source.look(walk(&mounted(".", SHARE, "mount 1"), 1, 2));
-    assert!(after.files.iter().all(|(_, facts, since)| *since == 20 && facts.ctime_ns == 2), "{after:?}");
+    assert!(after.files.iter().all(|(_, facts, since, _)| *since == 20 && facts.ctime_ns == 2), "{after:?}");
     let mut source = Simulated::default();
     source.look(walk(&mounted(".", DISK, "mount 1"), 1, 1));
     let after = source.look(walk(&mounted(".", DISK, "mount 2"), 2, 2));
-    assert!(after.files.iter().all(|(_, _, since)| *since == 20), "{after:?}");
+    assert!(after.files.iter().all(|(_, _, since, _)| *since == 20), "{after:?}");
 }
 
 #[test]
