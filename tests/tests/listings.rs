@@ -25,7 +25,7 @@ fn source() -> Sandbox {
 
 /// A mirror whose listing is met by `mode` every time; "" for none.
 fn run(box_: &Sandbox, mode: &str) -> Ran {
-    let fault = format!(r#"fault=[{{ op = "list", mode = "{mode}" }}]"#);
+    let fault = format!(r#"fault=[{{"op":"list","mode":"{mode}"}}]"#);
     let command =
         box_.run(&[]).args(["--to", &format!("chaos:{}", box_.text("a")), "--sync", "--max-delete", "100%"]);
     if mode.is_empty() { command.run() } else { command.args(["--option", &fault]).run() }
