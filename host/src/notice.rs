@@ -82,6 +82,8 @@ codes! {
     ImageLikeUnrecognised = "image-like-unrecognised", Warning;
     /// the source holds settled files, and none of them is an image, filtered or taken by `include_other`
     NothingRecognised = "nothing-recognised", Failing;
+    /// files of the source are no images, though their names say so: they are empty, or begin otherwise; they are not sent
+    NotAnImage = "not-an-image", Warning;
     /// an image of the source lacks what it builds on
     Gap = "gap", Warning;
     /// the memory of earlier scans was lost or damaged: absence is not believed until files are proved again

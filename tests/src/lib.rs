@@ -6,6 +6,7 @@ pub mod fuse;
 pub mod kill;
 pub mod law;
 pub mod library;
+pub mod mounts;
 pub mod program;
 pub mod proxy;
 pub mod qemu;

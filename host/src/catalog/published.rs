@@ -11,6 +11,7 @@ use crate::chain::Span;
 use crate::error::Result;
 use crate::format::Recognised;
 use crate::source::RecordedFile;
+use crate::target::manifest::pieces;
 use crate::target::{ParentRecord, Recorded, VerifyLevel};
 
 /// One published file.
@@ -174,7 +175,7 @@ pub(super) fn put(t: &Connection, file: &Published, upon: &Upon) -> rusqlite::Re
             None => t.prepare_cached("DELETE FROM span WHERE image = ?1")?.execute([file.path.as_bytes()])?,
         };
     }
-    behind(t, &r.set)
+    behind(t, &pieces::unit_of(&r.set, &file.path))
 }
 
 /// The set's manifest does not say what the catalog says. Counted, so that a change made while a manifest is being
@@ -195,12 +196,13 @@ pub(super) fn remove(t: &Connection, path: &TargetPath) -> rusqlite::Result<()> 
         .query_row([path.as_bytes()], |row| row.get(0))
         .optional()?;
     if let Some(set) = set {
-        behind(t, &set)?;
+        behind(t, &pieces::unit_of(&set, path))?;
     }
     for sql in [
         "DELETE FROM published WHERE path = ?1",
         "DELETE FROM span WHERE image = ?1",
         "DELETE FROM accepted WHERE image = ?1",
+        "DELETE FROM absorbed WHERE path = ?1 OR holder = ?1",
         "DELETE FROM vouched WHERE path = ?1",
     ] {
         t.prepare_cached(sql)?.execute([path.as_bytes()])?;
@@ -250,6 +252,15 @@ impl Catalog {
                 })?
                 .collect()
         })
+    }
+
+    /// The same of what one manifest is about.
+    pub fn published_of_unit(&self, unit: &str) -> Result<Vec<Published>> {
+        let mut files = self.published_of_set(pieces::set_of(unit))?;
+        if pieces::set_of(unit).is_empty() {
+            files.retain(|file| pieces::unit_of("", &file.path) == unit);
+        }
+        Ok(files)
     }
 
     /// Source path -> (size, mtime, ctime) of everything that was published from this machine's source. What only a manifest

@@ -226,8 +226,11 @@ pub enum ConfigCommand {
 pub enum TargetCommand {
     /// Claim a target that another installation or job claimed
     TakeOver(TargetArgs),
-    /// Accept consolidated images that only the catalog supports
+    /// Accept images that nothing but your word proves: unproven consolidations, what an unsigned manifest says, an
+    /// ancestor that is another one
     Accept(AcceptArgs),
+    /// Export or import the key that signs the target's manifests
+    Key(KeyArgs),
 }
 
 #[derive(Clone, Debug, Subcommand)]
@@ -268,6 +271,18 @@ pub struct AcceptArgs {
     /// Only this image; may be repeated [default: all that are unproven]
     #[arg(long, value_name = "PATH")]
     pub image: Vec<String>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct KeyArgs {
+    #[command(flatten)]
+    pub target: TargetArgs,
+    /// Write the key to this new file, readable by its owner alone: keep it where the local state is not
+    #[arg(long, value_name = "FILE", required_unless_present = "import", conflicts_with = "import")]
+    pub export: Option<PathBuf>,
+    /// Take the key from this file, in place of the one that is kept
+    #[arg(long, value_name = "FILE")]
+    pub import: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, Args)]

@@ -32,7 +32,7 @@ pub(super) fn read(section: Section<'_>, index: usize, base: &Path) -> Option<Ta
         name: name.unwrap_or_default(),
         url: address.clone().unwrap_or_default(),
         options: options(&section),
-        secrets: secrets::credentials(&section),
+        secrets: secrets::of_target(&section),
         retry: retry(&section),
         priority: section.parsed("priority", priority).unwrap_or_default(),
         streams: section.whole("streams", 1..=64),

@@ -71,8 +71,11 @@ impl<'a> Deletes<'a> {
             return;
         }
         let first = steps.steps.len();
+        let merges = steps.steps.iter().enumerate().filter(|(_, s)| s.merge.is_some());
+        let merges: HashMap<TargetPath, usize> = merges.map(|(at, s)| (s.image.clone(), at)).collect();
         for doomed in doomed {
-            steps.steps.push(doomed.step(first));
+            let proof = doomed.proof.as_ref().and_then(|by| merges.get(by).copied());
+            steps.steps.push(doomed.step(first, proof));
         }
     }
 
@@ -146,8 +149,9 @@ impl<'a> Deletes<'a> {
                     deleting.insert(i, doomed.len());
                     let absorbed = remains.absorbed.get(&i).copied();
                     doomed.push(Doomed {
-                        reason: absorbed.map_or(Reason::GoneAtSource, |(by, _)| Reason::Absorbed { by }),
-                        counts: absorbed.is_none_or(|(_, verified)| !verified),
+                        reason: absorbed.map_or(Reason::GoneAtSource, |h| Reason::Absorbed { by: h.by }),
+                        counts: absorbed.is_none_or(|h| !h.verified),
+                        proof: absorbed.filter(|h| h.conditional).map(|h| h.by.clone()),
                         set: name.clone(),
                         format: Some(image.format),
                         files: image
@@ -205,6 +209,9 @@ impl<'a> Deletes<'a> {
                 return Some(reason);
             }
         }
+        if let Some(by) = remains.unproven.get(&i) {
+            return Some(Reason::MergeUnproven { by });
+        }
         if remains.needed[i] {
             return Some(Reason::Needed);
         }
@@ -257,6 +264,7 @@ impl<'a> Deletes<'a> {
                 None => doomed.push(Doomed {
                     reason: Reason::GoneAtSource,
                     counts: owner.is_none(),
+                    proof: None,
                     set,
                     format: None,
                     files: vec![FileStep {
@@ -279,6 +287,8 @@ struct Doomed<'a> {
     reason: Reason<'a>,
     /// Against `max_delete`.
     counts: bool,
+    /// The image of the source whose replacement must prove that it holds this one.
+    proof: Option<TargetPath>,
     set: Arc<str>,
     format: Option<Format>,
     image: TargetPath,
@@ -289,8 +299,9 @@ struct Doomed<'a> {
 }
 
 impl Doomed<'_> {
-    fn step(self, first: usize) -> Step {
+    fn step(self, first: usize, proof: Option<usize>) -> Step {
         let mut after = self.after;
+        after.extend(proof);
         after.extend(self.children.iter().map(|c| first + c));
         after.sort_unstable();
         after.dedup();
@@ -307,6 +318,8 @@ impl Doomed<'_> {
             not_restorable: false,
             span: None,
             group: None,
+            merge: None,
+            proof,
             parent: None,
             merged: false,
         }

@@ -18,6 +18,16 @@ pub(crate) enum Reason<'a> {
     FileVanished,
     UpToDate,
     SourceChanged,
+    Merged {
+        images: usize,
+    },
+    ChangedUnproven {
+        images: usize,
+    },
+    NotAnImage {
+        file: &'a TargetPath,
+        why: &'a str,
+    },
     Touched,
     Foreign,
     AdoptUnrecorded,
@@ -56,6 +66,9 @@ pub(crate) enum Reason<'a> {
     Absorbed {
         by: &'a TargetPath,
     },
+    MergeUnproven {
+        by: &'a TargetPath,
+    },
     KeptNoSync,
     KeptForeign,
     EmptySource,
@@ -91,7 +104,9 @@ impl Reason<'_> {
             Self::New | Self::FileNew => Code::New,
             Self::Vanished | Self::FileVanished | Self::Touched | Self::Foreign => Code::Damaged,
             Self::UpToDate => Code::UpToDate,
-            Self::SourceChanged => Code::Changed,
+            Self::SourceChanged | Self::Merged { .. } => Code::Changed,
+            Self::ChangedUnproven { .. } | Self::MergeUnproven { .. } => Code::ChangedUnproven,
+            Self::NotAnImage { .. } => Code::NotAnImage,
             Self::AdoptUnrecorded | Self::AdoptTouched | Self::AdoptRewritten | Self::AdoptUnread => {
                 Code::Adopt
             }
@@ -133,6 +148,26 @@ impl Reason<'_> {
             Self::FileVanished => "one of its files was published, and is gone from the target: copied again",
             Self::UpToDate => "the target holds it as it is at the source",
             Self::SourceChanged => "changed at the source since it was published",
+            Self::Merged { images } => {
+                return format!(
+                    "changed at the source, which seems to have consolidated {images} older images into it"
+                )
+                .into();
+            }
+            Self::ChangedUnproven { images } => {
+                return format!(
+                    "changed at the source, where {images} images below it are gone, and nothing proves that it holds them \
+                     (changed, unproven): replaced, and nothing is deleted; `offsite target accept` settles it"
+                )
+                .into();
+            }
+            Self::NotAnImage { file, why } => {
+                return format!(
+                    "the source's file '{}' is no image: {why}; it is not sent, and replaces nothing",
+                    file.display()
+                )
+                .into();
+            }
             Self::Touched => {
                 "somebody else changed it on the target, and it is no longer this image: copied again"
             }
@@ -226,6 +261,14 @@ impl Reason<'_> {
             Self::GoneAtSource => "gone at the source",
             Self::Absorbed { by } => {
                 return format!("gone at the source, which consolidated it into '{}'", by.display()).into();
+            }
+            Self::MergeUnproven { by } => {
+                return format!(
+                    "kept: gone at the source, and nothing proves that '{}', which changed there, holds it \
+                     (changed, unproven); `offsite target accept` settles it",
+                    by.display()
+                )
+                .into();
             }
             Self::KeptNoSync => "gone at the source; kept, because this target does not mirror deletions",
             Self::KeptForeign => "not replicated by this job: left alone",

@@ -13,7 +13,7 @@ use offsite_plugin_api::{Normalisation, TargetPath};
 use super::filter::Matcher;
 use super::{Baseline, Input, Template, names};
 use crate::chain::{Image, ImageSet};
-use crate::format::{self, ImageKind, Link, Recognised};
+use crate::format::{self, ImageKind, Link, Recognised, signature};
 use crate::source::ignore::Ignore;
 use crate::source::{SourceFile, Unsettled};
 use crate::target::TargetFile;
@@ -228,6 +228,26 @@ impl<'a> Index<'a> {
 
     pub fn at(&self, at: At) -> &'a Image {
         &self.input.target.chains().sets[at.0 as usize].images[at.1 as usize]
+    }
+
+    /// Whether the target's files of this image can be what their names say: none is empty or begins otherwise.
+    pub fn whole_there(&self, image: &Image) -> bool {
+        let bad = &self.input.target.bad;
+        image
+            .files
+            .iter()
+            .filter(|f| signature::carries(&f.role))
+            .all(|f| f.size > 0 && (bad.is_empty() || !bad.contains_key(&f.path)))
+    }
+
+    /// Why the source's files of this image cannot be what their names say: the file, and why, in words.
+    pub fn no_image_at_source(&self, image: &'a Image) -> Option<(&'a TargetPath, &'a str)> {
+        let bad = &self.input.inventory.bad;
+        image.files.iter().filter(|f| signature::carries(&f.role)).find_map(|f| match f.size {
+            0 => Some((&f.path, signature::EMPTY)),
+            _ if bad.is_empty() => None,
+            _ => bad.get(&f.path).map(|why| (&f.path, why.as_str())),
+        })
     }
 
     /// A file of this image that is still being written: by what its name says, or because the header names it.

@@ -91,6 +91,24 @@ pub(crate) fn notices(index: &Index<'_>, steps: &[Step]) -> Vec<Notice> {
         );
         say(NoticeCode::Unproven, text);
     }
+    let changed = count(Code::ChangedUnproven);
+    if changed > 0 {
+        let text = format!(
+            "{changed} images belong to a consolidation at the source that nothing proves (changed, unproven), '{}' for \
+             one: nothing of it is deleted; `offsite target accept` settles it",
+            example(Code::ChangedUnproven)
+        );
+        say(NoticeCode::ChangedUnproven, text);
+    }
+    let no_image = count(Code::NotAnImage);
+    if no_image > 0 {
+        let text = format!(
+            "{no_image} files of the source are no images, though their names say so, '{}' for one: they are empty, or do \
+             not begin as their format does; they are not sent",
+            example(Code::NotAnImage)
+        );
+        say(NoticeCode::NotAnImage, text);
+    }
     let lost = steps.iter().filter(|s| s.not_restorable).count();
     if lost > 0 {
         say(

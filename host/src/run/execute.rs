@@ -4,6 +4,7 @@
 //! nothing else; an error that every further image would meet (no room, no credentials, the source gone) ends the run
 //! at a checkpoint. A set's manifest is written when its last act is done, and every half minute of a long one.
 
+mod merge;
 mod publish;
 
 use std::collections::{HashMap, HashSet};
@@ -114,6 +115,8 @@ struct State {
     writing: HashSet<String>,
     written: HashMap<String, Instant>,
     crew: Crew,
+    /// Images that could not be read back, and one of them.
+    unread: (u64, String),
     summary: Summary,
 }
 
@@ -143,6 +146,7 @@ pub fn execute(context: &Context, material: &Material<'_>) -> Summary {
             writing: HashSet::new(),
             written: HashMap::new(),
             crew: Crew::new(Instant::now(), threads, context.streams_fixed),
+            unread: (0, String::new()),
             summary,
         }),
         changed: Condvar::new(),
@@ -160,6 +164,12 @@ pub fn execute(context: &Context, material: &Material<'_>) -> Summary {
     });
     executor.withdraw_all();
     let mut state = executor.state.into_inner().unwrap_or_else(PoisonError::into_inner);
+    if let (count @ 1.., example) = &state.unread {
+        let text = format!(
+            "{count} images on the target could not be read back, '{example}' for one: they are not verified, and kept as they are"
+        );
+        context.line.outbox.notice(NoticeCode::UnreadableTarget, text);
+    }
     if state.summary.fatal.is_none() && context.line.stop.is_set() {
         state.summary.fatal = Some(super::stop::stopped());
     }
@@ -178,10 +188,12 @@ pub fn execute(context: &Context, material: &Material<'_>) -> Summary {
 /// what is left for the next run.
 fn skips(context: &Context, plan: &Plan) -> Summary {
     use Code::{
-        Damaged, NotSettled, OverDeleteLimit, Protected, Refused, Retained, Unknown, Unproven, Unreadable,
-        Waiting,
+        ChangedUnproven, Damaged, NotAnImage, NotSettled, OverDeleteLimit, Protected, Refused, Retained,
+        Unknown, Unproven, Unreadable, Waiting,
     };
     let told = [
+        ChangedUnproven,
+        NotAnImage,
         Damaged,
         NotSettled,
         OverDeleteLimit,
@@ -352,10 +364,11 @@ impl Executor<'_> {
             let unit = &state.schedule.units[unit];
             (unit.steps.clone(), unit.deletes, unit.set.clone())
         };
+        let mut unproved = Vec::new();
         let result = if deletes {
             self.delete(&steps).map(|level| (level, HashSet::new()))
         } else {
-            self.publish(unit, &steps)
+            self.publish(unit, &steps, &mut unproved)
         };
         let mut state = self.lock();
         match result {
@@ -374,6 +387,10 @@ impl Executor<'_> {
                         let level = level_name(level);
                         self.context.line.outbox.event(Event::Published { image, bytes, level });
                     }
+                }
+                // Before what comes after it may begin.
+                for (step, proof) in unproved {
+                    self.spare(&mut state, step, proof);
                 }
                 let of_set = state.schedule.acted(unit);
                 let last = *state.written.entry(set.to_string()).or_insert_with(Instant::now);

@@ -160,12 +160,21 @@ pub(crate) fn on_target(
         let call = line.call(Some(LONG));
         let written =
             retried(line, target.retry, None, &|| 0, || manifest::write_behind(&context.site(&call)));
-        if let Err(error) = written {
-            summary.fatal.get_or_insert(error);
+        match written {
+            Ok(done) => {
+                for (set, error) in done.failed {
+                    let text = format!(
+                        "the manifest of {set} could not be written: {error}; the next run tries again"
+                    );
+                    line.outbox.notice(NoticeCode::ManifestDamaged, text);
+                }
+            }
+            Err(error) => drop(summary.fatal.get_or_insert(error)),
         }
         for notice in left::remember(&context.catalog, &summary.left, now_ns())? {
             line.outbox.event(notice);
         }
+        context.catalog.tidy()?;
     }
     // The process ends now: giving back a million small pieces would only take time.
     std::mem::forget((survey, source, plan));
@@ -214,6 +223,20 @@ fn prepare(context: &Context, request: &Request, target: &Target, inventory: &In
     let mut survey = surveyed.ok_or_else(|| Error::new(Kind::State, "the target was not listed"))?;
     survey.view.stuck = stuck;
     target::remember(&context.catalog, &survey.learned)?;
+    let mut survey = survey;
+    if target.plan.accept_unproven {
+        let mut accepted = false;
+        act(&mut |site| {
+            accepted = target::accept_changed(site, &survey.view)?;
+            Ok(())
+        })?;
+        if accepted {
+            act(&mut |site| {
+                survey = target::survey(site)?;
+                Ok(())
+            })?;
+        }
+    }
     if !survey.view.parents_known {
         context.catalog.learn_parents(&target::proof::links(&survey.view))?;
     }

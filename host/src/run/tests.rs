@@ -31,6 +31,7 @@ use crate::target::tests::mem::Mem;
 use crate::target::{TargetView, VerifyLevel};
 
 mod ahead;
+mod bounds;
 mod helpers;
 mod read_back;
 
@@ -294,6 +295,8 @@ impl Bench {
                 not_restorable: false,
                 span: None,
                 group: None,
+                merge: None,
+                proof: None,
                 parent: None,
                 merged: false,
             }

@@ -87,7 +87,7 @@ impl FileJob {
             set: self.set.clone(),
             image: self.image.clone(),
             parent: None,
-            head: None,
+            head: reader.head(),
             mount: self.mount.clone(),
         }
     }

@@ -6,6 +6,7 @@
 mod after;
 mod announce;
 mod ask;
+mod consolidated;
 mod evidence;
 mod files;
 mod gather;
@@ -27,6 +28,7 @@ pub(crate) mod tests;
 pub use after::after;
 pub use announce::{announce, publish_announced, withdraw};
 pub use ask::{Incomplete, shown};
+pub use consolidated::accept_changed;
 pub use evidence::{Gathered, headers_to_read, view};
 pub use files::Files;
 pub use gather::{Learned, Survey, accept, baseline, remember, survey};
@@ -37,5 +39,5 @@ pub use intent::{
 pub use listing::{Listing, list};
 pub use marker::{Claim, Marker, Who, take_over};
 pub use site::{Reopen, Site, no_source, of_target, replaceable};
-pub use small::readable;
-pub use view::{ParentRecord, Recorded, TargetFile, TargetView, Unknown, VerifyLevel};
+pub use small::{read_head, readable};
+pub use view::{AbsorbedBy, ParentRecord, Recorded, TargetFile, TargetView, Unknown, VerifyLevel};

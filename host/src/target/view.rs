@@ -55,6 +55,15 @@ pub struct Recorded {
     pub mount: Option<Arc<str>>,
 }
 
+/// The image that took another one in at the source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AbsorbedBy {
+    /// Its anchor on the target, which holds the content that was judged.
+    pub holder: TargetPath,
+    /// Its content proves it, or the user accepted it; otherwise it is shown as `changed, unproven`.
+    pub proved: bool,
+}
+
 /// What an image was published upon.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ParentRecord {
@@ -133,6 +142,10 @@ pub struct TargetView {
     pub stuck: Vec<Stuck>,
     /// What a run would settle first (open intents, swaps), in words.
     pub open: Vec<String>,
+    /// Files whose content cannot be what their name says, and why, in words. What is merely empty shows by its size.
+    pub bad: BTreeMap<TargetPath, String>,
+    /// By anchor on the target: images that the source merged into another one, as the catalog knows it.
+    pub absorbed: BTreeMap<TargetPath, AbsorbedBy>,
     /// Sets (as recorded) that an interrupted replacement left between old and new.
     pub in_transition: BTreeSet<String>,
     /// Files that only a manifest speaks for which nobody with this target's key signed.

@@ -7,7 +7,9 @@ mod deletes;
 
 mod laws;
 mod leave_out;
+mod merged;
 mod names;
+mod omitted;
 mod order;
 pub(crate) mod sim;
 mod unlisted;

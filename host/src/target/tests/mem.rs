@@ -37,6 +37,8 @@ pub(crate) struct Disk {
     /// Files that cannot be read for now, and names that are directories'.
     pub locked: BTreeSet<TargetPath>,
     pub directories: BTreeSet<TargetPath>,
+    /// Names with this in them are refused when they are published.
+    pub refused: BTreeSet<String>,
     /// Files that no listing shows, and directories that are not listed wholly.
     pub unlisted: BTreeSet<TargetPath>,
     pub incomplete: Vec<(TargetPath, String)>,
@@ -266,6 +268,9 @@ impl Backend for Mem {
     }
 
     fn publish(&self, _: &Call, request: &PublishRequest) -> Result<Entry> {
+        if self.disk().refused.iter().any(|part| request.path.display().contains(part.as_str())) {
+            return Err(Error::new(ErrorKind::NameRefused, "this name is refused"));
+        }
         let staging = staging_of(&request.token)?;
         self.change("mem.publish", |disk| {
             self.meets(disk, &request.path, &request.expect)?;
