@@ -82,6 +82,8 @@ codes! {
     ImageLikeUnrecognised = "image-like-unrecognised", Warning;
     /// the source holds settled files, and none of them is an image, filtered or taken by `include_other`
     NothingRecognised = "nothing-recognised", Failing;
+    /// files of the source are no images, though their names say so: they are empty, or begin otherwise; they are not sent
+    NotAnImage = "not-an-image", Warning;
     /// an image of the source lacks what it builds on
     Gap = "gap", Warning;
     /// the memory of earlier scans was lost or damaged: absence is not believed until files are proved again
@@ -92,6 +94,10 @@ codes! {
     Target = "target", Warning;
     /// a listing of the target left something out: nothing there counts as gone
     IncompleteListing = "incomplete-listing", Warning;
+    /// published files are not listed, and whether the target still has them is not known
+    Unknown = "unknown", Failing;
+    /// an interrupted act on the target could not be settled: its images wait, the others go on
+    Unsettled = "unsettled", Failing;
     /// images are damaged on the target, or were changed there by somebody else
     Damaged = "damaged", Warning;
     /// images are part of a consolidation on the target that nothing proves, or build on one
@@ -148,6 +154,8 @@ codes! {
     PluginWarning = "plugin-warning", Warning;
     /// the worker warned of something
     WorkerWarning = "worker-warning", Warning;
+    /// the record of this run could not be kept: `offsite status` does not show it
+    RecordLost = "record-lost", Warning;
     /// the target's `priority` could not be set
     Priority = "priority", Warning;
 }

@@ -1,4 +1,4 @@
-//! Small facts: manifest generations, sets whose manifest is behind, accepted images, and key/value state.
+//! Small facts: manifest generations, sets whose manifest is behind, and key/value state.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -153,26 +153,6 @@ impl Catalog {
     pub fn manifest_removed(&self, hash: &str) -> Result<()> {
         self.db.write(Sync::Full, |t| {
             t.prepare_cached("DELETE FROM manifest WHERE hash = ?1")?.execute([hash])?;
-            Ok(())
-        })
-    }
-
-    /// Images whose span the user accepted.
-    pub fn accepted(&self) -> Result<Vec<TargetPath>> {
-        self.db.read(|c| {
-            c.prepare_cached("SELECT image FROM accepted ORDER BY image")?
-                .query_map([], |row| path_at(row, 0))?
-                .collect()
-        })
-    }
-
-    /// Accepts these images' spans.
-    pub fn accept(&self, images: &[TargetPath]) -> Result<()> {
-        self.db.write(Sync::Full, |t| {
-            for image in images {
-                t.prepare_cached("INSERT OR IGNORE INTO accepted (image) VALUES (?1)")?
-                    .execute([image.as_bytes()])?;
-            }
             Ok(())
         })
     }

@@ -47,6 +47,10 @@ CREATE TABLE mount_point (
     path BLOB PRIMARY KEY, identity TEXT NOT NULL, occasion TEXT NOT NULL, inodes_drift INTEGER NOT NULL,
     ctimes_drift INTEGER NOT NULL
 ) WITHOUT ROWID;
+", "
+-- wrong: JSON
+ALTER TABLE run ADD COLUMN clean INTEGER;
+ALTER TABLE run ADD COLUMN wrong TEXT;
 "];
 
 impl JobDb {
@@ -107,6 +111,17 @@ impl JobDb {
         #[cfg(test)]
         let peeked = peeked.chain(self.open.iter().map(|c| c.known_sources()));
         peeked.flatten()
+    }
+
+    /// Gives back to the disk what deleted rows left, where that is much.
+    pub fn tidy(&self) -> Result<()> {
+        self.db.tidy()
+    }
+
+    /// For tests: see [`Database::sizes`].
+    #[cfg(test)]
+    pub(crate) fn sizes(&self) -> (std::collections::BTreeMap<String, u64>, u64, u64) {
+        self.db.sizes()
     }
 
     /// Where a damaged predecessor was moved when this one was opened.

@@ -5,11 +5,13 @@
 //! cut must not lose (checkpoints, intents, publishes) wait for the disk; the others do not.
 
 mod baseline;
+mod consolidated;
 mod database;
 mod facts;
 mod group;
 mod intents;
 mod job;
+mod lag;
 mod parents;
 mod place;
 #[cfg(test)]
@@ -17,14 +19,18 @@ mod power_cut;
 mod published;
 mod runs;
 mod staged;
+mod wrong;
 
+pub use consolidated::{Absorption, Accepted};
 pub use intents::{Intent, IntentKind, IntentStep, PublishStep, Was};
 pub use job::JobDb;
+pub use lag::SetLag;
 pub use parents::Upon;
 pub use place::{catalog_path, job_path};
 pub use published::{Published, RecognisedBytes, SourceFacts};
 pub use runs::RunRecord;
 pub use staged::{Identity, StagedFile};
+pub use wrong::{FailedImage, Told, Wrong};
 
 use std::path::{Path, PathBuf};
 
@@ -70,6 +76,17 @@ impl Catalog {
     #[cfg(test)]
     pub(crate) fn powered_by(&self, power: std::sync::Arc<crate::model::Power>) {
         self.db.powered_by(power);
+    }
+
+    /// Gives back to the disk what deleted rows left, where that is much.
+    pub fn tidy(&self) -> Result<()> {
+        self.db.tidy()
+    }
+
+    /// For tests: see [`Database::sizes`].
+    #[cfg(test)]
+    pub(crate) fn sizes(&self) -> (std::collections::BTreeMap<String, u64>, u64, u64) {
+        self.db.sizes()
     }
 
     /// Whether this catalog was empty when opened: new, or lost.
@@ -133,10 +150,28 @@ ALTER TABLE published ADD COLUMN parent_blake3 BLOB;
 ALTER TABLE published ADD COLUMN head BLOB;
 ALTER TABLE published ADD COLUMN mount TEXT;
 ", "
+-- What was accepted: the file as it was then. Without a size: accepted by a version that did not bind it.
+ALTER TABLE accepted ADD COLUMN size INTEGER;
+ALTER TABLE accepted ADD COLUMN mtime INTEGER;
+ALTER TABLE accepted ADD COLUMN mtime_precision INTEGER;
+ALTER TABLE accepted ADD COLUMN version TEXT;
+ALTER TABLE accepted ADD COLUMN blake3 BLOB;
+-- Anchors that an image took in at the source; valid while the holder's recorded content is that.
+CREATE TABLE absorbed (
+    path BLOB PRIMARY KEY, holder BLOB NOT NULL, blake3 BLOB NOT NULL, proved INTEGER NOT NULL
+) WITHOUT ROWID;
+", "
 -- only an unsigned manifest, or one signed with a key that is not here, says what these are
 CREATE TABLE vouched (path BLOB PRIMARY KEY) WITHOUT ROWID;
 -- the id of the key that the generation is signed with; NULL for none
 ALTER TABLE manifest ADD COLUMN key TEXT;
+", "
+-- wrong: JSON. set_lag: since when a set's newest image is not restorable here, 0 where it is. gone: neither here nor at the
+-- source any more, since when.
+ALTER TABLE run ADD COLUMN clean INTEGER;
+ALTER TABLE run ADD COLUMN wrong TEXT;
+CREATE TABLE set_lag (set_id TEXT PRIMARY KEY, image BLOB NOT NULL, since INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE gone (path BLOB PRIMARY KEY, since INTEGER NOT NULL) WITHOUT ROWID;
 "];
 
 #[cfg(test)]

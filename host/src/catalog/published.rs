@@ -202,6 +202,7 @@ pub(super) fn remove(t: &Connection, path: &TargetPath) -> rusqlite::Result<()> 
         "DELETE FROM published WHERE path = ?1",
         "DELETE FROM span WHERE image = ?1",
         "DELETE FROM accepted WHERE image = ?1",
+        "DELETE FROM absorbed WHERE path = ?1 OR holder = ?1",
         "DELETE FROM vouched WHERE path = ?1",
     ] {
         t.prepare_cached(sql)?.execute([path.as_bytes()])?;

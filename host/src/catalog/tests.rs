@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use offsite_plugin_api::{Attributes, Range, TargetPath, Timestamp, Token};
 
 use super::{
-    Catalog, Identity, IntentKind, IntentStep, JobDb, Published, RecognisedBytes, RunRecord, StagedFile,
-    Upon, Was,
+    Accepted, Catalog, Identity, IntentKind, IntentStep, JobDb, Published, RecognisedBytes, RunRecord,
+    StagedFile, Upon, Was,
 };
 use crate::error::Kind;
 use crate::format;
@@ -84,7 +84,9 @@ fn everything_survives_the_process() {
             .unwrap();
         catalog.begin_intent(IntentKind::Delete, "set", std::slice::from_ref(&step)).unwrap();
         catalog.state_put("host-key", b"\0\xff").unwrap();
-        catalog.accept(&[path("z")]).unwrap();
+        let was = Was { size: 5, mtime: None, version: Some("v".into()) };
+        let accepted = Accepted { was: Some(was), blake3: Some([7; 32]) };
+        catalog.accept(&[(path("z"), accepted)]).unwrap();
         catalog.set_baseline(Policy::NewImages, &kept).unwrap();
         catalog.put_run(&RunRecord::begin("r1", "t")).unwrap();
         catalog.put_run(&run).unwrap();
@@ -106,7 +108,9 @@ fn everything_survives_the_process() {
     assert_eq!((intents.len(), &intents[0].steps), (1, &vec![(0, step)]));
     assert_eq!(catalog.state_get("host-key").unwrap().as_deref(), Some(&b"\0\xff"[..]));
     assert_eq!(catalog.state_get("other").unwrap(), None);
-    assert_eq!(catalog.accepted().unwrap(), [path("z")]);
+    let accepted = catalog.accepted().unwrap();
+    assert_eq!(accepted.keys().collect::<Vec<_>>(), [&path("z")]);
+    assert_eq!(accepted[&path("z")].was.as_ref().map(|w| w.size), Some(5));
     assert_eq!(catalog.baseline(Policy::NewImages).unwrap(), Some(kept));
     assert_eq!(catalog.baseline(Policy::NewSets).unwrap(), None);
     let runs = catalog.runs(Some("t"), 9).unwrap();
@@ -318,7 +322,10 @@ fn observations_survive_and_targets_say_what_they_hold() {
     assert_eq!(db.known_paths(), [path("disputed.aiv"), path("same.aiv")]);
     assert_eq!(db.recorded().len(), 4, "what each catalog says of each");
     assert_eq!(JobDb::open_beside(dir.path(), "job").unwrap().recorded().len(), 4);
-    db.put_run(&RunRecord { outcome: Some(Outcome::Done), ..RunRecord::begin("r", "one") }).unwrap();
+    let done = RunRecord { outcome: Some(Outcome::Done), ..RunRecord::begin("r", "one") };
+    db.put_run(&done).unwrap();
+    assert_eq!(db.last_success("one").unwrap(), None, "that nothing was wrong is not recorded");
+    db.put_run(&RunRecord { clean: Some(true), ..done }).unwrap();
     assert_eq!(db.last_success("one").unwrap().unwrap().run_id, "r");
     assert_eq!(db.last_success("two").unwrap(), None);
 }

@@ -211,7 +211,7 @@ pub struct CheckArgs {
 pub struct StatusArgs {
     #[command(flatten)]
     pub job: JobArgs,
-    /// Exit with 1 when a target's last success is older, such as 26h
+    /// Exit with 1 when a target's last success is older, or some set lags for longer, such as 26h
     #[arg(long, value_name = "TIME")]
     pub max_age: Option<String>,
 }

@@ -159,6 +159,7 @@ fn context(
         host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         run_id: format!("{now:x}-{}", std::process::id()),
         reporter: RefCell::new(reporter),
+        said: RefCell::default(),
         stop,
         hide: secret_variables(jobs),
     })

@@ -71,8 +71,11 @@ impl<'a> Deletes<'a> {
             return;
         }
         let first = steps.steps.len();
+        let merges = steps.steps.iter().enumerate().filter(|(_, s)| s.merge.is_some());
+        let merges: HashMap<TargetPath, usize> = merges.map(|(at, s)| (s.image.clone(), at)).collect();
         for doomed in doomed {
-            steps.steps.push(doomed.step(first));
+            let proof = doomed.proof.as_ref().and_then(|by| merges.get(by).copied());
+            steps.steps.push(doomed.step(first, proof));
         }
     }
 
@@ -146,8 +149,9 @@ impl<'a> Deletes<'a> {
                     deleting.insert(i, doomed.len());
                     let absorbed = remains.absorbed.get(&i).copied();
                     doomed.push(Doomed {
-                        reason: absorbed.map_or(Reason::GoneAtSource, |(by, _)| Reason::Absorbed { by }),
-                        counts: absorbed.is_none_or(|(_, verified)| !verified),
+                        reason: absorbed.map_or(Reason::GoneAtSource, |h| Reason::Absorbed { by: h.by }),
+                        counts: absorbed.is_none_or(|h| !h.verified),
+                        proof: absorbed.filter(|h| h.conditional).map(|h| h.by.clone()),
                         set: name.clone(),
                         format: Some(image.format),
                         files: image
@@ -184,6 +188,10 @@ impl<'a> Deletes<'a> {
         if let Some(reason) = &self.forbidden {
             return Some(reason.clone());
         }
+        let recorded = anchor.and_then(|f| f.recorded.as_ref());
+        if let Some(reason) = not_clear(index, &image.id, recorded.map(|r| r.set.as_str())) {
+            return Some(reason);
+        }
         let accepted = !image.unproven
             || index.input.options.accept_unproven
             || index.input.target.accepted.contains(&image.id);
@@ -200,6 +208,9 @@ impl<'a> Deletes<'a> {
             if let Some(reason) = sync::not_absent(index, &path) {
                 return Some(reason);
             }
+        }
+        if let Some(by) = remains.unproven.get(&i) {
+            return Some(Reason::MergeUnproven { by });
         }
         if remains.needed[i] {
             return Some(Reason::Needed);
@@ -233,6 +244,8 @@ impl<'a> Deletes<'a> {
             let remains = owner.and_then(|at| Some((self.needs.get(at.0)?, at.1 as usize)));
             let reason = if let Some(reason) = &self.forbidden {
                 Some(reason.clone())
+            } else if let Some(reason) = not_clear(index, path, Some(recorded.set.as_str())) {
+                Some(reason)
             } else if let Some(reason) = sync::not_absent(index, &source) {
                 Some(reason)
             } else if remains.is_some_and(|(r, i)| r.held[i] || !r.matched[i]) {
@@ -251,6 +264,7 @@ impl<'a> Deletes<'a> {
                 None => doomed.push(Doomed {
                     reason: Reason::GoneAtSource,
                     counts: owner.is_none(),
+                    proof: None,
                     set,
                     format: None,
                     files: vec![FileStep {
@@ -273,6 +287,8 @@ struct Doomed<'a> {
     reason: Reason<'a>,
     /// Against `max_delete`.
     counts: bool,
+    /// The image of the source whose replacement must prove that it holds this one.
+    proof: Option<TargetPath>,
     set: Arc<str>,
     format: Option<Format>,
     image: TargetPath,
@@ -283,8 +299,9 @@ struct Doomed<'a> {
 }
 
 impl Doomed<'_> {
-    fn step(self, first: usize) -> Step {
+    fn step(self, first: usize, proof: Option<usize>) -> Step {
         let mut after = self.after;
+        after.extend(proof);
         after.extend(self.children.iter().map(|c| first + c));
         after.sort_unstable();
         after.dedup();
@@ -301,10 +318,26 @@ impl Doomed<'_> {
             not_restorable: false,
             span: None,
             group: None,
+            merge: None,
+            proof,
             parent: None,
             merged: false,
         }
     }
+}
+
+/// What the target's own state forbids: deleting what an act that could not be settled is about, anything where a listing
+/// leaves something out, and anything of a set of which it may have left something out.
+fn not_clear<'a>(index: &Index<'a>, path: &TargetPath, set: Option<&str>) -> Option<Reason<'a>> {
+    let target = index.input.target;
+    if let Some(why) = index.stuck(Some(path), set) {
+        return Some(Reason::Stuck(why));
+    }
+    if let Some(dir) = target.incomplete_above(path) {
+        return Some(Reason::Unlisted(dir));
+    }
+    let other = target.unknown.iter().find(|(_, unknown)| set == Some(unknown.recorded.set.as_str()));
+    other.map(|(path, _)| Reason::UnlistedSet(path))
 }
 
 fn is_part(image: &Image, path: &TargetPath) -> bool {

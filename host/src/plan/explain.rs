@@ -7,6 +7,7 @@ use offsite_plugin_api::TargetPath;
 
 use super::Code;
 use super::filter::LeftOut;
+use crate::target::shown;
 
 /// Why a step is what it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +18,16 @@ pub(crate) enum Reason<'a> {
     FileVanished,
     UpToDate,
     SourceChanged,
+    Merged {
+        images: usize,
+    },
+    ChangedUnproven {
+        images: usize,
+    },
+    NotAnImage {
+        file: &'a TargetPath,
+        why: &'a str,
+    },
     Touched,
     Foreign,
     AdoptUnrecorded,
@@ -41,6 +52,10 @@ pub(crate) enum Reason<'a> {
     FileUnreadable(&'a TargetPath),
     ParentUnread,
     Waiting(&'a TargetPath),
+    Unknown(&'a str),
+    Stuck(&'a str),
+    Unlisted(&'a TargetPath),
+    UnlistedSet(&'a TargetPath),
     NotRecognised(&'a str),
     LeftAlone(&'a str),
     Refused(String),
@@ -49,6 +64,9 @@ pub(crate) enum Reason<'a> {
     },
     GoneAtSource,
     Absorbed {
+        by: &'a TargetPath,
+    },
+    MergeUnproven {
         by: &'a TargetPath,
     },
     KeptNoSync,
@@ -86,7 +104,9 @@ impl Reason<'_> {
             Self::New | Self::FileNew => Code::New,
             Self::Vanished | Self::FileVanished | Self::Touched | Self::Foreign => Code::Damaged,
             Self::UpToDate => Code::UpToDate,
-            Self::SourceChanged => Code::Changed,
+            Self::SourceChanged | Self::Merged { .. } => Code::Changed,
+            Self::ChangedUnproven { .. } | Self::MergeUnproven { .. } => Code::ChangedUnproven,
+            Self::NotAnImage { .. } => Code::NotAnImage,
             Self::AdoptUnrecorded | Self::AdoptTouched | Self::AdoptRewritten | Self::AdoptUnread => {
                 Code::Adopt
             }
@@ -99,7 +119,8 @@ impl Reason<'_> {
             Self::SetBeforeBaseline | Self::ImageBeforeBaseline => Code::BeforeBaseline,
             Self::NotSettled(_) | Self::FileNotSettled(_) | Self::SetNotSettled(_) => Code::NotSettled,
             Self::CannotRead(_) => Code::Unreadable,
-            Self::ParentUnread | Self::Waiting(_) | Self::FileUnreadable(_) => Code::Waiting,
+            Self::ParentUnread | Self::Waiting(_) | Self::FileUnreadable(_) | Self::Stuck(_) => Code::Waiting,
+            Self::Unknown(_) | Self::Unlisted(_) | Self::UnlistedSet(_) => Code::Unknown,
             Self::NotRecognised(_) | Self::LeftAlone(_) => Code::NotRecognised,
             Self::Refused(_) => Code::Refused,
             Self::Retained { .. } => Code::Retained,
@@ -127,6 +148,26 @@ impl Reason<'_> {
             Self::FileVanished => "one of its files was published, and is gone from the target: copied again",
             Self::UpToDate => "the target holds it as it is at the source",
             Self::SourceChanged => "changed at the source since it was published",
+            Self::Merged { images } => {
+                return format!(
+                    "changed at the source, which seems to have consolidated {images} older images into it"
+                )
+                .into();
+            }
+            Self::ChangedUnproven { images } => {
+                return format!(
+                    "changed at the source, where {images} images below it are gone, and nothing proves that it holds them \
+                     (changed, unproven): replaced, and nothing is deleted; `offsite target accept` settles it"
+                )
+                .into();
+            }
+            Self::NotAnImage { file, why } => {
+                return format!(
+                    "the source's file '{}' is no image: {why}; it is not sent, and replaces nothing",
+                    file.display()
+                )
+                .into();
+            }
             Self::Touched => {
                 "somebody else changed it on the target, and it is no longer this image: copied again"
             }
@@ -192,6 +233,25 @@ impl Reason<'_> {
             }
             Self::ParentUnread => "its parent may be in a directory of the source that could not be read",
             Self::Waiting(parent) => return format!("waits for its ancestor '{}'", parent.display()).into(),
+            Self::Unknown(why) => {
+                return format!("was published, and whether the target still has it is not known: {why}")
+                    .into();
+            }
+            Self::Stuck(why) => return format!("waits: {why}").into(),
+            Self::Unlisted(dir) => {
+                return format!(
+                    "kept: gone at the source, but the target's listing of '{}' is not whole",
+                    shown(dir)
+                )
+                .into();
+            }
+            Self::UnlistedSet(path) => {
+                return format!(
+                    "kept: gone at the source, but whether the target still has '{}' of the same set is not known",
+                    path.display()
+                )
+                .into();
+            }
             Self::NotRecognised(why) => return format!("{why}: left alone").into(),
             Self::LeftAlone(why) => return format!("never replicated: {why}").into(),
             Self::Refused(why) => return why.clone().into(),
@@ -201,6 +261,14 @@ impl Reason<'_> {
             Self::GoneAtSource => "gone at the source",
             Self::Absorbed { by } => {
                 return format!("gone at the source, which consolidated it into '{}'", by.display()).into();
+            }
+            Self::MergeUnproven { by } => {
+                return format!(
+                    "kept: gone at the source, and nothing proves that '{}', which changed there, holds it \
+                     (changed, unproven); `offsite target accept` settles it",
+                    by.display()
+                )
+                .into();
             }
             Self::KeptNoSync => "gone at the source; kept, because this target does not mirror deletions",
             Self::KeptForeign => "not replicated by this job: left alone",

@@ -13,7 +13,7 @@ use offsite_plugin_api::{Normalisation, TargetPath};
 use super::filter::Matcher;
 use super::{Baseline, Input, Template, names};
 use crate::chain::{Image, ImageSet};
-use crate::format::{self, ImageKind, Link, Recognised};
+use crate::format::{self, ImageKind, Link, Recognised, signature};
 use crate::source::ignore::Ignore;
 use crate::source::{SourceFile, Unsettled};
 use crate::target::TargetFile;
@@ -194,6 +194,24 @@ impl<'a> Index<'a> {
             && self.input.target.gone.contains_key(&self.target_path(place, &self.file(at).path))
     }
 
+    /// Why it is not known whether the target still has it.
+    pub fn unknown(&self, at: usize, place: &TargetPath) -> Option<&'a str> {
+        let unknown = &self.input.target.unknown;
+        if unknown.is_empty() {
+            return None;
+        }
+        unknown.get(&self.target_path(place, &self.file(at).path)).map(|unknown| unknown.why.as_str())
+    }
+
+    /// Why nothing is done with this name on the target, or with this set: an interrupted act on it could not be settled.
+    pub fn stuck(&self, path: Option<&TargetPath>, set: Option<&str>) -> Option<&'a str> {
+        let stuck = self.input.target.stuck.iter();
+        let of = |s: &&crate::target::Stuck| {
+            path.is_some_and(|path| s.paths.contains(path)) || set.is_some() && s.set.as_deref() == set
+        };
+        stuck.filter(|s| !s.paths.is_empty()).find(of).map(|s| s.why.as_str())
+    }
+
     /// Where the target's chains have the image with this anchor (a target path). Built when first asked.
     pub fn target_image(&self, anchor: &TargetPath) -> Option<At> {
         self.target_images
@@ -210,6 +228,26 @@ impl<'a> Index<'a> {
 
     pub fn at(&self, at: At) -> &'a Image {
         &self.input.target.chains().sets[at.0 as usize].images[at.1 as usize]
+    }
+
+    /// Whether the target's files of this image can be what their names say: none is empty or begins otherwise.
+    pub fn whole_there(&self, image: &Image) -> bool {
+        let bad = &self.input.target.bad;
+        image
+            .files
+            .iter()
+            .filter(|f| signature::carries(&f.role))
+            .all(|f| f.size > 0 && (bad.is_empty() || !bad.contains_key(&f.path)))
+    }
+
+    /// Why the source's files of this image cannot be what their names say: the file, and why, in words.
+    pub fn no_image_at_source(&self, image: &'a Image) -> Option<(&'a TargetPath, &'a str)> {
+        let bad = &self.input.inventory.bad;
+        image.files.iter().filter(|f| signature::carries(&f.role)).find_map(|f| match f.size {
+            0 => Some((&f.path, signature::EMPTY)),
+            _ if bad.is_empty() => None,
+            _ => bad.get(&f.path).map(|why| (&f.path, why.as_str())),
+        })
     }
 
     /// A file of this image that is still being written: by what its name says, or because the header names it.
@@ -302,7 +340,8 @@ fn places<'a>(input: &Input<'a>, template: bool) -> Places<'a> {
     let rules = &input.capabilities.names;
     let mut places: Places<'a> = Default::default();
     let listed = input.target.files.iter().filter_map(|(path, file)| Some((path, file.recorded.as_ref()?)));
-    for (path, recorded) in listed.chain(&input.target.gone) {
+    let unknown = input.target.unknown.iter().map(|(path, unknown)| (path, &unknown.recorded));
+    for (path, recorded) in listed.chain(&input.target.gone).chain(unknown) {
         let longer = path.as_bytes().len() > recorded.image.as_bytes().len();
         if !template && !longer {
             continue;

@@ -1,6 +1,6 @@
 //! (chains, target state, options, baseline) -> Plan. Pure: time, listings and capabilities come in as values.
 //!
-//! `index` pairs source and target, `decide` judges a set's images (`compare`, `consolidated`, `filter`, `policy`,
+//! `index` pairs source and target, `decide` judges a set's images (`compare`, `consolidated`, `merged`, `filter`, `policy`,
 //! `names`), `order` makes steps of that, `deletes` (with `needs`) and `sync` judge what only the target has, `explain`
 //! has every sentence.
 
@@ -13,6 +13,7 @@ mod filter;
 mod index;
 mod input;
 pub mod json;
+mod merged;
 mod names;
 mod needs;
 mod notices;
@@ -21,7 +22,7 @@ mod order;
 mod policy;
 mod sync;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod totals;
 mod types;
 mod unsettled;
@@ -29,8 +30,11 @@ mod validate;
 
 pub use crate::notice::{Notice, NoticeCode};
 pub use input::{Input, Names};
+pub use merged::{Content, Proof, prove};
 pub use policy::Template;
-pub use types::{Action, Baseline, Code, FileAction, FileStep, Filter, Options, Plan, Policy, Step, Totals};
+pub use types::{
+    Action, Baseline, Code, FileAction, FileStep, Filter, Merge, Options, Plan, Policy, Sign, Step, Totals,
+};
 pub use validate::validate;
 
 /// What a run will do, step by step, with a reason for each. The same input gives the same plan.

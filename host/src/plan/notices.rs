@@ -4,6 +4,7 @@ use offsite_plugin_api::TargetPath;
 
 use super::index::Index;
 use super::{Code, Notice, NoticeCode, Step, omitted};
+use crate::target::shown;
 
 /// Problems of the source's chains shown one by one; more are counted.
 const PROBLEMS: usize = 20;
@@ -32,6 +33,32 @@ pub(crate) fn notices(index: &Index<'_>, steps: &[Step]) -> Vec<Notice> {
             dir.display()
         );
         say(NoticeCode::Unreadable, text);
+    }
+    for stuck in index.input.target.stuck.iter().take(PROBLEMS) {
+        say(NoticeCode::Unsettled, format!("{}; its images wait, the others go on", stuck.why));
+    }
+    for (dir, why) in index.input.target.incomplete.iter().take(PROBLEMS) {
+        let text = format!(
+            "the target's listing of '{}' is not whole ({why}): nothing in it is taken for gone, and nothing in it is deleted",
+            shown(dir)
+        );
+        say(NoticeCode::IncompleteListing, text);
+    }
+    let more = index.input.target.incomplete.len().saturating_sub(PROBLEMS);
+    if more > 0 {
+        let text = format!("{more} more directories of the target are not listed wholly");
+        say(NoticeCode::IncompleteListing, text);
+    }
+    let mut unknown = index.input.target.unknown.iter();
+    if let Some((example, first)) = unknown.next() {
+        let text = format!(
+            "{} published files are not listed by the target, and whether it still has them is not known, '{}' for one \
+             ({}): they are neither sent again nor deleted",
+            unknown.count() + 1,
+            example.display(),
+            first.why
+        );
+        say(NoticeCode::Unknown, text);
     }
     for problem in index.input.source.problems.iter().take(PROBLEMS) {
         say(NoticeCode::Gap, format!("'{}': {}", problem.image.display(), problem.what));
@@ -76,6 +103,24 @@ pub(crate) fn notices(index: &Index<'_>, steps: &[Step]) -> Vec<Notice> {
             example(Code::Unproven)
         );
         say(NoticeCode::Unproven, text);
+    }
+    let changed = count(Code::ChangedUnproven);
+    if changed > 0 {
+        let text = format!(
+            "{changed} images belong to a consolidation at the source that nothing proves (changed, unproven), '{}' for \
+             one: nothing of it is deleted; `offsite target accept` settles it",
+            example(Code::ChangedUnproven)
+        );
+        say(NoticeCode::ChangedUnproven, text);
+    }
+    let no_image = count(Code::NotAnImage);
+    if no_image > 0 {
+        let text = format!(
+            "{no_image} files of the source are no images, though their names say so, '{}' for one: they are empty, or do \
+             not begin as their format does; they are not sent",
+            example(Code::NotAnImage)
+        );
+        say(NoticeCode::NotAnImage, text);
     }
     let lost = steps.iter().filter(|s| s.not_restorable).count();
     if lost > 0 {

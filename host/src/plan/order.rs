@@ -65,7 +65,9 @@ impl Steps {
                 self.another.1.get_or_insert_with(|| (image.id.clone(), ancestor.clone()));
             }
             nearest[i] = if acts { self.steps.len() as u32 } else { below };
+            let merge = own.merge.as_ref().filter(|_| acts).map(|m| m.step(index));
             let mut step = step(image.id.clone(), name.clone(), Some(image.format), own);
+            step.merge = merge;
             if acts && below != FREE {
                 step.after = vec![below as usize];
                 awaited.push(below as usize);
@@ -180,6 +182,8 @@ impl Steps {
             not_restorable: false,
             span: None,
             group: None,
+            merge: None,
+            proof: None,
             parent: None,
             merged: false,
         });
@@ -200,7 +204,14 @@ fn step(image: TargetPath, set: Arc<str>, format: Option<Format>, own: Decided<'
         {
             Cow::Owned(own.reason.text().into_owned() + &incomplete.text())
         }
-        _ => own.reason.text(),
+        _ => match own.doubt.filter(|_| acts && own.action != Action::Skip) {
+            Some(by) => Cow::Owned(format!(
+                "{}; restorable if the target's '{}' is a genuine consolidation (unproven)",
+                own.reason.text(),
+                by.display()
+            )),
+            None => own.reason.text(),
+        },
     };
     Step {
         action: if acts { own.action } else { Action::Skip },
@@ -215,6 +226,8 @@ fn step(image: TargetPath, set: Arc<str>, format: Option<Format>, own: Decided<'
         not_restorable: own.incomplete.is_some() && matches!(own.fate, Fate::Act | Fate::Keep),
         span: own.span,
         group: None,
+        merge: None,
+        proof: None,
         parent: None,
         merged: false,
     }

@@ -40,6 +40,11 @@ pub enum Code {
     Consolidated,
     /// As `Covered` or `Consolidated`, supported by the catalog only.
     Unproven,
+    /// Changed at the source, where images that it may hold now are gone, and nothing proves that it holds them; or one of
+    /// those.
+    ChangedUnproven,
+    /// The source's file is empty, or does not begin as its format does.
+    NotAnImage,
     /// Gone at the source for two scans (sync).
     GoneAtSource,
     /// Gone at the source, kept: the options do not delete.
@@ -62,6 +67,8 @@ pub enum Code {
     Refused,
     /// The server keeps it until a lock ends.
     Retained,
+    /// Whether the target (still) has it is not known: its listing leaves something out.
+    Unknown,
     /// Waits for an ancestor that cannot be there yet.
     Waiting,
 }
@@ -116,12 +123,43 @@ pub struct Step {
     pub span: Option<Span>,
     /// Steps with one number are staged and verified together and published under one intent.
     pub group: Option<u32>,
+    /// With a copy or a replacement: what it may have absorbed at the source, to be proved by its own transfer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub merge: Option<Merge>,
+    /// With a deletion: the step whose replacement must prove that it holds this image. Otherwise it is not deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof: Option<usize>,
     /// The anchor on the target of the image that this one builds on, where the plan knows it: to be recorded with its digest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<TargetPath>,
     /// The source merged other images into this one: it holds the restore point that it held, and what builds on it stays valid.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub merged: bool,
+}
+
+/// Images that the source no longer has, and that an image of the source may hold now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Merge {
+    /// Their anchors on the target. None where the target had merged them already.
+    pub images: Vec<TargetPath>,
+    pub sign: Sign,
+}
+
+/// What says that an image absorbed others, beside a content that is not the recorded one. Without a sign, or with the
+/// same content, nothing is deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Sign {
+    /// Its header names their parent as its own.
+    Header,
+    /// Its name says so, and its size can hold them.
+    Name,
+    /// A closed format: its size can hold them, and its first bytes must be its format's.
+    Head,
+    /// The user accepts whatever the source consolidates.
+    Accepted,
+    /// None: it is too small, or nothing is recorded that it could be compared with.
+    Missing,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

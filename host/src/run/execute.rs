@@ -4,6 +4,7 @@
 //! nothing else; an error that every further image would meet (no room, no credentials, the source gone) ends the run
 //! at a checkpoint. A set's manifest is written when its last act is done, and every half minute of a long one.
 
+mod merge;
 mod publish;
 
 use std::collections::{HashMap, HashSet};
@@ -42,6 +43,8 @@ pub struct Summary {
     /// Files of the source that cannot be read: told, and no reason to call the run failed.
     pub unreadable: u64,
     pub first_error: Option<Error>,
+    /// Steps of the plan that were carried out.
+    pub done: HashSet<usize>,
     /// What ended the run before its end.
     pub fatal: Option<Error>,
 }
@@ -185,10 +188,23 @@ pub fn execute(context: &Context, material: &Material<'_>) -> Summary {
 /// what is left for the next run.
 fn skips(context: &Context, plan: &Plan) -> Summary {
     use Code::{
-        Damaged, NotSettled, OverDeleteLimit, Protected, Refused, Retained, Unproven, Unreadable, Waiting,
+        ChangedUnproven, Damaged, NotAnImage, NotSettled, OverDeleteLimit, Protected, Refused, Retained,
+        Unknown, Unproven, Unreadable, Waiting,
     };
-    let told =
-        [Damaged, NotSettled, OverDeleteLimit, Protected, Refused, Retained, Unproven, Unreadable, Waiting];
+    let told = [
+        ChangedUnproven,
+        NotAnImage,
+        Damaged,
+        NotSettled,
+        OverDeleteLimit,
+        Protected,
+        Refused,
+        Retained,
+        Unknown,
+        Unproven,
+        Unreadable,
+        Waiting,
+    ];
     let mut summary = Summary::default();
     for step in plan.steps.iter().filter(|s| s.action == Action::Skip && told.contains(&s.code)) {
         match step.code {
@@ -348,16 +364,18 @@ impl Executor<'_> {
             let unit = &state.schedule.units[unit];
             (unit.steps.clone(), unit.deletes, unit.set.clone())
         };
+        let mut unproved = Vec::new();
         let result = if deletes {
             self.delete(&steps).map(|level| (level, HashSet::new()))
         } else {
-            self.publish(unit, &steps)
+            self.publish(unit, &steps, &mut unproved)
         };
         let mut state = self.lock();
         match result {
             Err(error) => self.fail(&mut state, unit, steps[0], &error, true),
             Ok((level, unread)) => {
                 for step in steps.iter().filter(|step| !unread.contains(step)) {
+                    state.summary.done.insert(*step);
                     let image = self.material.plan.steps[*step].image.display().into_owned();
                     self.context.line.meter.end_image();
                     if deletes {
@@ -369,6 +387,10 @@ impl Executor<'_> {
                         let level = level_name(level);
                         self.context.line.outbox.event(Event::Published { image, bytes, level });
                     }
+                }
+                // Before what comes after it may begin.
+                for (step, proof) in unproved {
+                    self.spare(&mut state, step, proof);
                 }
                 let of_set = state.schedule.acted(unit);
                 let last = *state.written.entry(set.to_string()).or_insert_with(Instant::now);
@@ -385,7 +407,9 @@ impl Executor<'_> {
     fn manifest(&self, set: &str) {
         let call = self.context.line.call(Some(LONG));
         if let Err(error) = target::manifest::write_set(&self.context.site(&call), set) {
-            tracing::warn!(set, %error, "a manifest could not be written; it is tried again at the end");
+            let text =
+                format!("the manifest of {set} could not be written; it is tried again at the end: {error}");
+            self.context.line.outbox.notice(NoticeCode::ManifestBehind, super::meter::bounded(&text));
         }
         let mut state = self.lock();
         state.writing.remove(set);

@@ -94,7 +94,13 @@ impl Host for TargetHost {
         }
     }
 
-    fn invoke(&self, operation: &str, _json: &str) -> offsite_plugin_api::Result<String> {
+    fn invoke(&self, operation: &str, json: &str) -> offsite_plugin_api::Result<String> {
+        if operation == "notice" {
+            return match self.line.outbox.warnings().asked(&self.line.outbox, json) {
+                true => Ok("{}".to_owned()),
+                false => Err(BackendError::new(ErrorKind::Unsupported, "the notice has no text")),
+            };
+        }
         Err(BackendError::unsupported(&format!("the host operation '{operation}'")))
     }
 }

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use offsite_plugin_api::{Backend, Capabilities, TargetPath};
@@ -17,7 +18,7 @@ use super::open::{Answers, Open, open};
 use super::protocol::{Answer, Request};
 use super::source_reader::SourceRoot;
 use super::stop::Stop;
-use super::{crew, left, scan_worker, transfer, verify};
+use super::{crew, ending, left, scan_worker, transfer, verify};
 use crate::catalog::{Catalog, PublishStep};
 use crate::chain::{Chains, Knowledge, assemble};
 use crate::config::Target;
@@ -121,6 +122,7 @@ pub(crate) fn on_target(
     let context = Context {
         backend: open.backend.clone(),
         method: verify::choose(target.verify, &capabilities)?,
+        size_suffices: target.verify == crate::config::Verify::Size,
         catalog: open.catalog.clone(),
         line: line.clone(),
         installation: request.installation.clone(),
@@ -130,6 +132,7 @@ pub(crate) fn on_target(
         capabilities,
         root,
         cache: Arc::default(),
+        interruptions: AtomicU64::default(),
     };
     // The source's chains are assembled while the target is listed.
     let (survey, source) = std::thread::scope(|scope| {
@@ -137,7 +140,7 @@ pub(crate) fn on_target(
         let survey = prepare(&context, request, target, inventory);
         (survey, chains.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     });
-    let survey = survey?;
+    let mut survey = survey?;
     let baseline = baseline(&context, target, &source, inventory, &survey, now_ns())?;
     let input = input(request, target, inventory, &source, &survey, baseline.as_ref(), &context.capabilities);
     let names = names(request);
@@ -149,8 +152,11 @@ pub(crate) fn on_target(
     context.catalog.link(&plan.links)?;
     let material = Material::new(&plan, &survey.view, inventory);
     let mut summary = execute(&context, &material);
+    drop(material);
     // Also after a failure: what was published is recorded on the target. Not after a stop: the next run does it.
     if !line.stop.is_set() {
+        let view = std::mem::take(&mut survey.view);
+        ending::remember(&context, inventory, &source, &plan, view, &summary.done)?;
         let call = line.call(Some(LONG));
         let written =
             retried(line, target.retry, None, &|| 0, || manifest::write_behind(&context.site(&call)));
@@ -168,6 +174,7 @@ pub(crate) fn on_target(
         for notice in left::remember(&context.catalog, &summary.left, now_ns())? {
             line.outbox.event(notice);
         }
+        context.catalog.tidy()?;
     }
     // The process ends now: giving back a million small pieces would only take time.
     std::mem::forget((survey, source, plan));
@@ -194,10 +201,13 @@ fn prepare(context: &Context, request: &Request, target: &Target, inventory: &In
         transfer::reopen(&context.root, &context.cache, file, &step.record)
     };
     let reopen: Reopen<'_> = &reopen;
+    let mut stuck = Vec::new();
     act(&mut |site| {
-        for what in target::settle(site, reopen)? {
+        let settled = target::settle(site, reopen)?;
+        for what in settled.said {
             line.outbox.event(Event::Settled { what });
         }
+        stuck = settled.stuck;
         Ok(())
     })?;
     let mut surveyed = None;
@@ -210,8 +220,23 @@ fn prepare(context: &Context, request: &Request, target: &Target, inventory: &In
         }
         Ok(())
     })?;
-    let survey = surveyed.ok_or_else(|| Error::new(Kind::State, "the target was not listed"))?;
+    let mut survey = surveyed.ok_or_else(|| Error::new(Kind::State, "the target was not listed"))?;
+    survey.view.stuck = stuck;
     target::remember(&context.catalog, &survey.learned)?;
+    let mut survey = survey;
+    if target.plan.accept_unproven {
+        let mut accepted = false;
+        act(&mut |site| {
+            accepted = target::accept_changed(site, &survey.view)?;
+            Ok(())
+        })?;
+        if accepted {
+            act(&mut |site| {
+                survey = target::survey(site)?;
+                Ok(())
+            })?;
+        }
+    }
     if !survey.view.parents_known {
         context.catalog.learn_parents(&target::proof::links(&survey.view))?;
     }
@@ -315,6 +340,8 @@ fn clean(context: &Context, survey: &Survey, plan: &Plan) -> Result<()> {
         .flat_map(|s| &s.files)
         .filter(|f| matches!(f.action, FileAction::Copy | FileAction::Replace | FileAction::Adopt))
         .map(|f| &f.target)
+        // Still to be settled: what is staged for it is published then.
+        .chain(survey.view.stuck.iter().flat_map(|stuck| &stuck.paths))
         .collect();
     let line = &context.line;
     let call = line.call(Some(LONG));

@@ -10,6 +10,7 @@ use super::protocol::{Answer, Op, Request};
 use super::stop::Stop;
 use crate::catalog::JobDb;
 use crate::error::{Error, Kind, Result};
+use crate::notice::NoticeCode;
 use crate::report::Event;
 use crate::source::{Cause, Inventory, ScanOptions, SystemClock, accept, scan};
 
@@ -31,7 +32,8 @@ pub fn run(request: &Request, outbox: &Arc<Outbox>, stop: &Arc<Stop>) -> Result<
         JobDb::open(&request.state_dir, &job.name, &names)?
     };
     if let Some(aside) = observations.moved_aside() {
-        outbox.log("warn", format!("the job's database was damaged and was moved to {}", aside.display()));
+        let text = format!("the job's database was damaged and was moved to {}", aside.display());
+        outbox.notice(NoticeCode::StateLost, text);
     }
     // Only a target that syncs deletes, and it needs the proof.
     let prove_absence = job.targets.iter().any(|t| t.plan.sync);
@@ -51,7 +53,9 @@ pub fn run(request: &Request, outbox: &Arc<Outbox>, stop: &Arc<Stop>) -> Result<
     let inventory = if request.op == Op::Look {
         scan(&job.source, &options, &mut Forgetful(observations), &mut clock)?
     } else {
-        scan(&job.source, &options, &mut observations, &mut clock)?
+        let inventory = scan(&job.source, &options, &mut observations, &mut clock)?;
+        observations.tidy()?;
+        inventory
     };
     write(path, &inventory)?;
     let answer = Answer::Scanned {

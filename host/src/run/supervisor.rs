@@ -13,11 +13,13 @@ use super::identity::Known;
 use super::process::Worker;
 use super::progress::Live;
 use super::protocol::{Answer, Op, Request, SecretValues};
+use super::said::Said;
 use super::scratch::Scratch;
 use super::{identity, places, retry};
-use crate::catalog::{JobDb, RunRecord};
+use crate::catalog::{JobDb, RunRecord, Wrong};
 use crate::config::{Job, SecretRef, Target, resolve};
 use crate::error::{Error, Kind, Result};
+use crate::notice::{Notice, NoticeCode, NoticeLevel};
 use crate::report::{At, Event, Outcome, Reporter};
 
 /// What every job of a command shares.
@@ -30,6 +32,7 @@ pub struct Context {
     pub host: String,
     pub run_id: String,
     pub reporter: RefCell<Box<dyn Reporter>>,
+    pub said: RefCell<Said>,
     pub stop: StopWish,
     /// Environment variables that hold some target's secrets: no worker inherits them.
     pub hide: Vec<String>,
@@ -65,6 +68,11 @@ pub struct JobEnd {
 
 impl Context {
     pub fn event(&self, job: &str, target: Option<&str>, event: &Event) {
+        if let Event::Notice(notice) = event
+            && !self.said.borrow_mut().is_new(job, target, notice)
+        {
+            return;
+        }
         self.reporter.borrow_mut().event(&At { job, target }, event);
     }
 
@@ -220,6 +228,8 @@ fn note_job_failure(context: &Context, job: &Job, error: &Error) {
         record.ended_ns = Some(record.started_ns);
         record.outcome = Some(outcome);
         record.error = Some(error.to_string());
+        record.clean = Some(false);
+        record.wrong.ended_by(Some(error));
         keep(context, job, &record);
     }
 }
@@ -229,8 +239,10 @@ fn keep(context: &Context, job: &Job, record: &RunRecord) {
     let names: Vec<&str> = job.targets.iter().map(|t| t.name.as_str()).collect();
     let kept = JobDb::open(&context.state_dir, &job.name, &names).and_then(|db| db.put_run(record));
     if let Err(error) = kept {
-        let message = format!("the run record was not kept: {error}");
-        context.event(&job.name, Some(&record.target), &Event::Log { level: "warn".to_owned(), message });
+        let text =
+            format!("the run record was not kept, so `offsite status` does not show this run: {error}");
+        let notice = Notice::new(NoticeCode::RecordLost, text);
+        context.event(&job.name, Some(&record.target), &Event::Notice(notice));
     }
 }
 
@@ -252,19 +264,21 @@ async fn run_target(
         inventory,
         secrets: known.secrets,
         live: &mut live,
-        fault: false,
+        wrong: Wrong::default(),
         finished: None,
     };
     let (outcome, error) = match refused {
         Some(error) => (Outcome::Failed, Some(error)),
         None => attempts.run().await,
     };
-    let (fault, finished) = (attempts.fault, attempts.finished.take());
-    let mut last = None;
-    if let Some(Event::Finished { sent_bytes, images, deleted, failed, error, .. }) = finished {
+    let (mut wrong, finished) = (std::mem::take(&mut attempts.wrong), attempts.finished.take());
+    for notice in context.said.borrow().of_job(&job.name) {
+        wrong.notice(&notice);
+    }
+    let fault = wrong.notices.iter().any(|told| told.level == NoticeLevel::Failing);
+    if let Some(Event::Finished { sent_bytes, images, deleted, failed, .. }) = finished {
         (record.sent_bytes, record.images, record.deleted, record.failed) =
             (sent_bytes, images, deleted, failed);
-        last = error;
     } else {
         // No worker lived to say it: the supervisor's own last word for this target.
         record.sent_bytes = live.sent();
@@ -280,7 +294,10 @@ async fn run_target(
         };
         context.event(&job.name, Some(&target.name), &event);
     }
-    record.error = error.as_ref().map(ToString::to_string).or(last);
+    record.error = error.as_ref().map(ToString::to_string);
+    wrong.ended_by(error.as_ref());
+    record.clean = Some(outcome == Outcome::Done && !wrong.failing());
+    record.wrong = wrong;
     record.outcome = Some(outcome);
     record.ended_ns = Some(super::progress::now_ns());
     keep(context, job, &record);
@@ -297,7 +314,8 @@ struct Attempts<'a> {
     /// For the first attempt, where they are known already.
     secrets: Option<SecretValues>,
     live: &'a mut Live,
-    fault: bool,
+    /// Of all workers what was warned of, of the last one what was not done.
+    wrong: Wrong,
     /// The last worker's last event.
     finished: Option<Event>,
 }
@@ -341,11 +359,16 @@ impl Attempts<'_> {
         self.live.begin(worker.pid);
         let mut stop = self.context.stop.clone();
         let mut finished = None;
-        let mut fault = false;
+        self.wrong.again();
         let (end, answer) = {
-            let (context, job, target, live) = (self.context, self.job, self.target, &mut *self.live);
+            let (context, job, target) = (self.context, self.job, self.target);
+            let (live, wrong) = (&mut *self.live, &mut self.wrong);
             let on_event = |event: Event| {
-                fault |= matches!(&event, Event::Notice(notice) if notice.failing());
+                match &event {
+                    Event::Notice(notice) => wrong.notice(notice),
+                    Event::ImageFailed { image, failure: Some(failure), .. } => wrong.image(image, failure),
+                    _ => {}
+                }
                 live.saw(&event);
                 context.event(&job.name, Some(&target.name), &event);
                 if matches!(event, Event::Finished { .. }) {
@@ -354,7 +377,6 @@ impl Attempts<'_> {
             };
             attend(&mut worker, Some(target), &request.secrets, &mut stop, patience(), on_event).await
         };
-        self.fault = fault;
         if let Some(Answer::Failed(error)) = answer {
             let outcome = if error.kind == Kind::Stopped { Outcome::Stopped } else { Outcome::Failed };
             self.finished = finished;

@@ -9,7 +9,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{EnvFilter, LevelFilter};
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
 use zeroize::Zeroizing;
 
 use super::call::Line;
@@ -19,7 +21,7 @@ use super::outbox::Outbox;
 use super::pace::Pacer;
 use super::protocol::{Answer, Control, Op, Request, Stop as Wish};
 use super::stop::Stop;
-use super::{ops, priority, replicate, scan_worker};
+use super::{ops, priority, replicate, scan_worker, warnings};
 use crate::error::{BackendKind, Error, Kind, Result};
 use crate::notice::NoticeCode;
 
@@ -40,7 +42,7 @@ pub fn main(events_fd: u32) -> ExitCode {
     };
     let answers = Arc::new(Answers::default());
     let result = request().and_then(|request| {
-        log_to_stderr(request.verbose);
+        log(request.verbose, &outbox);
         set_priority(&request, &outbox);
         listen(Arc::clone(&stop), Arc::clone(&answers));
         answer(&request, &outbox, &stop, &answers)
@@ -90,17 +92,18 @@ fn set_priority(request: &Request, outbox: &Outbox) {
     }
 }
 
-/// The supervisor captures standard error as log text.
-fn log_to_stderr(verbose: bool) {
+/// The supervisor captures standard error as log text; warnings are told as well.
+fn log(verbose: bool, outbox: &Arc<Outbox>) {
     let filter = EnvFilter::try_from_env("OFFSITE_LOG")
         .unwrap_or_else(|_| EnvFilter::new(if verbose { "debug" } else { "warn,offsite::plugin=info" }));
     // A second request to set it (in tests) changes nothing.
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let text = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(false)
         .without_time()
-        .try_init();
+        .with_filter(filter);
+    let told = warnings::Layer(Arc::clone(outbox)).with_filter(LevelFilter::WARN);
+    let _ = tracing_subscriber::registry().with(text).with(told).try_init();
 }
 
 fn request() -> Result<Request> {

@@ -7,10 +7,12 @@ use super::Cause;
 use super::memory::Memory;
 use super::tree::Tree;
 use super::walk::Facts;
-use crate::format::{self, Format, Recognised, Role};
+use crate::format::{self, Format, Recognised, Role, signature};
 
 /// What is remembered of a header: the revision it was understood by, and what it said.
 type Remembered = (u32, Option<Recognised>);
+/// The same of a file that is recognised by its name: why its first bytes are none of its format, if so.
+type RememberedHead = (u32, Option<String>);
 
 /// `known`: a target has the file as it is now, so that nobody will read it.
 ///
@@ -59,6 +61,34 @@ pub(super) fn recognise(
         return Err((Cause::InUse, "qemu has it open for writing".to_owned()));
     }
     Ok(recognised)
+}
+
+/// Why a file that its name calls an image cannot be one, in words: it does not begin as its format does. Read once per
+/// change, and only where such a sign is known. What cannot be read says nothing here.
+pub(super) fn no_image(
+    tree: &dyn Tree,
+    path: &TargetPath,
+    facts: &Facts,
+    memory: &mut Memory,
+) -> Option<String> {
+    let recognised = format::recognise_name(path)?;
+    // Some bytes that no signature begins with tell whether one is known at all.
+    if facts.size == 0 || signature::fits(path, &recognised, &[0; signature::HEAD]).is_none() {
+        return None;
+    }
+    let remembered = memory.header(path).and_then(|bytes| postcard::from_bytes::<RememberedHead>(bytes).ok());
+    match remembered.filter(|(revision, _)| *revision == format::REVISION) {
+        Some((_, why)) => why,
+        None => {
+            let head = tree.open(path).ok()?.head(facts.size, signature::HEAD).ok()?;
+            let why = signature::why_no_image(path, &recognised, facts.size, Some(&head), None);
+            let why = why.map(str::to_owned);
+            if let Ok(bytes) = postcard::to_stdvec(&(format::REVISION, &why)) {
+                memory.set_header(path, bytes);
+            }
+            why
+        }
+    }
 }
 
 fn cannot(error: &std::io::Error) -> (Cause, String) {

@@ -228,6 +228,9 @@ impl Pass<'_> {
         known: bool,
         inventory: &mut Inventory,
     ) {
+        if !known && let Some(why) = recognise::no_image(tree, &path, facts, self.memory) {
+            inventory.bad.insert(path.clone(), why);
+        }
         match recognise::recognise(tree, &path, facts, known, self.memory) {
             Ok(recognised) => inventory.files.push(SourceFile {
                 path,

@@ -26,6 +26,15 @@ impl Files {
         Self(files)
     }
 
+    /// With files that the listing left out.
+    pub fn and(mut self, more: Vec<TargetFile>) -> Self {
+        if more.is_empty() {
+            return self;
+        }
+        self.0.extend(more);
+        Self::listed(self.0)
+    }
+
     pub fn get(&self, path: &TargetPath) -> Option<&TargetFile> {
         self.0.binary_search_by(|f| f.entry.path.cmp(path)).ok().map(|at| &self.0[at])
     }
@@ -53,6 +62,10 @@ impl Files {
 
     pub fn values(&self) -> std::slice::Iter<'_, TargetFile> {
         self.0.iter()
+    }
+
+    pub(super) fn into_files(self) -> Vec<TargetFile> {
+        self.0
     }
 
     /// For what is learned of a file; its path stays.

@@ -10,8 +10,11 @@ use offsite_plugin_api::TargetPath;
 
 use super::manifest::{self, FromManifests};
 use super::site::{Site, of_target};
-use super::{Files, Gathered, Listing, Recorded, TargetView, evidence, intent, listing, proof, small};
-use crate::catalog::{Catalog, Published};
+use super::{
+    Files, Gathered, Listing, Recorded, TargetFile, TargetView, ask, consolidated, evidence, intent, listing,
+    proof, small,
+};
+use crate::catalog::{Accepted, Catalog, Published};
 use crate::chain::Span;
 use crate::error::{Error, Kind, Result};
 use crate::format::{self, Recognised};
@@ -29,6 +32,10 @@ pub struct Learned {
     signed: BTreeSet<String>,
     spans: BTreeMap<TargetPath, Span>,
     baselines: Vec<(Policy, Baseline)>,
+    /// Accepted by a version that did not note as what.
+    pub(super) accepted: Vec<(TargetPath, Accepted)>,
+    /// Not what was accepted any more.
+    pub(super) not_accepted: Vec<TargetPath>,
     behind: Vec<String>,
 }
 
@@ -95,16 +102,26 @@ pub fn survey(site: &Site<'_>) -> Result<Survey> {
         learned.files.push(file);
     }
     let (open, sets) = intent::open_intents(site.catalog)?;
-    let files = std::mem::take(&mut listing.files);
+    let mut files = std::mem::take(&mut listing.files);
+    let asked = ask::unlisted(site, &files, records.keys(), &mut listing.incomplete)?;
+    files = files.and(asked.found.into_iter().map(TargetFile::from).collect());
+    let unknown = ask::unknown_of(asked.unknown, &mut records);
     let headers = headers(site, &files, &records)?;
-    let accepted = site.catalog.accepted()?;
-    let mut view = evidence::view(Gathered { files, records, headers, spans, accepted, open });
+    let bad = consolidated::no_images(site, &files, &records)?;
+    let accepted = consolidated::still_accepted(site.catalog, &files, &records, &mut learned)?;
+    let absorbed = consolidated::absorbed(site.catalog, &files, &records)?;
+    let gathered = Gathered { files, records, headers, spans, accepted, open, bad, absorbed };
+    let mut view = evidence::view(gathered);
     view.in_transition.extend(sets);
     view.parents_known = site.catalog.parents_learned()?;
     view.vouched = site.catalog.vouched()?;
     view.vouched.extend(learned.unproven.iter().cloned());
     tell_vouched(&view, &mut notices);
-    from.damaged.extend(manifest::missing(&listing.manifests, &known));
+    view.unknown = unknown;
+    view.incomplete.clone_from(&listing.incomplete);
+    if !manifest::left_out(&listing.incomplete) {
+        from.damaged.extend(manifest::missing(&listing.manifests, &known));
+    }
     learn(&mut learned, from, &known, site.catalog)?;
     Ok(Survey { view, listing, learned, notices })
 }
@@ -139,15 +156,7 @@ fn headers(
 pub fn accept(site: &Site<'_>, images: &[TargetPath]) -> Result<Vec<TargetPath>> {
     let survey = survey(site)?;
     let doubted = proof::doubted(&survey.view);
-    let mut unproven: BTreeSet<TargetPath> = survey
-        .view
-        .chains()
-        .sets
-        .iter()
-        .flat_map(|set| &set.images)
-        .filter(|image| image.unproven)
-        .map(|image| image.id.clone())
-        .collect();
+    let mut unproven = consolidated::unproven(&survey.view);
     unproven.extend(doubted.iter().map(|(image, _)| image.clone()));
     if !images.is_empty() {
         // Never all of them at once: a whole seeded target would be taken for verified.
@@ -156,7 +165,7 @@ pub fn accept(site: &Site<'_>, images: &[TargetPath]) -> Result<Vec<TargetPath>>
     if let Some(other) = images.iter().find(|image| !unproven.contains(*image)) {
         return Err(Error::new(Kind::Usage, "this image has nothing that could be accepted")
             .on(other.display())
-            .hint("'offsite chains --target' shows the images that have one"));
+            .hint("'offsite chains --target' and 'offsite plan' show the images that have one"));
     }
     let mut accepted: Vec<TargetPath> =
         if images.is_empty() { unproven.into_iter().collect() } else { images.to_vec() };
@@ -169,7 +178,7 @@ pub fn accept(site: &Site<'_>, images: &[TargetPath]) -> Result<Vec<TargetPath>>
     let of = survey.view.chains().sets.iter().flat_map(|set| &set.images).filter(|image| among(&image.id));
     let files = of.flat_map(|image| &image.files).map(|file| file.path.clone());
     site.catalog.believe(&files.chain(all.into_iter().flatten()).collect::<Vec<_>>())?;
-    site.catalog.accept(&accepted)?;
+    consolidated::accept(site, &survey.view, &accepted)?;
     Ok(accepted)
 }
 
@@ -250,6 +259,12 @@ pub fn remember(catalog: &Catalog, learned: &Learned) -> Result<()> {
     }
     if !learned.seen.is_empty() || !learned.spans.is_empty() {
         catalog.manifests_seen(&learned.seen, &learned.signed, &learned.spans)?;
+    }
+    if !learned.accepted.is_empty() {
+        catalog.accept(&learned.accepted)?;
+    }
+    if !learned.not_accepted.is_empty() {
+        catalog.no_longer_accepted(&learned.not_accepted)?;
     }
     if !learned.behind.is_empty() {
         catalog.manifests_behind(&learned.behind)?;

@@ -6,7 +6,8 @@ use std::sync::{Arc, OnceLock};
 use offsite_plugin_api::{Entry, TargetPath, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::{Files, evidence};
+use super::Incomplete;
+use super::{Files, Stuck, evidence};
 use crate::chain::Chains;
 use crate::format::Recognised;
 
@@ -52,6 +53,15 @@ pub struct Recorded {
     /// The file system that the source file lay on, by what lasts from one mount to the next. `None` where not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mount: Option<Arc<str>>,
+}
+
+/// The image that took another one in at the source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AbsorbedBy {
+    /// Its anchor on the target, which holds the content that was judged.
+    pub holder: TargetPath,
+    /// Its content proves it, or the user accepted it; otherwise it is shown as `changed, unproven`.
+    pub proved: bool,
 }
 
 /// What an image was published upon.
@@ -105,6 +115,14 @@ impl TargetFile {
     }
 }
 
+/// A file of which it is not known whether the target still has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unknown {
+    pub recorded: Box<Recorded>,
+    /// Why, as a clause.
+    pub why: String,
+}
+
 /// Everything the planner knows of a target.
 #[derive(Clone, Debug, Default)]
 pub struct TargetView {
@@ -112,12 +130,22 @@ pub struct TargetView {
     pub files: Files,
     /// Recorded as published, but not in the listing any more.
     pub gone: BTreeMap<TargetPath, Box<Recorded>>,
+    /// Recorded as published, not in the listing, and not known to be gone.
+    pub unknown: BTreeMap<TargetPath, Unknown>,
+    /// Directories whose listing leaves something out, and why: nothing in them or below is taken for gone, or deleted.
+    pub incomplete: Incomplete,
     /// Images whose span the user accepted (`offsite target accept`).
     pub accepted: Vec<TargetPath>,
     /// Spans that manifests record: image -> (first, last).
     pub spans: BTreeMap<TargetPath, crate::chain::Span>,
+    /// Interrupted acts that could not be settled.
+    pub stuck: Vec<Stuck>,
     /// What a run would settle first (open intents, swaps), in words.
     pub open: Vec<String>,
+    /// Files whose content cannot be what their name says, and why, in words. What is merely empty shows by its size.
+    pub bad: BTreeMap<TargetPath, String>,
+    /// By anchor on the target: images that the source merged into another one, as the catalog knows it.
+    pub absorbed: BTreeMap<TargetPath, AbsorbedBy>,
     /// Sets (as recorded) that an interrupted replacement left between old and new.
     pub in_transition: BTreeSet<String>,
     /// Files that only a manifest speaks for which nobody with this target's key signed.
@@ -133,6 +161,11 @@ impl TargetView {
     /// asks.
     pub fn chains(&self) -> &Chains {
         self.chains.get_or_init(|| evidence::chains(self))
+    }
+
+    /// The directory whose listing leaves something out, and in which this path lies.
+    pub fn incomplete_above(&self, path: &TargetPath) -> Option<&TargetPath> {
+        super::ask::incomplete_above(&self.incomplete, path)
     }
 
     pub fn into_chains(self) -> Chains {

@@ -7,6 +7,9 @@ mod deletes;
 
 mod laws;
 mod leave_out;
+mod merged;
 mod names;
+mod omitted;
 mod order;
-mod sim;
+pub(crate) mod sim;
+mod unlisted;

@@ -25,6 +25,7 @@ pub use self::body::{parse_name, set_hash};
 pub use self::key::Key;
 use super::site::{Site, of_target};
 use super::small::{self, Bytes};
+use super::{Incomplete, names};
 use crate::catalog::{Intent, IntentKind, IntentStep, Published};
 use crate::chain::Span;
 use crate::error::{BackendKind, Error, Kind, Result};
@@ -77,6 +78,11 @@ pub fn agrees(file: &Published, entry: &Entry) -> bool {
         },
     };
     file.record.size == entry.size && same
+}
+
+/// Whether the directory of manifests is not listed wholly: what is not listed there may be there.
+pub(super) fn left_out(incomplete: &Incomplete) -> bool {
+    incomplete.keys().any(|dir| dir.is_root() || dir.as_bytes() == names::MANIFESTS.as_bytes())
 }
 
 /// Manifests that the catalog remembers and that are not listed any more.
