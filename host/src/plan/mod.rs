@@ -1,13 +1,14 @@
 //! (chains, target state, options, baseline) -> Plan. Pure: time, listings and capabilities come in as values.
 //!
 //! `index` pairs source and target, `decide` judges a set's images (`compare`, `consolidated`, `filter`, `policy`,
-//! `names`), `order` makes steps of that, `deletes` (with `needs`) and `sync` judge what only the target has, `explain`
-//! has every sentence.
+//! `names`), `order` makes steps of that, `deletes` (with `needs`, `succession` and `sync`) judges what only the target has, `doomed`
+//! what of that goes in this run, `explain` has every sentence.
 
 mod compare;
 mod consolidated;
 mod decide;
 mod deletes;
+mod doomed;
 mod explain;
 mod filter;
 mod index;
@@ -18,6 +19,7 @@ mod needs;
 mod notices;
 mod order;
 mod policy;
+mod succession;
 mod sync;
 #[cfg(test)]
 mod tests;
@@ -28,7 +30,8 @@ mod validate;
 pub use input::{Input, Names};
 pub use policy::Template;
 pub use types::{
-    Action, Baseline, Code, FileAction, FileStep, Filter, Notice, Options, Plan, Policy, Step, Totals,
+    Action, Baseline, Code, DeleteFirst, FileAction, FileStep, Filter, Notice, Options, Plan, Policy,
+    Remember, Step, Totals,
 };
 pub use validate::validate;
 
@@ -46,9 +49,11 @@ pub fn plan(input: &Input<'_>) -> Plan {
         if deletes.looks() {
             decide::locate(&index, set, &mut decided);
             touched = deletes.needs.learn(&index, set, &decided);
+            deletes.succession.learn(&index, set, &decided);
         }
         let tips = steps.set(&index, set, decided, &mut near);
         deletes.needs.tips(&touched, &tips);
+        deletes.succession.tips(tips);
     }
     let place = index.place_named("", None);
     for other in &input.source.others {
@@ -61,10 +66,10 @@ pub fn plan(input: &Input<'_>) -> Plan {
         steps.skip(&alone.path, "".into(), None, &explain::Reason::LeftAlone(&alone.reason));
     }
     let mut held = Vec::new();
-    deletes.finish(&index, &mut steps, &mut held);
+    let remember = deletes.finish(&index, &mut steps, &mut held);
     let steps = steps.steps;
     let mut notices = notices::notices(&index, &steps);
     notices.append(&mut held);
     let totals = totals::totals(&steps);
-    Plan { steps, notices, totals }
+    Plan { steps, notices, totals, remember }
 }

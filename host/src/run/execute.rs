@@ -159,8 +159,8 @@ pub fn execute(context: &Context, material: &Material<'_>) -> Summary {
 /// Tells of what is left out for a reason that a user may want to act on. What is simply there already is not told. Gives
 /// what is left for the next run.
 fn skips(context: &Context, plan: &Plan) -> Vec<String> {
-    use Code::{Damaged, NotSettled, OverDeleteLimit, Protected, Refused, Retained, Unproven};
-    let told = [Damaged, NotSettled, OverDeleteLimit, Protected, Refused, Retained, Unproven];
+    use Code::{Damaged, Held, NotSettled, OverDeleteLimit, Protected, Refused, Retained, Unproven};
+    let told = [Damaged, Held, NotSettled, OverDeleteLimit, Protected, Refused, Retained, Unproven];
     let mut left = Vec::new();
     for step in plan.steps.iter().filter(|s| s.action == Action::Skip && told.contains(&s.code)) {
         if step.code == NotSettled {

@@ -32,4 +32,4 @@ pub use intent::{
 pub use listing::{Listing, list};
 pub use marker::{Claim, Marker, Who, take_over};
 pub use site::{Reopen, Site, no_source, replaceable};
-pub use view::{ParentRecord, Recorded, TargetFile, TargetView, VerifyLevel};
+pub use view::{Bound, ParentRecord, PendingDeletes, Recorded, TargetFile, TargetView, VerifyLevel};

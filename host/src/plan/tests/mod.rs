@@ -4,9 +4,10 @@ mod accept;
 mod compare;
 mod consolidated;
 mod deletes;
-
 mod laws;
 mod leave_out;
 mod names;
 mod order;
+mod room;
+mod rotation;
 mod sim;

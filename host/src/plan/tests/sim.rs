@@ -9,7 +9,9 @@ use crate::chain::{Chains, Knowledge, Span, assemble};
 use crate::format::{Format, ImageKind, Link, Recognised, Role, recognise_name};
 use crate::plan::{Action, Baseline, FileAction, FileStep, Input, Names, Options, Plan, Step, plan};
 use crate::source::{Inventory, SourceFile, Unsettled};
-use crate::target::{Files, Gathered, Recorded, TargetFile, TargetView, VerifyLevel, view};
+use crate::target::{
+    Bound, Files, Gathered, PendingDeletes, Recorded, TargetFile, TargetView, VerifyLevel, view,
+};
 
 pub fn path(text: &str) -> TargetPath {
     TargetPath::new(text).unwrap()
@@ -39,6 +41,7 @@ pub struct World {
     pub records: BTreeMap<TargetPath, Box<Recorded>>,
     pub spans: BTreeMap<TargetPath, Span>,
     pub accepted: Vec<TargetPath>,
+    pub deletes: PendingDeletes,
     pub options: Options,
     pub baseline: Option<Baseline>,
     pub capabilities: Capabilities,
@@ -57,6 +60,7 @@ impl Default for World {
             records: BTreeMap::new(),
             spans: BTreeMap::new(),
             accepted: Vec::new(),
+            deletes: PendingDeletes::default(),
             options: Options::default(),
             baseline: None,
             capabilities: Capabilities::default(),
@@ -180,14 +184,16 @@ impl World {
             ..Entry::file(path.clone(), held.size)
         });
         let headers = self.held.iter().filter_map(|(path, held)| Some((path.clone(), held.header.clone()?)));
-        view(Gathered {
+        let mut view = view(Gathered {
             files: Files::listed(files.map(TargetFile::from).collect()),
             records: self.records.clone(),
             headers: headers.collect(),
             spans: self.spans.clone(),
             accepted: self.accepted.clone(),
             open: Vec::new(),
-        })
+        });
+        view.deletes = self.deletes.clone();
+        view
     }
 
     pub fn plan(&self) -> Plan {
@@ -206,10 +212,27 @@ impl World {
     /// Plans, executes everything, answers the plan.
     pub fn run(&mut self) -> Plan {
         let plan = self.plan();
+        self.remember(&plan);
         for step in &plan.steps {
             self.execute(step);
         }
         plan
+    }
+
+    /// As the catalog does it before a run changes anything.
+    pub fn remember(&mut self, plan: &Plan) {
+        for path in &plan.remember.dropped {
+            self.deletes.found.remove(path);
+            self.deletes.allowed.remove(path);
+        }
+        self.deletes.found.extend(plan.remember.found.iter().map(|path| (path.clone(), self.now_ns)));
+        let bound = |path: &TargetPath| (path.clone(), Bound::of(&self.records[path]));
+        self.deletes.held = plan.remember.held.iter().map(bound).collect();
+    }
+
+    /// The user allows what is held.
+    pub fn allow_held(&mut self) {
+        self.deletes.allowed.append(&mut self.deletes.held);
     }
 
     pub fn execute(&mut self, step: &Step) {
