@@ -6,6 +6,7 @@
 
 mod baseline;
 mod database;
+mod deletes;
 mod facts;
 mod group;
 mod intents;
@@ -111,6 +112,11 @@ ALTER TABLE published ADD COLUMN parent BLOB;
 ALTER TABLE published ADD COLUMN parent_blake3 BLOB;
 ALTER TABLE published ADD COLUMN head BLOB;
 ALTER TABLE published ADD COLUMN mount TEXT;
+", "
+CREATE TABLE delete_mark (path BLOB PRIMARY KEY, since INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE delete_hold (
+    path BLOB PRIMARY KEY, size INTEGER NOT NULL, blake3 BLOB, version TEXT, allowed INTEGER NOT NULL
+) WITHOUT ROWID;
 "];
 
 #[cfg(test)]

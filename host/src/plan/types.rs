@@ -180,7 +180,7 @@ pub struct Remember {
 }
 
 /// Whether old sets go before new ones are copied, because there is no room for both: a declared exception to law 3.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum DeleteFirst {
     #[default]

@@ -141,6 +141,7 @@ fn on_target(
     tell_plan(line, &plan);
     tell_space(&context, plan.totals.bytes);
     line.stop.proceed()?;
+    remember_deletes(&context.catalog, &survey, &plan)?;
     clean(&context, &survey, &plan)?;
     let material = Material::new(&plan, &survey.view, &inventory.files);
     let mut summary = execute(&context, &material);
@@ -262,6 +263,21 @@ pub fn input<'a>(
 fn now_ns() -> i64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     now.map_or(0, |d| i64::try_from(d.as_nanos()).unwrap_or(i64::MAX))
+}
+
+/// Keeps what the plan found of deletions that it does not do.
+fn remember_deletes(catalog: &Catalog, survey: &Survey, plan: &Plan) -> Result<()> {
+    let plan::Remember { found, held, dropped } = &plan.remember;
+    let known = &survey.view.deletes;
+    let bound = |path: &TargetPath| {
+        let recorded = survey.view.files.get(path).and_then(|f| f.recorded.as_ref());
+        recorded.map(|r| (path.clone(), target::Bound::of(r)))
+    };
+    let held: Vec<_> = held.iter().filter_map(bound).collect();
+    if found.is_empty() && dropped.is_empty() && held.iter().map(|(p, b)| (p, b)).eq(&known.held) {
+        return Ok(());
+    }
+    catalog.remember_deletes(found, now_ns(), &held, dropped)
 }
 
 fn tell_plan(line: &Line, plan: &Plan) {

@@ -87,6 +87,7 @@ pub fn survey(site: &Site<'_>) -> Result<Survey> {
     let accepted = site.catalog.accepted()?;
     let mut view = evidence::view(Gathered { files, records, headers, spans, accepted, open });
     view.in_transition.extend(sets);
+    view.deletes = site.catalog.pending_deletes()?;
     from.damaged.extend(manifest::missing(&listing.manifests, &known));
     learn(&mut learned, from, &known, site.catalog)?;
     Ok(Survey { view, listing, learned, notices })
