@@ -68,7 +68,7 @@ fn tell_end(line: &Line, summary: &Summary) {
         sent_bytes: line.meter.sent(),
         images: summary.images,
         deleted: summary.deleted,
-        failed: summary.failed,
+        failed: summary.failed + summary.no_room,
         left: summary.left.len() as u64,
         error: error.map(ToString::to_string),
     });
@@ -139,11 +139,12 @@ fn on_target(
     let names = names(request);
     let plan = plan::plan(&Input { names: &names, ..input });
     tell_plan(line, &plan);
-    tell_space(&context, plan.totals.bytes);
+    let tight = tell_space(&context, plan.totals.bytes);
     line.stop.proceed()?;
     remember_deletes(&context.catalog, &survey, &plan)?;
     clean(&context, &survey, &plan)?;
-    let material = Material::new(&plan, &survey.view, &inventory.files);
+    let mut material = Material::new(&plan, &survey.view, &inventory.files);
+    material.tight = tight;
     let mut summary = execute(&context, &material);
     // Also after a failure: what was published is recorded on the target. Not after a stop: the next run does it.
     if !line.stop.is_set() {
@@ -299,16 +300,18 @@ fn tell_plan(line: &Line, plan: &Plan) {
 }
 
 /// Says beforehand that the room will not do, where the target knows. No reason to stop: what fits is a gain, replaced files
-/// give room back, and the target refuses what does not fit.
-fn tell_space(context: &Context, needed: u64) {
+/// give room back, and the target refuses what does not fit. Answers whether it said so.
+fn tell_space(context: &Context, needed: u64) -> bool {
     let line = &context.line;
-    let Ok(space) = context.backend.space(&line.call(Some(SHORT))) else { return };
+    let Ok(space) = context.backend.space(&line.call(Some(SHORT))) else { return false };
     if let Some(free) = space.free.filter(|free| *free < needed) {
         let (needed, free) = (crate::report::bytes(needed), crate::report::bytes(free));
         let text =
             format!("{needed} are to be sent and {free} are free on the target: not all of it may fit");
         line.outbox.event(Event::Notice { code: "space".to_owned(), text, failing: false });
+        return true;
     }
+    false
 }
 
 /// Sweeps what this plan does not go on with. What cannot be swept now is no reason not to replicate.
