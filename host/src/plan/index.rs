@@ -223,11 +223,6 @@ impl<'a> Index<'a> {
         named.or_else(|| self.unfinished.iter().find(sibling).map(|(_, path)| *path))
     }
 
-    /// Unfinished files whose name a format knows.
-    pub fn unfinished(&self) -> &[(Recognised, &'a TargetPath)] {
-        &self.unfinished
-    }
-
     /// An unfinished file of the set that this source image belongs to.
     pub fn unfinished_beside(&self, format: Format, anchor: Option<usize>) -> Option<&'a TargetPath> {
         if self.unsettled.is_empty() {

@@ -12,7 +12,7 @@ use super::Code;
 use super::decide::{DecidedSet, Fate};
 use super::index::{At, Index, source_path};
 use crate::chain::ImageSet;
-use crate::format::{ImageKind, Lineage, lineage};
+use crate::format::{ImageKind, Lineage, lineage, recognise_name};
 
 /// A set at the source, and how it stands once this run is done.
 struct Here<'a> {
@@ -54,7 +54,7 @@ struct Known {
     families: HashMap<String, Vec<usize>>,
     /// By family: how long each set lasted, of both sides.
     lasted: HashMap<String, Vec<Lasted>>,
-    /// Unfinished files whose name a format knows.
+    /// Unfinished files whose name a format knows, or will know.
     unfinished: Vec<(Lineage, TargetPath)>,
 }
 
@@ -102,8 +102,8 @@ impl<'a> Succession<'a> {
             let of = of_target(index, set);
             known.lasted.entry(of.family).or_default().extend(lasted_there(index, set));
         }
-        let unfinished = index.unfinished().iter();
-        known.unfinished = unfinished.map(|(r, path)| (lineage(r.format, path), (*path).clone())).collect();
+        known.unfinished =
+            index.unsettled.keys().filter_map(|path| Some((becomes(path)?, (*path).clone()))).collect();
         self.known = Some(known);
     }
 
@@ -162,6 +162,15 @@ pub(crate) fn sound(index: &Index<'_>, at: At) -> bool {
 
 fn of_source(set: &ImageSet) -> Lineage {
     lineage(set.format, set.images.first().map_or(&TargetPath::root(), |i| &i.id))
+}
+
+/// The lineage of what an unfinished file is or will be: many products rename what they have written.
+fn becomes(path: &TargetPath) -> Option<Lineage> {
+    let of = |path: &TargetPath| recognise_name(path).map(|r| lineage(r.format, path));
+    of(path).or_else(|| {
+        let end = path.as_bytes().iter().rposition(|&b| b == b'.')?;
+        of(&TargetPath::new(&path.as_bytes()[..end]).ok()?)
+    })
 }
 
 /// The lineage of one of the target's sets, by where its images were at the source.

@@ -274,8 +274,18 @@ fn an_old_set_goes_after_the_new_one_is_published_and_not_if_that_fails() {
 #[test]
 fn an_old_set_stays_while_the_new_one_is_not_whole() {
     type Change = fn(&mut World);
-    let cases: [(&str, Change, &str); 6] = [
+    let cases: [(&str, Change, &str); 7] = [
         ("being written", |w| w.unsettle(&aip_set("a", 2, 0)), "takes its place"),
+        (
+            "being written under another name",
+            |w| {
+                let name = format!("{}.tmp", aip_set("a", 2, 0));
+                w.remove(&aip_set("a", 2, 0));
+                w.file(&name, 1, 100);
+                w.unsettle(&name);
+            },
+            "takes its place",
+        ),
         (
             "its increment is being written",
             |w| {
