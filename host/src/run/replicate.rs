@@ -60,6 +60,8 @@ fn tell_end(line: &Line, summary: &Summary) {
         Some(error) if error.kind == Kind::Stopped => Outcome::Stopped,
         Some(_) => Outcome::Failed,
         None if summary.failed > 0 => Outcome::Failed,
+        // A target that had room for nothing failed; where something was done, the notice says that not all was.
+        None if summary.no_room > 0 && summary.images + summary.deleted == 0 => Outcome::Failed,
         None => Outcome::Done,
     };
     let error = summary.fatal.as_ref().or(summary.first_error.as_ref());
