@@ -2,9 +2,12 @@
 //!
 //! Rules: an error says what failed, on what, why, and what to do about it. The kind decides the exit code (in
 //! `report::exit`, the only place that knows exit codes). Secrets never enter an error. Libraries' errors become
-//! `source`; backend errors keep their kind.
+//! `source`; backend errors keep their kind. Between processes, in events, run records and JSON it is written whole
+//! (`failure`): nowhere is an error made again from its text.
 
 use std::fmt;
+
+use serde::{Deserialize, Serialize};
 
 pub use offsite_plugin_api::ErrorKind as BackendKind;
 
@@ -37,7 +40,8 @@ pub enum Kind {
     Io,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "crate::failure::Written", into = "crate::failure::Written")]
 pub struct Error {
     pub kind: Kind,
     /// What failed, as a sentence fragment: `cannot read the source`.
@@ -84,6 +88,25 @@ impl Error {
     /// One line without the hint, for where that has a place of its own.
     pub fn without_hint(&self) -> String {
         Self { hint: None, ..self.clone() }.to_string()
+    }
+
+    /// With texts cut to what an event may hold: a plugin's may be of any length.
+    pub fn bounded(&self, most: usize) -> Self {
+        let cut = |text: &String| text.chars().take(most).collect::<String>();
+        Self {
+            what: cut(&self.what),
+            on: self.on.as_ref().map(cut),
+            source: self.source.as_ref().map(cut),
+            hint: self.hint.as_ref().map(cut),
+            ..self.clone()
+        }
+    }
+
+    /// Every text of it, to be changed: for taking secrets out.
+    pub fn texts(&mut self) -> impl Iterator<Item = &mut String> {
+        [Some(&mut self.what), self.on.as_mut(), self.source.as_mut(), self.hint.as_mut()]
+            .into_iter()
+            .flatten()
     }
 
     /// Whether this is a backend's error of that kind.

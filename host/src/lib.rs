@@ -8,7 +8,11 @@ pub mod chain;
 pub mod cli;
 pub mod config;
 pub mod error;
+pub mod failure;
 pub mod format;
+#[cfg(test)]
+mod model;
+pub mod notice;
 pub mod plan;
 pub mod plugin;
 pub mod report;

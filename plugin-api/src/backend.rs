@@ -74,7 +74,9 @@ pub trait Backend: Send + Sync + 'static {
     fn check(&self, call: &Call) -> Result<CheckReport>;
 
     /// One page of the entries below `dir`, in any order, paths relative to the target's root; `recursive` goes
-    /// down. `page` is `next` of the previous page. `NotFound` when `dir` does not exist.
+    /// down. `page` is `next` of the previous page. `NotFound` when `dir` does not exist. What cannot be read (a line of no
+    /// known form, a directory that this user may not list) is never left out in silence: its directory is named in
+    /// [`Page::incomplete`].
     fn list(&self, call: &Call, dir: &TargetPath, recursive: bool, page: Option<&[u8]>) -> Result<Page>;
 
     fn stat(&self, call: &Call, path: &TargetPath) -> Result<Entry>;

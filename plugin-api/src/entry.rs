@@ -75,11 +75,15 @@ impl Entry {
     }
 }
 
-/// One page of a listing. `next` is handed back for the following page; `None` ends it.
+/// One page of a listing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Page {
     pub entries: Vec<Entry>,
+    /// Handed back for the following page; `None` ends the listing.
     pub next: Option<Vec<u8>>,
+    /// Directories of which this page leaves something out that may be there, and why, in words for the user. The host then
+    /// takes nothing in them, or below them, for gone.
+    pub incomplete: Vec<(TargetPath, String)>,
 }
 
 /// What a published file should carry beside its bytes; a backend applies what it can.

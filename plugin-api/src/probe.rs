@@ -101,26 +101,62 @@ impl<'a> Probe<'a> {
 
     /// Paths at the target's top that begin like this.
     pub fn listed(&self, begin: &[u8]) -> Result<Vec<TargetPath>> {
+        self.listed_and_left_out(begin).map(|(found, _)| found)
+    }
+
+    /// And why the listing is not whole, where it says so.
+    fn listed_and_left_out(&self, begin: &[u8]) -> Result<(Vec<TargetPath>, Option<String>)> {
         let mut found = Vec::new();
+        let mut left_out = None;
         let mut page = None;
         loop {
             let answer = self.backend.list(self.call, &TargetPath::root(), false, page.as_deref())?;
             let paths = answer.entries.into_iter().map(|entry| entry.path);
             found.extend(paths.filter(|path| path.as_bytes().starts_with(begin)));
+            left_out = left_out.or_else(|| answer.incomplete.into_iter().next().map(|(_, why)| why));
             page = answer.next;
             if page.is_none() {
-                return Ok(found);
+                return Ok((found, left_out));
             }
         }
     }
 
-    /// `write` and `read`; whether the first one passed. `how`: it was written.
+    /// `listed`: whether a listing shows the file that was just written. One that leaves it out would leave out images, and
+    /// they would look like lost ones.
+    fn listing(&self, report: &mut CheckReport) {
+        const NAME: &str = "listed";
+        let not_there = |why: &str| {
+            let message = format!("the server has '{}' and does not list it: {why}", self.path.display());
+            Err(Error::new(ErrorKind::Corrupt, message))
+        };
+        match self.listed_and_left_out(self.path.as_bytes()) {
+            Ok((found, None)) if found.contains(&self.path) => {
+                report.step(NAME, Ok("the written file is listed".to_owned()));
+            }
+            Ok((found, Some(why))) if found.contains(&self.path) => {
+                let text = format!("{why}: nothing is taken for gone, or deleted, where that is so");
+                report.add(NAME, StepResult::Warned, text);
+            }
+            Ok((_, Some(why))) => {
+                report.step(NAME, not_there(&why));
+            }
+            Ok((_, None)) => {
+                report.step(NAME, not_there("its listings are late, or leave files out"));
+            }
+            Err(error) => {
+                report.step(NAME, Err(error));
+            }
+        }
+    }
+
+    /// `write`, `read` and `listed`; whether the first one passed. `how`: it was written.
     pub fn write(&self, report: &mut CheckReport, how: &str) -> bool {
         let written = self.put(&self.path, Self::FIRST, Expect::Absent);
         let works = report.step("write", written.map(|_| how.to_owned()));
         if works {
             let read = self.read(&self.path, Self::FIRST);
             report.step("read", read.map(|()| "read back the same".to_owned()));
+            self.listing(report);
         }
         works
     }

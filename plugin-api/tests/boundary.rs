@@ -69,7 +69,11 @@ fn fill(url: &str) {
     for result in [StepResult::Passed, StepResult::Failed, StepResult::Warned, StepResult::Skipped] {
         s.report.add("step", result, "detail\n");
     }
-    s.page = Page { entries: vec![full_entry(), Entry::dir(TargetPath::root())], next: Some(vec![0, 255]) };
+    s.page = Page {
+        entries: vec![full_entry(), Entry::dir(TargetPath::root())],
+        next: Some(vec![0, 255]),
+        incomplete: vec![(TargetPath::root(), "a line nobody reads".into())],
+    };
     s.entry = full_entry();
     let mut info = s.infos[0].clone();
     info.path = Some(TargetPath::new(b"\xf0".to_vec()).unwrap());
@@ -365,9 +369,10 @@ proptest! {
 
     #[test]
     fn any_path_and_any_page_survive(path in any_path(), entries in proptest::collection::vec(any_entry(), 0..5),
-                                     next in proptest::option::of(any::<Vec<u8>>()), asked in any::<Vec<u8>>()) {
+                                     next in proptest::option::of(any::<Vec<u8>>()),
+                                     incomplete in proptest::collection::vec((any_path(), any::<String>()), 0..3), asked in any::<Vec<u8>>()) {
         let backend = open("any page");
-        let page = Page { entries, next };
+        let page = Page { entries, next, incomplete };
         script("any page").lock().unwrap().page = page.clone();
         prop_assert_eq!(backend.list(&Call::unwatched(), &path, false, Some(&asked)).unwrap(), page);
         let (_, seen) = script("any page").lock().unwrap().seen.iter().rfind(|(m, _)| *m == "list").cloned().unwrap();

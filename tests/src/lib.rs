@@ -5,6 +5,7 @@ pub mod build;
 pub mod fuse;
 pub mod law;
 pub mod library;
+pub mod mounts;
 pub mod program;
 pub mod proxy;
 pub mod qemu;

@@ -26,6 +26,9 @@ pub(super) struct Database {
     path: Option<PathBuf>,
     new: bool,
     moved_aside: Option<PathBuf>,
+    /// For tests: after a simulated kill nothing is written any more.
+    #[cfg(test)]
+    power: std::sync::OnceLock<std::sync::Arc<crate::model::Power>>,
 }
 
 enum Opened {
@@ -97,7 +100,21 @@ impl Database {
             mode.is_ok_and(|m| m == "wal") && c.pragma_update(None, "synchronous", "NORMAL").is_ok()
         };
         let group = path.as_deref().filter(|_| logged(&connection)).map(Group::of);
-        Self { connection: Mutex::new(connection), group, path, new, moved_aside }
+        Self {
+            connection: Mutex::new(connection),
+            group,
+            path,
+            new,
+            moved_aside,
+            #[cfg(test)]
+            power: std::sync::OnceLock::new(),
+        }
+    }
+
+    /// For tests: every write is a step that a simulated kill counts, and forbids once it has struck.
+    #[cfg(test)]
+    pub fn powered_by(&self, power: std::sync::Arc<crate::model::Power>) {
+        let _ = self.power.set(power);
     }
 
     /// For tests: another disk.
@@ -137,6 +154,10 @@ impl Database {
         act: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
     ) -> Result<T> {
         let mut connection = self.lock();
+        #[cfg(test)]
+        if self.power.get().is_some_and(|power| !power.step()) {
+            return Err(Error::new(Kind::State, "killed, as far as this test is concerned"));
+        }
         let inner = || {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let value = act(&transaction)?;

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::database::Sync;
 use super::published::{self, Published, damaged};
-use super::{Catalog, staged};
+use super::{Catalog, Upon, staged};
 use crate::chain::Span;
 use crate::error::Result;
 use crate::run::killpoint;
@@ -93,14 +93,29 @@ pub struct PublishStep {
     /// What will be recorded; the target's version and time are filled in from the published entry.
     pub record: Recorded,
     pub span: Option<Span>,
+    /// With the anchor: what it builds on.
+    #[serde(default, skip_serializing_if = "Upon::is_nothing")]
+    pub upon: Upon,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum IntentStep {
     Publish(Box<PublishStep>),
-    Delete { path: TargetPath, was: Was },
-    Manifest { path: TargetPath, hash: String, sequence: u64, digest: [u8; 32], size: u64 },
+    Delete {
+        path: TargetPath,
+        was: Was,
+    },
+    Manifest {
+        path: TargetPath,
+        hash: String,
+        sequence: u64,
+        digest: [u8; 32],
+        size: u64,
+        /// The id of the key that signed it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        key: Option<String>,
+    },
 }
 
 impl IntentStep {
@@ -233,10 +248,10 @@ impl Catalog {
 
     /// A step's file is visible: records it, drops its staging and the step, in one transaction. Not
     /// waited for: until it is on the disk the open intent, which is, says the same to whoever settles it.
-    pub fn publish_done(&self, intent: i64, step: i64, file: &Published) -> Result<()> {
+    pub fn publish_done(&self, intent: i64, step: i64, file: &Published, upon: &Upon) -> Result<()> {
         killpoint::reach("publish.before-record");
         self.db.write(Sync::Lazy, |t| {
-            published::put(t, file)?;
+            published::put(t, file, upon)?;
             staged::remove(t, &file.path)?;
             finish_step(t, intent, step)?;
             finish_path(t, &file.path)
@@ -257,23 +272,19 @@ impl Catalog {
         Ok(())
     }
 
-    /// A step's manifest is written: remembers its generation. `set`: the set and the number of changes it includes, where
-    /// that is known.
+    /// A step's manifest is written: remembers its generation, and the key that signed it.
     pub fn manifest_done(
         &self,
         intent: i64,
         step: i64,
-        set: Option<(&str, i64)>,
         hash: &str,
         sequence: u64,
         digest: [u8; 32],
+        key: Option<&str>,
     ) -> Result<()> {
         killpoint::reach("manifest.before-record");
         self.db.write(Sync::Lazy, |t| {
-            super::facts::put_manifest(t, hash, sequence, digest)?;
-            if let Some((set, changes)) = set {
-                super::facts::written(t, set, changes)?;
-            }
+            super::facts::put_manifest(t, hash, sequence, digest, key)?;
             finish_step(t, intent, step)
         })?;
         killpoint::reach("manifest.after-record");

@@ -2,16 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use offsite_plugin_api::TargetPath;
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::database::{Database, Sync};
 use super::published::path_at;
 use super::{Catalog, SourceFacts, catalog_path, job_path};
 use crate::error::Result;
-use crate::source::{Learned, Observations, Place, Remembered, Seen};
+use crate::source::{Learned, MountPoint, Observations, Place, RecordedFile, Remembered, Seen};
 
 /// What targets hold: source path -> (size, mtime, ctime) of the file when it was published.
 type Known = BTreeMap<TargetPath, SourceFacts>;
@@ -20,6 +20,9 @@ pub struct JobDb {
     pub(super) db: Database,
     /// The catalogs of the job's targets.
     catalogs: Vec<PathBuf>,
+    /// For tests: catalogs that have no file.
+    #[cfg(test)]
+    open: Vec<std::sync::Arc<Catalog>>,
     known: OnceLock<Known>,
 }
 
@@ -37,6 +40,17 @@ CREATE TABLE run (
 );
 ", "
 ALTER TABLE seen ADD COLUMN device INTEGER NOT NULL DEFAULT 0;
+", "
+ALTER TABLE seen ADD COLUMN mount INTEGER;
+CREATE TABLE file_system (id INTEGER PRIMARY KEY, identity TEXT NOT NULL UNIQUE);
+CREATE TABLE mount_point (
+    path BLOB PRIMARY KEY, identity TEXT NOT NULL, occasion TEXT NOT NULL, inodes_drift INTEGER NOT NULL,
+    ctimes_drift INTEGER NOT NULL
+) WITHOUT ROWID;
+", "
+-- wrong: JSON
+ALTER TABLE run ADD COLUMN clean INTEGER;
+ALTER TABLE run ADD COLUMN wrong TEXT;
 "];
 
 impl JobDb {
@@ -46,6 +60,16 @@ impl JobDb {
         Ok(Self::with(Database::open(&job_path(state_dir, job), SCHEMA)?, state_dir, job, targets))
     }
 
+    /// The same with every catalog that lies beside it, whatever the job's targets are now.
+    pub fn open_beside(state_dir: &Path, job: &str) -> Result<Self> {
+        let mut found = Self::open(state_dir, job, &[])?;
+        let own = job_path(state_dir, job);
+        let beside = own.parent().and_then(|dir| std::fs::read_dir(dir).ok());
+        let catalogs = beside.into_iter().flatten().flatten().map(|entry| entry.path());
+        found.catalogs = catalogs.filter(|p| p.extension().is_some_and(|e| e == "db") && *p != own).collect();
+        Ok(found)
+    }
+
     /// For what must change nothing: the database if it exists and is sound, else an empty one in memory.
     pub fn peek(state_dir: &Path, job: &str, targets: &[&str]) -> Result<Self> {
         Ok(Self::with(Database::peek(&job_path(state_dir, job), SCHEMA)?, state_dir, job, targets))
@@ -53,7 +77,40 @@ impl JobDb {
 
     fn with(db: Database, state_dir: &Path, job: &str, targets: &[&str]) -> Self {
         let catalogs = targets.iter().map(|t| catalog_path(state_dir, job, t)).collect();
-        Self { db, catalogs, known: OnceLock::new() }
+        Self {
+            db,
+            catalogs,
+            #[cfg(test)]
+            open: Vec::new(),
+            known: OnceLock::new(),
+        }
+    }
+
+    /// For tests: an empty database that ends with this value.
+    #[cfg(test)]
+    pub(crate) fn in_memory() -> Result<Self> {
+        Ok(Self::with(Database::in_memory(SCHEMA)?, std::path::Path::new("/nowhere"), "job", &[]))
+    }
+
+    /// For tests: as another process opens it, while these are the catalogs of the job's targets.
+    #[cfg(test)]
+    pub(crate) fn reopened(self, open: Vec<std::sync::Arc<Catalog>>) -> Self {
+        Self { open, known: OnceLock::new(), ..self }
+    }
+
+    /// For tests: see [`Database::powered_by`].
+    #[cfg(test)]
+    pub(crate) fn powered_by(&self, power: std::sync::Arc<crate::model::Power>) {
+        self.db.powered_by(power);
+    }
+
+    /// What each target's catalog knows. One that cannot be read counts as empty.
+    fn held(&self) -> impl Iterator<Item = Vec<(TargetPath, SourceFacts)>> {
+        let peeked =
+            self.catalogs.iter().filter(|p| p.exists()).map(|path| Catalog::peek(path)?.known_sources());
+        #[cfg(test)]
+        let peeked = peeked.chain(self.open.iter().map(|c| c.known_sources()));
+        peeked.flatten()
     }
 
     /// Where a damaged predecessor was moved when this one was opened.
@@ -61,14 +118,12 @@ impl JobDb {
         self.db.moved_aside()
     }
 
-    /// A catalog that cannot be read counts as empty: that costs waiting for files to settle, never more. Where targets
-    /// disagree about a file, nothing is known of it.
+    /// A catalog that cannot be read costs waiting for files to settle, never more. Where targets disagree about a file, nothing is known of it.
     fn known(&self) -> &Known {
         self.known.get_or_init(|| {
             let mut known = Known::new();
             let mut disputed = BTreeSet::new();
-            for path in self.catalogs.iter().filter(|p| p.exists()) {
-                let Ok(files) = Catalog::peek(path).and_then(|c| c.known_sources()) else { continue };
+            for files in self.held() {
                 for (source, facts) in files {
                     if *known.entry(source.clone()).or_insert(facts) != facts {
                         disputed.insert(source);
@@ -92,9 +147,14 @@ impl Observations for JobDb {
                     Ok(Place { device: row.get::<_, i64>(0)? as u64, inode: row.get::<_, i64>(1)? as u64 })
                 })
                 .optional()?;
+            let file_systems: BTreeMap<i64, Arc<str>> = c
+                .prepare_cached("SELECT id, identity FROM file_system")?
+                .query_map([], |row| Ok((row.get(0)?, row.get::<_, String>(1)?.into())))?
+                .collect::<rusqlite::Result<_>>()?;
             let files = c
                 .prepare_cached(
-                    "SELECT path, size, mtime, ctime, inode, since, absent, header, device FROM seen ORDER BY path",
+                    "SELECT path, size, mtime, ctime, inode, since, absent, header, device, mount FROM seen \
+                     ORDER BY path",
                 )?
                 .query_map([], |row| {
                     let seen = Seen {
@@ -106,11 +166,12 @@ impl Observations for JobDb {
                         absent_ns: row.get(6)?,
                         header: row.get(7)?,
                         device: row.get::<_, i64>(8)? as u64,
+                        mount: row.get::<_, Option<i64>>(9)?.and_then(|id| file_systems.get(&id).cloned()),
                     };
                     Ok((path_at(row, 0)?, seen))
                 })?
                 .collect::<rusqlite::Result<_>>()?;
-            Ok(Remembered { place, files })
+            Ok(Remembered { place, mounts: mount_points(c)?, files })
         })
     }
 
@@ -125,9 +186,14 @@ impl Observations for JobDb {
             }
             let mut put = t.prepare_cached(
                 "INSERT OR REPLACE INTO seen (path, size, mtime, ctime, inode, since, absent, header, \
-                 device) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+                 device, mount) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
             )?;
+            let mut file_systems = BTreeMap::new();
             for (path, seen) in &learned.put {
+                let mount = match &seen.mount {
+                    Some(identity) => Some(file_system(t, identity, &mut file_systems)?),
+                    None => None,
+                };
                 put.execute(params![
                     path.as_bytes(),
                     seen.size as i64,
@@ -138,7 +204,11 @@ impl Observations for JobDb {
                     seen.absent_ns,
                     seen.header,
                     seen.device as i64,
+                    mount,
                 ])?;
+            }
+            if let Some(mounts) = &learned.mounts {
+                put_mount_points(t, mounts)?;
             }
             for path in &learned.forget {
                 t.execute("DELETE FROM seen WHERE path = ?1", params![path.as_bytes()])?;
@@ -154,4 +224,69 @@ impl Observations for JobDb {
     fn known_paths(&self) -> Vec<TargetPath> {
         self.known().keys().cloned().collect()
     }
+
+    /// A catalog that cannot be read proves nothing.
+    fn recorded(&self) -> Vec<RecordedFile> {
+        let catalogs = self.catalogs.iter().filter(|p| p.exists());
+        catalogs
+            .filter_map(|path| Catalog::peek(path).and_then(|c| c.recorded_sources()).ok())
+            .flatten()
+            .collect()
+    }
+}
+
+/// The id of a file system's identity, made when it is new.
+fn file_system<'a>(
+    t: &Connection,
+    identity: &'a str,
+    known: &mut BTreeMap<&'a str, i64>,
+) -> rusqlite::Result<i64> {
+    if let Some(id) = known.get(identity) {
+        return Ok(*id);
+    }
+    t.prepare_cached("INSERT OR IGNORE INTO file_system (identity) VALUES (?1)")?.execute([identity])?;
+    let id = t
+        .prepare_cached("SELECT id FROM file_system WHERE identity = ?1")?
+        .query_row([identity], |row| row.get(0))?;
+    known.insert(identity, id);
+    Ok(id)
+}
+
+fn mount_points(c: &Connection) -> rusqlite::Result<Vec<MountPoint>> {
+    c.prepare_cached(
+        "SELECT path, identity, occasion, inodes_drift, ctimes_drift FROM mount_point ORDER BY path",
+    )?
+    .query_map([], |row| {
+        Ok(MountPoint {
+            path: path_at(row, 0)?,
+            identity: row.get::<_, String>(1)?.into(),
+            occasion: row.get(2)?,
+            inodes_drift: row.get(3)?,
+            ctimes_drift: row.get(4)?,
+        })
+    })?
+    .collect()
+}
+
+/// Instead of those that were there; identities that nothing refers to any more go with them.
+fn put_mount_points(t: &Connection, mounts: &[MountPoint]) -> rusqlite::Result<()> {
+    t.execute("DELETE FROM mount_point", [])?;
+    for mount in mounts {
+        t.prepare_cached(
+            "INSERT INTO mount_point (path, identity, occasion, inodes_drift, ctimes_drift) \
+             VALUES (?1, ?2, ?3, ?4, ?5)",
+        )?
+        .execute(params![
+            mount.path.as_bytes(),
+            &*mount.identity,
+            mount.occasion,
+            mount.inodes_drift,
+            mount.ctimes_drift
+        ])?;
+    }
+    t.execute(
+        "DELETE FROM file_system WHERE id NOT IN (SELECT mount FROM seen WHERE mount IS NOT NULL)",
+        [],
+    )?;
+    Ok(())
 }

@@ -5,51 +5,78 @@
 //! cut must not lose (checkpoints, intents, publishes) wait for the disk; the others do not.
 
 mod baseline;
+mod consolidated;
 mod database;
 mod deletes;
 mod facts;
 mod group;
 mod intents;
 mod job;
+mod lag;
+mod parents;
 mod place;
 #[cfg(test)]
 mod power_cut;
 mod published;
 mod runs;
 mod staged;
+mod wrong;
 
+pub use consolidated::{Absorption, Accepted};
 pub use intents::{Intent, IntentKind, IntentStep, PublishStep, Was};
 pub use job::JobDb;
+pub use lag::SetLag;
+pub use parents::Upon;
 pub use place::{catalog_path, job_path};
 pub use published::{Published, RecognisedBytes, SourceFacts};
 pub use runs::RunRecord;
 pub use staged::{Identity, StagedFile};
+pub use wrong::{FailedImage, Told, Wrong};
 
 use std::path::{Path, PathBuf};
 
 use crate::error::Result;
+use crate::target::manifest::Key;
 use database::Database;
 
 /// One target's catalog. Safe to share between threads; each call is one transaction.
 pub struct Catalog {
     db: Database,
+    /// What signs this target's manifests; `None` where there is no key (yet).
+    signer: Option<Key>,
 }
 
 impl Catalog {
     /// Opens the catalog, made when it does not exist. A damaged one is moved aside (see [`Catalog::moved_aside`]) and
     /// counts as lost. Errors: `State` when it was made by a newer version or cannot be opened.
     pub fn open(path: &Path) -> Result<Self> {
-        Ok(Self { db: Database::open(path, SCHEMA)? })
+        Ok(Self { db: Database::open(path, SCHEMA)?, signer: None })
     }
 
     /// For what must change nothing (`offsite plan`): the catalog if it exists and is sound, else an empty one in memory.
     pub fn peek(path: &Path) -> Result<Self> {
-        Ok(Self { db: Database::peek(path, SCHEMA)? })
+        Ok(Self { db: Database::peek(path, SCHEMA)?, signer: None })
     }
 
     /// An empty catalog that ends with this value.
     pub fn in_memory() -> Result<Self> {
-        Ok(Self { db: Database::in_memory(SCHEMA)? })
+        Ok(Self { db: Database::in_memory(SCHEMA)?, signer: None })
+    }
+
+    /// With the key that signs this target's manifests.
+    #[must_use]
+    pub fn with_signer(self, signer: Option<Key>) -> Self {
+        Self { signer, ..self }
+    }
+
+    pub fn signer(&self) -> Option<&Key> {
+        self.signer.as_ref()
+    }
+
+    /// For tests: see [`Database::powered_by`].
+    #[cfg(test)]
+    pub(crate) fn powered_by(&self, power: std::sync::Arc<crate::model::Power>) {
+        self.db.powered_by(power);
     }
 
     /// Whether this catalog was empty when opened: new, or lost.
@@ -112,6 +139,29 @@ ALTER TABLE published ADD COLUMN parent BLOB;
 ALTER TABLE published ADD COLUMN parent_blake3 BLOB;
 ALTER TABLE published ADD COLUMN head BLOB;
 ALTER TABLE published ADD COLUMN mount TEXT;
+", "
+-- What was accepted: the file as it was then. Without a size: accepted by a version that did not bind it.
+ALTER TABLE accepted ADD COLUMN size INTEGER;
+ALTER TABLE accepted ADD COLUMN mtime INTEGER;
+ALTER TABLE accepted ADD COLUMN mtime_precision INTEGER;
+ALTER TABLE accepted ADD COLUMN version TEXT;
+ALTER TABLE accepted ADD COLUMN blake3 BLOB;
+-- Anchors that an image took in at the source; valid while the holder's recorded content is that.
+CREATE TABLE absorbed (
+    path BLOB PRIMARY KEY, holder BLOB NOT NULL, blake3 BLOB NOT NULL, proved INTEGER NOT NULL
+) WITHOUT ROWID;
+", "
+-- only an unsigned manifest, or one signed with a key that is not here, says what these are
+CREATE TABLE vouched (path BLOB PRIMARY KEY) WITHOUT ROWID;
+-- the id of the key that the generation is signed with; NULL for none
+ALTER TABLE manifest ADD COLUMN key TEXT;
+", "
+-- wrong: JSON. set_lag: since when a set's newest image is not restorable here, 0 where it is. gone: neither here nor at the
+-- source any more, since when.
+ALTER TABLE run ADD COLUMN clean INTEGER;
+ALTER TABLE run ADD COLUMN wrong TEXT;
+CREATE TABLE set_lag (set_id TEXT PRIMARY KEY, image BLOB NOT NULL, since INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE gone (path BLOB PRIMARY KEY, since INTEGER NOT NULL) WITHOUT ROWID;
 ", "
 CREATE TABLE delete_mark (path BLOB PRIMARY KEY, since INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE delete_hold (

@@ -1,15 +1,17 @@
 //! What was published (or adopted) on the target, by path.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use offsite_plugin_api::{TargetPath, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::Catalog;
 use super::database::Sync;
+use super::{Catalog, Upon};
 use crate::chain::Span;
 use crate::error::Result;
 use crate::format::Recognised;
+use crate::source::RecordedFile;
+use crate::target::manifest::pieces;
 use crate::target::{ParentRecord, Recorded, VerifyLevel};
 
 /// One published file.
@@ -110,17 +112,18 @@ fn record_at(row: &Row<'_>) -> rusqlite::Result<(TargetPath, Box<Recorded>)> {
         recognised: recognised.and_then(RecognisedBytes::decode),
         set: row.get(11)?,
         image: or_own(image, &path, 12)?,
-        parent: parent_at(row)?,
+        parent: parent_at(row, 13)?,
         head: row.get_ref(15)?.as_blob_or_null().ok().flatten().and_then(|b| b.try_into().ok()),
         mount: row.get::<_, Option<String>>(16)?.map(Into::into),
     });
     Ok((path, record))
 }
 
-fn parent_at(row: &Row<'_>) -> rusqlite::Result<Option<Box<ParentRecord>>> {
-    let path = row.get_ref(13)?.as_blob_or_null().map_err(|e| damaged(13, e))?;
-    let (Some(path), Some(blake3)) = (path, hash_at(row, 14)?) else { return Ok(None) };
-    let path = TargetPath::new(path).map_err(|e| damaged(13, e))?;
+/// From the columns `parent`, which is that one, and `parent_blake3` behind it.
+pub(super) fn parent_at(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Box<ParentRecord>>> {
+    let path = row.get_ref(column)?.as_blob_or_null().map_err(|e| damaged(column, e))?;
+    let (Some(path), Some(blake3)) = (path, hash_at(row, column + 1)?) else { return Ok(None) };
+    let path = TargetPath::new(path).map_err(|e| damaged(column, e))?;
     Ok(Some(Box::new(ParentRecord { path, blake3 })))
 }
 
@@ -133,9 +136,12 @@ fn or_own(bytes: &[u8], own: &TargetPath, column: usize) -> rusqlite::Result<Tar
     if bytes.is_empty() { Ok(own.clone()) } else { TargetPath::new(bytes).map_err(|e| damaged(column, e)) }
 }
 
-/// Records a file and its image's span and marks its set's manifest as behind.
-pub(super) fn put(t: &Connection, file: &Published) -> rusqlite::Result<()> {
+/// Records a file and its image's span and marks its set's manifest as behind. What it records is known first hand: no
+/// manifest's word any more.
+pub(super) fn put(t: &Connection, file: &Published, upon: &Upon) -> rusqlite::Result<()> {
     let r = &file.record;
+    let parent = super::parents::resolve(t, file, upon)?;
+    t.prepare_cached("DELETE FROM vouched WHERE path = ?1")?.execute([file.path.as_bytes()])?;
     t.prepare_cached(
         "INSERT OR REPLACE INTO published (path, size, blake3, source_mtime, source_ctime, source_inode, version, \
          mtime, mtime_precision, level, recognised, set_id, image, source, parent, parent_blake3, head, mount) \
@@ -156,8 +162,8 @@ pub(super) fn put(t: &Connection, file: &Published) -> rusqlite::Result<()> {
         r.set,
         unless_same(&r.image, &file.path),
         file.source.as_ref().map(|s| unless_same(s, &file.path)),
-        r.parent.as_ref().map(|p| p.path.as_bytes()),
-        r.parent.as_ref().map(|p| p.blake3.as_slice()),
+        parent.as_ref().map(|p| p.path.as_bytes()),
+        parent.as_ref().map(|p| p.blake3.as_slice()),
         r.head.as_ref().map(|h| h.as_slice()),
         r.mount.as_deref(),
     ])?;
@@ -169,7 +175,7 @@ pub(super) fn put(t: &Connection, file: &Published) -> rusqlite::Result<()> {
             None => t.prepare_cached("DELETE FROM span WHERE image = ?1")?.execute([file.path.as_bytes()])?,
         };
     }
-    behind(t, &r.set)
+    behind(t, &pieces::unit_of(&r.set, &file.path))
 }
 
 /// The set's manifest does not say what the catalog says. Counted, so that a change made while a manifest is being
@@ -190,12 +196,14 @@ pub(super) fn remove(t: &Connection, path: &TargetPath) -> rusqlite::Result<()> 
         .query_row([path.as_bytes()], |row| row.get(0))
         .optional()?;
     if let Some(set) = set {
-        behind(t, &set)?;
+        behind(t, &pieces::unit_of(&set, path))?;
     }
     for sql in [
         "DELETE FROM published WHERE path = ?1",
         "DELETE FROM span WHERE image = ?1",
         "DELETE FROM accepted WHERE image = ?1",
+        "DELETE FROM absorbed WHERE path = ?1 OR holder = ?1",
+        "DELETE FROM vouched WHERE path = ?1",
     ] {
         t.prepare_cached(sql)?.execute([path.as_bytes()])?;
     }
@@ -246,6 +254,15 @@ impl Catalog {
         })
     }
 
+    /// The same of what one manifest is about.
+    pub fn published_of_unit(&self, unit: &str) -> Result<Vec<Published>> {
+        let mut files = self.published_of_set(pieces::set_of(unit))?;
+        if pieces::set_of(unit).is_empty() {
+            files.retain(|file| pieces::unit_of("", &file.path) == unit);
+        }
+        Ok(files)
+    }
+
     /// Source path -> (size, mtime, ctime) of everything that was published from this machine's source. What only a manifest
     /// told of is left out: whether that is missing at the source is not for a manifest to say.
     pub fn known_sources(&self) -> Result<Vec<(TargetPath, SourceFacts)>> {
@@ -263,12 +280,84 @@ impl Catalog {
         })
     }
 
+    /// The same files with what proves that a directory of the source is the one they lay in: content and file system.
+    pub fn recorded_sources(&self) -> Result<Vec<RecordedFile>> {
+        self.db.read(|c| {
+            c.prepare_cached(
+                "SELECT path, source, size, source_mtime, blake3, mount FROM published \
+                 WHERE source IS NOT NULL AND (source_ctime != 0 OR source_inode != 0)",
+            )?
+            .query_map([], |row| {
+                let source = row.get_ref(1)?.as_blob().map_err(|e| damaged(1, e))?;
+                Ok(RecordedFile {
+                    path: or_own(source, &path_at(row, 0)?, 1)?,
+                    size: row.get::<_, i64>(2)? as u64,
+                    mtime_ns: row.get(3)?,
+                    blake3: hash_at(row, 4)?,
+                    mount: row.get::<_, Option<String>>(5)?.map(Into::into),
+                })
+            })?
+            .collect()
+        })
+    }
+
     /// Records files that were found on the target and proved to be what they seem (adopted), in one transaction.
     pub fn record(&self, files: &[Published]) -> Result<()> {
         self.db.write(Sync::Full, |t| {
             for file in files {
-                put(t, file)?;
+                put(t, file, &Upon::default())?;
                 super::intents::finish_path(t, &file.path)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// As [`Catalog::record`], for one file that was compared with the source's, whose chain says what it builds on.
+    pub fn adopt(&self, file: &Published, upon: &Upon) -> Result<()> {
+        self.db.write(Sync::Full, |t| {
+            put(t, file, upon)?;
+            super::intents::finish_path(t, &file.path)
+        })
+    }
+
+    /// The source file that a record is of has this time, change time and inode now, and the content that is recorded.
+    /// Nothing that a manifest holds changes with the last two.
+    pub fn refresh(&self, path: &TargetPath, mtime_ns: i64, ctime_ns: i64, inode: u64) -> Result<()> {
+        self.db.write(Sync::Lazy, |t| {
+            t.prepare_cached(
+                "UPDATE published SET source_mtime = ?2, source_ctime = ?3, source_inode = ?4 WHERE path = ?1",
+            )?
+            .execute(params![path.as_bytes(), mtime_ns, ctime_ns, inode as i64])?;
+            Ok(())
+        })
+    }
+
+    /// Records what only a manifest says that this installation did not sign: see [`Catalog::vouched`].
+    pub fn record_vouched(&self, files: &[Published]) -> Result<()> {
+        self.db.write(Sync::Full, |t| {
+            for file in files {
+                put(t, file, &Upon::default())?;
+                t.prepare_cached("INSERT OR REPLACE INTO vouched (path) VALUES (?1)")?
+                    .execute([file.path.as_bytes()])?;
+                super::intents::finish_path(t, &file.path)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Files that only a manifest speaks for which nobody with this target's key signed: until they are compared with
+    /// the source, or accepted.
+    pub fn vouched(&self) -> Result<BTreeSet<TargetPath>> {
+        self.db.read(|c| {
+            c.prepare_cached("SELECT path FROM vouched")?.query_map([], |row| path_at(row, 0))?.collect()
+        })
+    }
+
+    /// The user accepts what that manifest says of these files.
+    pub fn believe(&self, paths: &[TargetPath]) -> Result<()> {
+        self.db.write(Sync::Full, |t| {
+            for path in paths {
+                t.prepare_cached("DELETE FROM vouched WHERE path = ?1")?.execute([path.as_bytes()])?;
             }
             Ok(())
         })

@@ -1,9 +1,10 @@
-//! Run records: when a run began and ended, how, what it did. The same table in the catalog and in the job database.
+//! Run records: when a run began and ended, how, what it did, what was wrong. The same table in the catalog and in the job database.
 
 use rusqlite::{Connection, Row, params};
 use serde::{Deserialize, Serialize};
 
 use super::database::{Database, Sync};
+use super::wrong::Wrong;
 use super::{Catalog, JobDb};
 use crate::error::Result;
 use crate::report::Outcome;
@@ -25,6 +26,12 @@ pub struct RunRecord {
     /// Bytes.
     pub sent_bytes: u64,
     pub error: Option<String>,
+    /// Whether it ended and nothing was wrong: nothing failed, nothing that was asked for was left undone. `None` while it
+    /// runs, when it was killed, and where an older version did not say.
+    #[serde(default)]
+    pub clean: Option<bool>,
+    #[serde(default)]
+    pub wrong: Wrong,
 }
 
 impl RunRecord {
@@ -41,6 +48,8 @@ impl RunRecord {
             failed: 0,
             sent_bytes: 0,
             error: None,
+            clean: None,
+            wrong: Wrong::default(),
         }
     }
 }
@@ -55,15 +64,16 @@ pub(super) fn now_ns() -> i64 {
 const OUTCOMES: [(Outcome, &str); 3] =
     [(Outcome::Done, "done"), (Outcome::Failed, "failed"), (Outcome::Stopped, "stopped")];
 
-/// Enough for `status`; older ones are dropped.
-const KEPT: i64 = 1000;
+/// Enough for `status`; older ones are dropped, but for each target's last success.
+pub(super) const KEPT: i64 = 1000;
 
 fn put(t: &Connection, run: &RunRecord) -> rusqlite::Result<()> {
     let outcome = run.outcome.and_then(|o| OUTCOMES.iter().find(|(k, _)| *k == o)).map(|(_, name)| *name);
     t.prepare_cached(
-        "INSERT INTO run (run_id, target, started, ended, outcome, images, deleted, failed, sent, error) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT (run_id, target) DO UPDATE SET \
-         ended = ?4, outcome = ?5, images = ?6, deleted = ?7, failed = ?8, sent = ?9, error = ?10",
+        "INSERT INTO run (run_id, target, started, ended, outcome, images, deleted, failed, sent, error, clean, wrong) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) ON CONFLICT (run_id, target) DO UPDATE SET \
+         ended = ?4, outcome = ?5, images = ?6, deleted = ?7, failed = ?8, sent = ?9, error = ?10, clean = ?11, \
+         wrong = ?12",
     )?
     .execute(params![
         run.run_id,
@@ -76,12 +86,20 @@ fn put(t: &Connection, run: &RunRecord) -> rusqlite::Result<()> {
         run.failed as i64,
         run.sent_bytes as i64,
         run.error,
+        run.clean,
+        (run.wrong != Wrong::default())
+            .then(|| serde_json::to_string(&run.wrong).expect("what was wrong always serialises")),
     ])?;
-    t.prepare_cached("DELETE FROM run WHERE id <= (SELECT max(id) FROM run) - ?1")?.execute([KEPT])?;
+    t.prepare_cached(
+        "DELETE FROM run WHERE id <= (SELECT max(id) FROM run) - ?1 \
+         AND id NOT IN (SELECT max(id) FROM run WHERE clean = 1 GROUP BY target)",
+    )?
+    .execute([KEPT])?;
     Ok(())
 }
 
-const COLUMNS: &str = "run_id, target, started, ended, outcome, images, deleted, failed, sent, error";
+const COLUMNS: &str =
+    "run_id, target, started, ended, outcome, images, deleted, failed, sent, error, clean, wrong";
 
 fn run_at(row: &Row<'_>) -> rusqlite::Result<RunRecord> {
     let outcome: Option<String> = row.get(4)?;
@@ -96,13 +114,19 @@ fn run_at(row: &Row<'_>) -> rusqlite::Result<RunRecord> {
         failed: row.get::<_, i64>(7)? as u64,
         sent_bytes: row.get::<_, i64>(8)? as u64,
         error: row.get(9)?,
+        clean: row.get(10)?,
+        // What a newer version wrote otherwise is not worth a lost record: `clean` says what matters.
+        wrong: row
+            .get::<_, Option<String>>(11)?
+            .and_then(|text| serde_json::from_str(&text).ok())
+            .unwrap_or_default(),
     })
 }
 
 fn newest(db: &Database, target: Option<&str>, done: bool, most: usize) -> Result<Vec<RunRecord>> {
     db.read(|c| {
         let sql = format!(
-            "SELECT {COLUMNS} FROM run WHERE (?1 IS NULL OR target = ?1) AND (NOT ?2 OR outcome = 'done') \
+            "SELECT {COLUMNS} FROM run WHERE (?1 IS NULL OR target = ?1) AND (NOT ?2 OR clean = 1) \
              ORDER BY started DESC, id DESC LIMIT ?3"
         );
         c.prepare_cached(&sql)?.query_map(params![target, done, most as i64], run_at)?.collect()
@@ -122,7 +146,7 @@ macro_rules! runs {
                 newest(&self.db, target, false, most)
             }
 
-            /// The newest run of a target that ended with everything done.
+            /// The newest run of a target that ended with everything done and nothing wrong.
             pub fn last_success(&self, target: &str) -> Result<Option<RunRecord>> {
                 Ok(newest(&self.db, Some(target), true, 1)?.pop())
             }

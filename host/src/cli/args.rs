@@ -63,6 +63,9 @@ pub enum Command {
     /// A target's claim, and its consolidated images
     #[command(subcommand)]
     Target(TargetCommand),
+    /// What is mounted in a job's source
+    #[command(subcommand)]
+    Source(SourceCommand),
     /// Started by offsite itself
     #[command(hide = true)]
     Worker(WorkerArgs),
@@ -150,6 +153,9 @@ pub struct JobArgs {
     /// Replicate files that no format knows as well
     #[arg(long)]
     pub include_other: bool,
+    /// Leave alone what matches, without a word; may be repeated. What a target has of it stays there
+    #[arg(long, value_name = "GLOB")]
+    pub ignore: Vec<String>,
 }
 
 impl JobArgs {
@@ -180,6 +186,7 @@ impl JobArgs {
             delete_after: a.delete_after,
             accept_unproven: a.accept_unproven,
             include_other: a.include_other,
+            ignore: a.ignore,
         })
     }
 }
@@ -212,7 +219,7 @@ pub struct CheckArgs {
 pub struct StatusArgs {
     #[command(flatten)]
     pub job: JobArgs,
-    /// Exit with 1 when a target's last success is older, such as 26h
+    /// Exit with 1 when a target's last success is older, or some set lags for longer, such as 26h
     #[arg(long, value_name = "TIME")]
     pub max_age: Option<String>,
 }
@@ -227,10 +234,35 @@ pub enum ConfigCommand {
 pub enum TargetCommand {
     /// Claim a target that another installation or job claimed
     TakeOver(TargetArgs),
-    /// Accept consolidated images that only the catalog supports
+    /// Accept images that nothing but your word proves: unproven consolidations, what an unsigned manifest says, an
+    /// ancestor that is another one
     Accept(AcceptArgs),
     /// Show which deletions were held, and allow exactly these
     AllowDeletes(AllowDeletesArgs),
+    /// Export or import the key that signs the target's manifests
+    Key(KeyArgs),
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub enum SourceCommand {
+    /// Take what is mounted there now for what belongs there: another disk, or none
+    Accept(SourceArgs),
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct SourceArgs {
+    /// The folder of the source, absolute or relative to the source; '.' is the source itself
+    #[arg(value_name = "PATH")]
+    pub path: PathBuf,
+    /// The job of the configuration file, where it has several
+    #[arg(long = "job", value_name = "JOB", conflicts_with = "source")]
+    pub job: Option<String>,
+    /// The source of a job on the line, without a configuration file
+    #[arg(long, value_name = "DIR")]
+    pub source: Option<PathBuf>,
+    /// The name of the job on the line [default: from the source's path]
+    #[arg(long, requires = "source")]
+    pub name: Option<String>,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -261,6 +293,18 @@ pub struct AllowDeletesArgs {
     /// Allow all that is held now
     #[arg(long, conflicts_with = "image")]
     pub all: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct KeyArgs {
+    #[command(flatten)]
+    pub target: TargetArgs,
+    /// Write the key to this new file, readable by its owner alone: keep it where the local state is not
+    #[arg(long, value_name = "FILE", required_unless_present = "import", conflicts_with = "import")]
+    pub export: Option<PathBuf>,
+    /// Take the key from this file, in place of the one that is kept
+    #[arg(long, value_name = "FILE")]
+    pub import: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, Args)]

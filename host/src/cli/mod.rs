@@ -9,6 +9,7 @@ mod plan;
 mod plugin;
 mod run;
 mod session;
+mod source;
 mod status;
 mod target;
 mod worker;
@@ -45,6 +46,7 @@ pub fn main() -> ExitCode {
         Command::Config(args) => config::main(&cli.global, args).into(),
         Command::Plugin(args) => plugin::main(&cli.global, args).into(),
         Command::Target(args) => target::main(&cli.global, args).into(),
+        Command::Source(args) => source::main(&cli.global, args).into(),
         Command::Worker(args) => worker::main(args),
     }
 }

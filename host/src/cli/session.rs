@@ -57,6 +57,12 @@ pub fn jobs(global: &Global, args: &JobArgs) -> Result<Vec<Job>, Problems> {
             }
             target.plan.include_other |= args.include_other;
         }
+        for glob in args.ignore.iter().filter(|_| args.source.is_none()) {
+            match config::glob(glob) {
+                Ok(glob) => job.ignore.push(glob),
+                Err(what) => flag("--ignore", what),
+            }
+        }
     }
     if let Err(what) = settle {
         flag("--settle", what);
@@ -159,6 +165,7 @@ fn context(
         host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         run_id: format!("{now:x}-{}", std::process::id()),
         reporter: RefCell::new(reporter),
+        said: RefCell::default(),
         stop,
         hide: secret_variables(jobs),
     })

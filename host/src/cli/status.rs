@@ -1,4 +1,7 @@
-//! `offsite status`: what runs, how the last runs ended, how old the last success is, what is staged.
+//! `offsite status`: what runs, how the last runs ended, how old the last success is, which sets lag behind, what is staged.
+//!
+//! Green (`--max-age`) means: a run with nothing wrong ended within that time, and no set's newest image has been missing on
+//! the target for longer than that. What is not known is not green.
 
 use std::path::Path;
 
@@ -8,7 +11,7 @@ use crate::catalog::{Catalog, JobDb, catalog_path};
 use crate::config::{Job, Problem, Problems, Target, units};
 use crate::error::Result;
 use crate::report::exit::Exit;
-use crate::report::{self, JobStatus, LeftImage, Staged, TargetStatus};
+use crate::report::{self, JobStatus, LeftImage, SetStatus, Staged, TargetStatus};
 use crate::run::{left, progress};
 
 /// Runs shown of each target.
@@ -41,13 +44,18 @@ pub fn main(global: &Global, args: &StatusArgs) -> Exit {
         let age =
             target.last_success.as_ref().and_then(|run| run.ended_ns).map(|end| now_ns.saturating_sub(end));
         target.too_old = limit.is_some_and(|limit| age.is_none_or(|age| age > limit));
+        for set in &mut target.sets {
+            let long = |limit| set.lags_since_ns.is_some_and(|since| now_ns.saturating_sub(since) > limit);
+            set.too_long = limit.is_some_and(long);
+            target.lags |= set.too_long;
+        }
     }
     if global.json {
         report::line(&report::status_json(&shown, now_ns));
     } else {
         report::line(&report::status_text(&shown, now_ns));
     }
-    let old = shown.iter().flat_map(|j| &j.targets).any(|t| t.too_old);
+    let old = shown.iter().flat_map(|j| &j.targets).any(|t| t.too_old || t.lags);
     if old { Exit::Failed } else { Exit::Done }
 }
 
@@ -74,6 +82,12 @@ fn of_target(state_dir: &Path, job: &Job, target: &Target, db: &JobDb) -> Result
         since_ns: l.since_ns,
         runs: l.runs,
     });
+    let sets = catalog.lags()?.into_iter().map(|(set, lag)| SetStatus {
+        set,
+        newest: lag.image.display().into_owned(),
+        lags_since_ns: (lag.since_ns > 0).then_some(lag.since_ns),
+        too_long: false,
+    });
     Ok(TargetStatus {
         target: target.name.clone(),
         url: target.url.clone(),
@@ -82,6 +96,8 @@ fn of_target(state_dir: &Path, job: &Job, target: &Target, db: &JobDb) -> Result
         runs: db.runs(Some(&target.name), RUNS)?,
         staged: staged.collect(),
         left: left.collect(),
+        sets: sets.collect(),
         too_old: false,
+        lags: false,
     })
 }

@@ -33,6 +33,7 @@ pub struct Flags {
     pub delete_after: Option<String>,
     pub accept_unproven: bool,
     pub include_other: bool,
+    pub ignore: Vec<String>,
 }
 
 /// Errors: all of them, each with its flag.
@@ -79,7 +80,13 @@ fn build(flags: &Flags, base: &Path, found: &mut Vec<Problem>) -> Job {
     let source = file::source_dir(&flags.source);
     let settle = flag(found, "--settle", flags.settle.as_deref(), units::duration).unwrap_or(file::SETTLE);
     let name = flag(found, "--name", flags.name.as_deref(), file::check_name);
-    Job { name: name.unwrap_or_else(|| named_after(&source.to_string_lossy())), source, targets, settle }
+    let ignore = each(found, "--ignore", &flags.ignore, target::glob);
+    Job { name: name.unwrap_or_else(|| name_of(&source)), source, targets, settle, ignore }
+}
+
+/// The name of a job on the line that was given none.
+pub fn name_of(source: &Path) -> String {
+    named_after(&source.to_string_lossy())
 }
 
 /// One name per place, whatever its position on the line, because state is kept under it: the last component, and a hash

@@ -113,6 +113,7 @@ fn job(section: &Section<'_>, base: &Path) -> Option<Job> {
     }
     let settle = section.parsed("settle", units::duration).unwrap_or(SETTLE);
     let include_other = section.flag("include_other").unwrap_or(false);
+    let ignore = section.list("ignore", target::glob);
     let mut targets = Vec::new();
     let mut wanted = 0;
     match section.value("target") {
@@ -153,7 +154,7 @@ fn job(section: &Section<'_>, base: &Path) -> Option<Job> {
     section.finish();
     let complete = targets.len() == wanted;
     let targets = targets.into_iter().map(|(t, _)| t).collect();
-    complete.then_some(Job { name: name?, source: source?, targets, settle })
+    complete.then_some(Job { name: name?, source: source?, targets, settle, ignore })
 }
 
 /// The line of a target's table, for what is found out after the file was read.

@@ -95,4 +95,7 @@ pub struct Job {
     /// One to three.
     pub targets: Vec<Target>,
     pub settle: Duration,
+    /// Globs on paths relative to the source: what the user knows and wants left alone.
+    #[serde(default)]
+    pub ignore: Vec<String>,
 }

@@ -32,7 +32,7 @@ pub(super) fn read(section: Section<'_>, index: usize, base: &Path) -> Option<Ta
         name: name.unwrap_or_default(),
         url: address.clone().unwrap_or_default(),
         options: options(&section),
-        secrets: secrets::credentials(&section),
+        secrets: secrets::of_target(&section),
         retry: retry(&section),
         priority: section.parsed("priority", priority).unwrap_or_default(),
         streams: section.whole("streams", 1..=64),
@@ -278,7 +278,7 @@ pub(super) fn format(text: &str) -> Result<Format, String> {
     word(text, "format", &known)
 }
 
-pub(super) fn glob(text: &str) -> Result<String, String> {
+pub(crate) fn glob(text: &str) -> Result<String, String> {
     match globset::Glob::new(text) {
         Ok(_) => Ok(text.to_owned()),
         Err(e) => Err(format!("'{text}' is no pattern: {}", e.kind())),

@@ -9,6 +9,7 @@ mod macrium;
 mod name;
 mod qcow2;
 mod shadowprotect;
+pub mod signature;
 mod veeam;
 mod virtnbdbackup;
 mod vzdump;

@@ -1,7 +1,7 @@
 //! Is the target's file the source's? Judged from the record of what was published, the source file as it is now, and
 //! the target's entry as it is now: values only, nothing is read.
 
-use crate::source::SourceFile;
+use crate::source::{SourceFile, same_mtime};
 use crate::target::{Recorded, TargetFile};
 
 /// What the target has under a source file's name.
@@ -36,7 +36,7 @@ pub(crate) fn compare(file: &SourceFile, target: Option<&TargetFile>, gone: bool
     let touched = recorded.touched(&target.entry);
     if source_changed(file, recorded) {
         // A record of a consolidated file has another size than the source's image, and the same time.
-        return if touched && file.mtime_ns == recorded.source_mtime_ns {
+        return if touched && same_mtime(file.mtime_ns, recorded.source_mtime_ns) {
             Found::Touched { same_size }
         } else {
             Found::SourceChanged
@@ -57,5 +57,5 @@ pub(crate) fn compare(file: &SourceFile, target: Option<&TargetFile>, gone: bool
 }
 
 pub(crate) fn source_changed(file: &SourceFile, recorded: &Recorded) -> bool {
-    file.size != recorded.size || file.mtime_ns != recorded.source_mtime_ns
+    file.size != recorded.size || !same_mtime(file.mtime_ns, recorded.source_mtime_ns)
 }

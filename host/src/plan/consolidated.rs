@@ -1,15 +1,14 @@
-//! Consolidation: which images of the source one image of the target holds (merged on the target), and which images
-//! of the target one image of the source holds now (merged at the source).
+//! Consolidation on the target: which images of the source one image of the target holds.
 //!
 //! A header proves it by naming an earlier ancestor as its parent; a closed format only by a span that manifest,
-//! catalog or the user vouch for, which the target's chains carry.
+//! catalog or the user vouch for, which the target's chains carry. What the source merged is `merged`'s.
 
 use std::collections::HashMap;
 
 use offsite_plugin_api::TargetPath;
 
 use super::index::{At, Index};
-use crate::chain::{Evidence, Image, ImageSet, Parent, Span};
+use crate::chain::{Evidence, Image, ImageSet, Parent};
 use crate::format::{ImageKind, Link};
 
 /// The ancestors of source image `i` that the target's image of the same name holds beside it; `None` when it is no
@@ -23,6 +22,9 @@ pub(crate) fn covered(
 ) -> Option<Vec<usize>> {
     let at = there[i]?;
     let image = index.at(at);
+    if !index.whole_there(image) {
+        return None; // what is empty or begins otherwise holds nothing
+    }
     let span = image.span.filter(|s| s.first < s.last);
     if span.is_some() && span == set.images[i].span {
         return None; // consolidated at the source, and replicated like that
@@ -85,6 +87,9 @@ pub(crate) fn covered_by_others(
             else {
                 continue;
             };
+            if !index.whole_there(image) {
+                continue; // what is empty or begins otherwise holds nothing
+            }
             let Some(&onto) = source_of.get(&(s, *parent as u32)).filter(|_| !source_of.contains_key(&at))
             else {
                 continue;
@@ -122,64 +127,4 @@ fn header_names_another_parent(index: &Index<'_>, place: &TargetPath, image: &Im
         (Some(Link::Id { parent: there, .. }), Some(Link::Id { parent: here, .. })) => there != here,
         _ => false,
     }
-}
-
-/// Images that only the target has, which lay between an image and its nearest ancestor that the source still has.
-pub(crate) struct Absorbed {
-    pub images: Vec<At>,
-    /// That ancestor, as an index into the source's set.
-    pub onto: usize,
-}
-
-/// What the source's image `i` holds now if the source consolidated: the target's images below it that the source no
-/// longer has. `None` when there are none, or when one of them is still being written.
-pub(crate) fn absorbed(
-    index: &Index<'_>,
-    there: &[Option<At>],
-    source_of: &HashMap<At, usize>,
-    i: usize,
-) -> Option<Absorbed> {
-    let start = there[i]?;
-    let mut at = start;
-    let mut images = Vec::new();
-    while let Parent::Image(p) = index.at(at).parent {
-        at = (at.0, p as u32);
-        if let Some(&onto) = source_of.get(&at) {
-            return (!images.is_empty()).then_some(Absorbed { images, onto });
-        }
-        if images.len() >= index.input.target.chains().sets[at.0 as usize].images.len()
-            || index.at(at).files.iter().any(|f| index.unsettled.contains_key(&f.path))
-        {
-            return None;
-        }
-        images.push(at);
-    }
-    None
-}
-
-/// The run of numbers that an image holds together with what it absorbed.
-pub(crate) fn span_with(index: &Index<'_>, image: &Image, absorbed: &Absorbed) -> Option<Span> {
-    let last = image.number?;
-    let first = absorbed.images.iter().filter_map(|&at| {
-        let there = index.at(at);
-        there.span.map(|s| s.first).or(there.number)
-    });
-    first.min().filter(|&first| first < last).map(|first| Span { first, last })
-}
-
-/// The run of numbers that an image holds if both sides consolidated: the target's image of the same name has a span down to an
-/// ancestor that the source still has, and of what lies between the source has nothing more either.
-pub(crate) fn same_span(
-    index: &Index<'_>,
-    image: &Image,
-    there: &[Option<At>],
-    source_of: &HashMap<At, usize>,
-    i: usize,
-) -> Option<Span> {
-    let at = there[i]?;
-    let held = index.at(at);
-    let Parent::Image(onto) = held.parent else { return None };
-    held.span
-        .filter(|span| span.first < span.last && Some(span.last) == image.number)
-        .filter(|_| source_of.contains_key(&(at.0, onto as u32)))
 }

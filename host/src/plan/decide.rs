@@ -10,8 +10,11 @@ use offsite_plugin_api::TargetPath;
 use super::compare::{Found, compare};
 use super::explain::{Incomplete, Reason};
 use super::index::{At, Index};
-use super::{Action, FileAction, FileStep, consolidated, names, policy};
+use super::merged::{Merged, merged};
+use super::{Action, FileAction, FileStep, Sign, consolidated, names, policy};
 use crate::chain::{Image, ImageFile, ImageSet, Parent, Span};
+use crate::format::{ImageKind, Link};
+use crate::source::{Cause, same_mtime};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
@@ -41,6 +44,14 @@ pub(crate) struct Decided<'a> {
     pub anchor: usize,
     pub found: Found,
     pub span: Option<Span>,
+    /// What it may have absorbed at the source.
+    pub merge: Option<Merged>,
+    /// The target's image that nothing proves to be a consolidation, and that this one builds on.
+    pub doubt: Option<&'a TargetPath>,
+    /// The source merged others into it: it holds the restore point that it held.
+    pub merged: bool,
+    /// What it builds on then, where the source's chains do not show it.
+    pub onto: Option<TargetPath>,
 }
 
 impl Decided<'_> {
@@ -74,21 +85,67 @@ pub(crate) fn decide<'a>(index: &Index<'a>, set: &'a ImageSet, near: &mut usize)
         } else {
             index.filter.image(&image.id, Some((image.format, image.kind))).map(Reason::Filtered)
         };
-        look(index, &place, &image.files, out, near)
+        let mut own = look(index, &place, &image.files, out, near);
+        // It replaces nothing and is not sent: the target's copy, where there is one, is the better.
+        if own.fate == Fate::Act
+            && let Some((file, why)) = index.no_image_at_source(image)
+        {
+            own.fate = if own.visible() { Fate::Keep } else { Fate::Held };
+            own.action = if own.visible() { Action::Skip } else { Action::Copy };
+            own.files = Vec::new();
+            own.reason = Reason::NotAnImage { file, why };
+        }
+        own
     });
     let mut decided =
         DecidedSet { images: images.collect(), place, there: Vec::new(), source_of: HashMap::new() };
     if decided.images.iter().all(|d| d.fate == Fate::Keep) && set.images.iter().all(|i| i.restorable) {
+        mixed(index, set, &mut decided);
         return decided;
     }
     if !index.input.target.files.is_empty() {
         locate(index, set, &mut decided);
         cover(index, set, &mut decided);
         absorb(index, set, &mut decided);
+        doubt(set, &mut decided);
     }
     hold(index, set, &mut decided);
     complete(index, set, &mut decided);
+    mixed(index, set, &mut decided);
     decided
+}
+
+/// Images that stay upon a parent that stays and is another one than they were published upon: file by file the target is
+/// the source, and yet nothing shows that the source's own chain is one.
+fn mixed<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'a>) {
+    let mut broken: Vec<Option<&'a TargetPath>> = Vec::new();
+    for (i, image) in set.images.iter().enumerate() {
+        // Increments that run backwards hang on what moves on with every backup.
+        let Parent::Image(p) = image.parent else { continue };
+        if p > i {
+            continue;
+        }
+        let recorded = |at: usize| {
+            let own = &decided.images[at];
+            let there = index.target_file(own.anchor, &decided.place).filter(|_| own.fate == Fate::Keep)?;
+            there.recorded.as_deref()
+        };
+        let another = recorded(i).and_then(|r| r.parent.as_ref()).is_some_and(|upon| {
+            recorded(p).is_some_and(|below| {
+                below.blake3 != Some(upon.blake3)
+                    && upon.path == index.target_path(&decided.place, &set.images[p].id)
+            })
+        });
+        if another && broken.is_empty() {
+            broken = vec![None; set.images.len()];
+        }
+        if !broken.is_empty() {
+            broken[i] = if another { Some(&set.images[p].id) } else { broken.get(p).copied().flatten() };
+            if let Some(ancestor) = broken[i].filter(|_| decided.images[i].fate == Fate::Keep) {
+                decided.images[i].incomplete = Some(Incomplete::Another(ancestor));
+            }
+        }
+    }
 }
 
 /// Compares an image's files with the target's. `out`: it is left out, and why.
@@ -135,7 +192,20 @@ pub(crate) fn look<'a>(
             (Fate::Act, action, reason)
         }
     };
-    Decided { fate, action, reason, incomplete: None, files: steps, anchor, found: anchor_found, span: None }
+    Decided {
+        fate,
+        action,
+        reason,
+        incomplete: None,
+        files: steps,
+        anchor,
+        found: anchor_found,
+        span: None,
+        merge: None,
+        doubt: None,
+        merged: false,
+        onto: None,
+    }
 }
 
 /// What to do with one file; the heaviest file of an image gives its reason.
@@ -263,27 +333,41 @@ fn unproven(index: &Index<'_>, image: &Image) -> bool {
 /// consolidated image has the consolidated size.
 fn source_moved(index: &Index<'_>, place: &TargetPath, anchor: usize) -> bool {
     let recorded = index.target_file(anchor, place).and_then(|f| f.recorded.as_ref());
-    recorded.is_some_and(|r| r.source_mtime_ns != index.file(anchor).mtime_ns)
+    recorded.is_some_and(|r| !same_mtime(r.source_mtime_ns, index.file(anchor).mtime_ns))
 }
 
-/// Gives images that the source consolidated their span.
+/// Gives images that the source consolidated their span, and what their transfer is to prove.
 fn absorb<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'a>) {
     for (i, image) in set.images.iter().enumerate() {
         let own = &decided.images[i];
-        if let Some(span) = image.span.filter(|s| s.first < s.last) {
-            if own.fate != Fate::Consolidated {
-                decided.images[i].span = Some(span);
-            }
-        } else if own.fate == Fate::Act
-            && own.found == Found::SourceChanged
-            && matches!(image.parent, Parent::Missing(_))
+        let named = image.span.filter(|s| s.first < s.last);
+        if let Some(span) = named
+            && own.fate != Fate::Consolidated
         {
-            let absorbed = consolidated::absorbed(index, &decided.there, &decided.source_of, i);
-            decided.images[i].span = match absorbed {
-                Some(absorbed) => consolidated::span_with(index, image, &absorbed),
-                None => consolidated::same_span(index, image, &decided.there, &decided.source_of, i),
+            decided.images[i].span = Some(span);
+        }
+        let own = &decided.images[i];
+        if own.fate != Fate::Act || own.found != Found::SourceChanged {
+            continue;
+        }
+        let merge = merged(index, set, decided, i);
+        let own = &mut decided.images[i];
+        own.merged = named.is_some() || merge.as_ref().is_some_and(|m| m.sign != Sign::Missing);
+        let Some(merge) = merge else { continue };
+        if named.is_none() {
+            own.span = merge.span;
+        }
+        if own.merged && matches!(image.parent, Parent::Missing(_)) {
+            own.onto = merge.onto.map(|p| set.images[p].id.clone());
+        }
+        if !merge.images.is_empty() {
+            let images = merge.images.len();
+            own.reason = match merge.sign {
+                Sign::Missing => Reason::ChangedUnproven { images },
+                _ => Reason::Merged { images },
             };
         }
+        own.merge = Some(merge);
     }
 }
 
@@ -343,7 +427,8 @@ fn cannot<'a>(
     unsettled: Option<&'a TargetPath>,
 ) -> Option<Reason<'a>> {
     if let Some(path) = index.unfinished_file(own.anchor) {
-        return Some(Reason::FileNotSettled(path));
+        let unreadable = index.unsettled.get(path).is_some_and(|u| u.cause == Cause::Unreadable);
+        return Some(if unreadable { Reason::FileUnreadable(path) } else { Reason::FileNotSettled(path) });
     }
     let missing = matches!(image.parent, Parent::Missing(_));
     if let Some(path) = index.unfinished_ancestor(own.anchor, missing) {
@@ -402,8 +487,52 @@ fn unsettled_on_target<'a>(index: &Index<'a>, set: &str, decided: &DecidedSet<'_
     paths.first().copied()
 }
 
+/// Says of each image whether it builds on what nothing proves. Ancestors come first.
+fn doubt<'a>(set: &'a ImageSet, decided: &mut DecidedSet<'a>) {
+    for (i, image) in set.images.iter().enumerate() {
+        let below = match image.parent {
+            Parent::Image(p) => decided.images[p].doubt,
+            _ => None,
+        };
+        let own = &mut decided.images[i];
+        own.doubt = match own.reason {
+            Reason::Consolidated { unproven: true, .. } => Some(&image.id),
+            Reason::Covered { by, unproven: true } => Some(by),
+            _ => below,
+        };
+    }
+}
+
+/// The earliest place in time of an image that only the target has and that is none: whatever time orders after it hangs on
+/// it there.
+fn earliest_damaged(index: &Index<'_>, decided: &DecidedSet<'_>) -> Option<(Option<u64>, Option<i64>)> {
+    let mut sets: Vec<u32> = decided.there.iter().flatten().map(|at| at.0).collect();
+    sets.sort_unstable();
+    sets.dedup();
+    let images = sets.into_iter().flat_map(|s| {
+        let images = index.input.target.chains().sets[s as usize].images.iter().enumerate();
+        images.map(move |(i, image)| ((s, i as u32), image))
+    });
+    let damaged = images.filter(|(at, i)| !decided.source_of.contains_key(at) && !index.whole_there(i));
+    let place = |image: &Image| {
+        let link = index.input.target.files.get(&image.id).and_then(|f| f.recognised()).map(|r| &r.link);
+        in_time(link, image)
+    };
+    damaged.filter_map(|(_, image)| place(image)).min()
+}
+
+/// Where time alone orders an image; `None` where something else does.
+fn in_time(link: Option<&Link>, image: &Image) -> Option<(Option<u64>, Option<i64>)> {
+    match link? {
+        Link::Time => Some((None, image.files.last().and_then(|f| f.mtime_ns))),
+        Link::Moment { at, reverse: false } => Some((Some(*at), None)),
+        _ => None,
+    }
+}
+
 /// Says of what is (or will be) visible whether something below it is left out or lacking.
 fn complete<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'a>) {
+    let damaged = earliest_damaged(index, decided);
     for (i, image) in set.images.iter().enumerate() {
         let own = &decided.images[i];
         if own.fate == Fate::LeftOut {
@@ -417,12 +546,34 @@ fn complete<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'
         if there_instead && restorable_there {
             continue;
         }
+        let after = |damaged| {
+            let link = index.file(own.anchor).recognised.as_ref().map(|r| &r.link);
+            image.kind == ImageKind::Incremental && in_time(link, image).is_some_and(|own| own > damaged)
+        };
+        if damaged.is_some_and(after) {
+            let what = "an older image, which only the target has, is damaged there";
+            decided.images[i].incomplete = Some(Incomplete::Broken(what));
+            continue;
+        }
         let incomplete = match &image.parent {
-            Parent::Missing(_) | Parent::Cycle if restorable_there || own.span.is_some() => None,
+            // Merged or not: what it builds on, or has taken in, is on the target.
+            Parent::Missing(_) | Parent::Cycle
+                if restorable_there || own.span.is_some() || own.merge.is_some() =>
+            {
+                None
+            }
             Parent::Missing(what) => Some(Incomplete::Lacking(what)),
             Parent::Cycle => Some(Incomplete::Broken("its parents lead back to itself")),
             Parent::Image(p) => match &decided.images[*p] {
                 parent if parent.fate == Fate::LeftOut && !parent.visible() => Some(Incomplete::LeftOut),
+                // It stays as it lies there, whatever that is.
+                parent if parent.fate == Fate::LeftOut => {
+                    let there = decided.there.get(*p).copied().flatten().map(|at| index.at(at));
+                    let broken = there.filter(|there| !there.restorable);
+                    broken.map(|b| {
+                        Incomplete::Broken(b.missing.as_deref().unwrap_or("an ancestor is not whole"))
+                    })
+                }
                 parent => parent.incomplete.clone(),
             },
             Parent::None => None,

@@ -15,7 +15,7 @@ use super::needs::{Needs, Remains};
 use super::order::Steps;
 use super::succession::{Succession, Successors};
 use super::sync::Class;
-use super::{FileAction, FileStep, Notice, sync};
+use super::{FileAction, FileStep, Notice, NoticeCode, sync};
 use crate::chain::{Evidence, Image, Parent};
 use crate::format::{self, Format, Role};
 use crate::target::TargetFile;
@@ -81,11 +81,8 @@ impl<'a> Deletes<'a> {
         }
         self.files(index, &owners, &vanished, &standings, steps, &mut doomed);
         if let Some(reason @ Reason::EmptySource) = &self.forbidden {
-            notices.push(Notice {
-                code: "deletes-held".into(),
-                text: format!("nothing is deleted; images are {}", reason.text()),
-                failing: true,
-            });
+            let text = format!("nothing is deleted; images are {}", reason.text());
+            notices.push(Notice::new(NoticeCode::DeletesHeld, text));
         }
         if !doomed.is_empty() {
             let managed = sync::managed(index, &self.unmatched);
@@ -248,11 +245,12 @@ impl<'a> Deletes<'a> {
                     doomed.push(Doomed {
                         why: absorbed.map_or_else(
                             || standing.why.clone(),
-                            |(by, verified)| Why::Absorbed { by, verified },
+                            |h| Why::Absorbed { by: h.by, verified: h.verified },
                         ),
                         class: Class::Image,
                         of: Some(s),
                         target: image.id.clone(),
+                        proof: absorbed.filter(|h| h.conditional).map(|h| h.by.clone()),
                         set: name.clone(),
                         format: Some(image.format),
                         files: image
@@ -307,12 +305,15 @@ impl<'a> Deletes<'a> {
             if let Some(dir) = index.hides(&path) {
                 return Some(Reason::Unreadable(dir));
             }
-            if !sync::twice_absent(index, &path) {
-                return Some(Reason::NotTwiceAbsent);
+            if let Some(reason) = sync::not_absent(index, &path) {
+                return Some(reason);
             }
         }
         if let Some(reason) = &standing.kept {
             return Some(reason.clone());
+        }
+        if let Some(by) = remains.unproven.get(&i) {
+            return Some(Reason::MergeUnproven { by });
         }
         if remains.needed[i] {
             return Some(Reason::Needed);
@@ -359,8 +360,8 @@ impl<'a> Deletes<'a> {
                 Some(reason.clone())
             } else if let Some(dir) = index.hides(&source) {
                 Some(Reason::Unreadable(dir))
-            } else if !sync::twice_absent(index, &source) {
-                Some(Reason::NotTwiceAbsent)
+            } else if let Some(reason) = sync::not_absent(index, &source) {
+                Some(reason)
             } else if remains.is_some_and(|(r, i)| r.held[i] || !r.matched[i]) {
                 Some(Reason::ImageHeld)
             } else if owner.is_some_and(|at| is_part(index.at(at), path))
@@ -384,6 +385,7 @@ impl<'a> Deletes<'a> {
                     class: sync::class(path, file),
                     of: of_set,
                     target: path.clone(),
+                    proof: None,
                     set,
                     format: None,
                     files: vec![FileStep {

@@ -15,7 +15,7 @@ use super::index::Index;
 use super::order::Steps;
 use super::succession::{self, Succession};
 use super::sync::{self, Class, Managed};
-use super::{Action, DeleteFirst, FileStep, Notice, Remember, Step};
+use super::{Action, DeleteFirst, FileStep, Notice, NoticeCode, Remember, Step};
 use crate::format::Format;
 
 /// Why it can be deleted.
@@ -44,6 +44,8 @@ pub(crate) enum Order {
 pub(crate) struct Doomed<'a> {
     pub why: Why<'a>,
     pub class: Class,
+    /// The image of the source whose replacement must prove that it holds this one.
+    pub proof: Option<TargetPath>,
     /// The target's set.
     pub of: Option<u32>,
     /// The anchor (or the file) on the target.
@@ -93,7 +95,7 @@ impl<'i, 'a> Fates<'i, 'a> {
         self.hold_last();
         self.keep_ancestors();
         self.tell_held(notices, remember);
-        self.wait(remember);
+        self.wait(notices, remember);
         self.keep_ancestors();
         self.limit(notices);
         self.keep_ancestors();
@@ -224,7 +226,7 @@ impl<'i, 'a> Fates<'i, 'a> {
                 held.len(),
                 self.doomed[one].image.display()
             );
-            notices.push(Notice { code: "deletes-held".into(), text, failing: true });
+            notices.push(Notice::new(NoticeCode::DeletesHeld, text));
             remember.held.extend(held.into_iter().map(|at| self.doomed[at].target.clone()));
         };
         tell(
@@ -246,7 +248,7 @@ impl<'i, 'a> Fates<'i, 'a> {
     }
 
     /// Lets lie what could go, until `delete_after` is over since that was found.
-    fn wait(&mut self, remember: &mut Remember) {
+    fn wait(&mut self, notices: &mut Vec<Notice>, remember: &mut Remember) {
         let wait = self.index.input.options.delete_after_ns;
         if wait <= 0 {
             return;
@@ -269,6 +271,13 @@ impl<'i, 'a> Fates<'i, 'a> {
             }
         }
         remember.found.sort();
+        let later = self.kept.iter().filter(|kept| matches!(kept, Some(Reason::DeleteLater { .. }))).count();
+        if later > 0 {
+            let text = format!(
+                "{later} images or files are gone at the source and kept until delete_after has passed"
+            );
+            notices.push(Notice::new(NoticeCode::DeletesLater, text));
+        }
     }
 
     /// Nothing of a kind goes when more would go than the user wants unasked.
@@ -293,21 +302,20 @@ impl<'i, 'a> Fates<'i, 'a> {
             for &at in &counted {
                 self.kept[at] = Some(Reason::OverDeleteLimit);
             }
-            notices.push(Notice {
-                code: "over-delete-limit".into(),
-                text: format!(
-                    "{} of {managed} {what} would be deleted, max_delete allows {}: none of them is deleted; \
+            let text = format!(
+                "{} of {managed} {what} would be deleted, max_delete allows {}: none of them is deleted; \
                      if this is meant, run once with --allow-deletes",
-                    counted.len(),
-                    (self.index.input.options.max_delete * managed as f64).floor()
-                ),
-                failing: true,
-            });
+                counted.len(),
+                (self.index.input.options.max_delete * managed as f64).floor()
+            );
+            notices.push(Notice::new(NoticeCode::OverDeleteLimit, text));
         }
     }
 
     fn emit(self, steps: &mut Steps, notices: &mut Vec<Notice>) {
         let mut place = vec![None; self.doomed.len()];
+        let merges = steps.steps.iter().enumerate().filter(|(_, s)| s.merge.is_some());
+        let merges: HashMap<TargetPath, usize> = merges.map(|(at, s)| (s.image.clone(), at)).collect();
         let (mut example, mut early, mut moves) = (None, 0, false);
         for (doomed, kept) in self.doomed.iter().zip(&self.kept) {
             if let Some(reason) = kept {
@@ -327,18 +335,16 @@ impl<'i, 'a> Fates<'i, 'a> {
             }
             place[at] = Some(steps.steps.len());
             let before = doomed.children.iter().filter_map(|c| place[*c]).collect();
-            steps.steps.push(doomed.step(before));
+            let proof = doomed.proof.as_ref().and_then(|by| merges.get(by).copied());
+            steps.steps.push(doomed.step(before, proof));
         }
         if let Some(example) = example {
-            notices.push(Notice {
-                code: "delete-first".into(),
-                text: format!(
-                    "{early} images of older sets, '{}' for one, are deleted before the sets that take their place are \
+            let text = format!(
+                "{early} images of older sets, '{}' for one, are deleted before the sets that take their place are \
                      published, to make room (--delete-first): until then the target has fewer restore points",
-                    example.display()
-                ),
-                failing: false,
-            });
+                example.display()
+            );
+            notices.push(Notice::new(NoticeCode::DeleteFirst, text));
         }
         if moves {
             steps.deletions_first();
@@ -348,7 +354,7 @@ impl<'i, 'a> Fates<'i, 'a> {
 
 impl Doomed<'_> {
     /// `before`: the steps that delete its children.
-    fn step(self, before: Vec<usize>) -> Step {
+    fn step(self, before: Vec<usize>, proof: Option<usize>) -> Step {
         let reason = match &self.why {
             Why::Gone => Reason::GoneAtSource,
             Why::Absorbed { by, .. } => Reason::Absorbed { by },
@@ -359,6 +365,7 @@ impl Doomed<'_> {
         };
         let mut after = self.after;
         after.extend(before);
+        after.extend(proof);
         after.sort_unstable();
         after.dedup();
         Step {
@@ -374,6 +381,10 @@ impl Doomed<'_> {
             not_restorable: false,
             span: None,
             group: None,
+            merge: None,
+            proof,
+            parent: None,
+            merged: false,
         }
     }
 }

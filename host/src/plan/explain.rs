@@ -17,6 +17,16 @@ pub(crate) enum Reason<'a> {
     FileVanished,
     UpToDate,
     SourceChanged,
+    Merged {
+        images: usize,
+    },
+    ChangedUnproven {
+        images: usize,
+    },
+    NotAnImage {
+        file: &'a TargetPath,
+        why: &'a str,
+    },
     Touched,
     Foreign,
     AdoptUnrecorded,
@@ -37,6 +47,8 @@ pub(crate) enum Reason<'a> {
     NotSettled(&'a str),
     FileNotSettled(&'a TargetPath),
     SetNotSettled(&'a TargetPath),
+    CannotRead(&'a str),
+    FileUnreadable(&'a TargetPath),
     ParentUnread,
     Waiting(&'a TargetPath),
     NotRecognised(&'a str),
@@ -60,6 +72,9 @@ pub(crate) enum Reason<'a> {
     DeleteLater {
         until: i64,
     },
+    MergeUnproven {
+        by: &'a TargetPath,
+    },
     KeptNoSync,
     KeptForeign,
     EmptySource,
@@ -76,6 +91,8 @@ pub(crate) enum Reason<'a> {
     },
     OwnUnfinished(&'a TargetPath),
     NotTwiceAbsent,
+    /// Its place at the source is in doubt.
+    PlaceUnknown(&'a TargetPath),
     TouchedGone,
     Needed,
     BelowSpan {
@@ -93,6 +110,8 @@ pub(crate) enum Incomplete<'a> {
     Lacking(&'a str),
     /// What is wrong, as a clause.
     Broken(&'a str),
+    /// That ancestor was replaced after what stays above it was published upon it.
+    Another(&'a TargetPath),
 }
 
 impl Reason<'_> {
@@ -101,7 +120,9 @@ impl Reason<'_> {
             Self::New | Self::FileNew => Code::New,
             Self::Vanished | Self::FileVanished | Self::Touched | Self::Foreign => Code::Damaged,
             Self::UpToDate => Code::UpToDate,
-            Self::SourceChanged => Code::Changed,
+            Self::SourceChanged | Self::Merged { .. } => Code::Changed,
+            Self::ChangedUnproven { .. } | Self::MergeUnproven { .. } => Code::ChangedUnproven,
+            Self::NotAnImage { .. } => Code::NotAnImage,
             Self::AdoptUnrecorded | Self::AdoptTouched | Self::AdoptRewritten | Self::AdoptUnread => {
                 Code::Adopt
             }
@@ -113,7 +134,8 @@ impl Reason<'_> {
             Self::Filtered(_) => Code::Filtered,
             Self::SetBeforeBaseline | Self::ImageBeforeBaseline => Code::BeforeBaseline,
             Self::NotSettled(_) | Self::FileNotSettled(_) | Self::SetNotSettled(_) => Code::NotSettled,
-            Self::ParentUnread | Self::Waiting(_) => Code::Waiting,
+            Self::CannotRead(_) => Code::Unreadable,
+            Self::ParentUnread | Self::Waiting(_) | Self::FileUnreadable(_) => Code::Waiting,
             Self::NotRecognised(_) | Self::LeftAlone(_) => Code::NotRecognised,
             Self::Refused(_) => Code::Refused,
             Self::Retained { .. } => Code::Retained,
@@ -129,6 +151,7 @@ impl Reason<'_> {
             | Self::LastBeforeSuccessor { .. }
             | Self::OwnUnfinished(_)
             | Self::NotTwiceAbsent
+            | Self::PlaceUnknown(_)
             | Self::TouchedGone
             | Self::Needed
             | Self::BelowSpan { .. }
@@ -146,6 +169,26 @@ impl Reason<'_> {
             Self::FileVanished => "one of its files was published, and is gone from the target: copied again",
             Self::UpToDate => "the target holds it as it is at the source",
             Self::SourceChanged => "changed at the source since it was published",
+            Self::Merged { images } => {
+                return format!(
+                    "changed at the source, which seems to have consolidated {images} older images into it"
+                )
+                .into();
+            }
+            Self::ChangedUnproven { images } => {
+                return format!(
+                    "changed at the source, where {images} images below it are gone, and nothing proves that it holds them \
+                     (changed, unproven): replaced, and nothing is deleted; `offsite target accept` settles it"
+                )
+                .into();
+            }
+            Self::NotAnImage { file, why } => {
+                return format!(
+                    "the source's file '{}' is no image: {why}; it is not sent, and replaces nothing",
+                    file.display()
+                )
+                .into();
+            }
             Self::Touched => {
                 "somebody else changed it on the target, and it is no longer this image: copied again"
             }
@@ -198,6 +241,10 @@ impl Reason<'_> {
             Self::FileNotSettled(path) => {
                 return format!("its file '{}' is not finished yet", path.display()).into();
             }
+            Self::CannotRead(why) => return (*why).to_owned().into(),
+            Self::FileUnreadable(path) => {
+                return format!("waits for its file '{}', which cannot be read", path.display()).into();
+            }
             Self::SetNotSettled(path) => {
                 return format!(
                     "waits until '{}', which is on the target and builds on it, is finished at the source",
@@ -240,6 +287,14 @@ impl Reason<'_> {
                 )
                 .into();
             }
+            Self::MergeUnproven { by } => {
+                return format!(
+                    "kept: gone at the source, and nothing proves that '{}', which changed there, holds it \
+                     (changed, unproven); `offsite target accept` settles it",
+                    by.display()
+                )
+                .into();
+            }
             Self::KeptNoSync => "gone at the source; kept, because this target does not mirror deletions",
             Self::KeptForeign => "not replicated by this job: left alone",
             Self::EmptySource => "kept: the source is empty, which may be a missing mount",
@@ -277,6 +332,13 @@ impl Reason<'_> {
                 return format!("kept until '{}', a file of its set, is finished", path.display()).into();
             }
             Self::NotTwiceAbsent => "kept until a second scan, one settle time later, finds it absent again",
+            Self::PlaceUnknown(place) => {
+                let place = if place.is_root() { ".".into() } else { place.display() };
+                return format!(
+                    "kept: not at the source, where '{place}' is not what it was: nobody can say that it was deleted"
+                )
+                .into();
+            }
             Self::TouchedGone => "kept: gone at the source, but somebody else changed it on the target",
             Self::Needed => "kept: gone at the source, but an image that stays on the target needs it",
             Self::BelowSpan { by } => {
@@ -299,6 +361,11 @@ impl Incomplete<'_> {
                 "; not restorable on its own, its ancestors are left out by filter or policy".into()
             }
             Self::Broken(what) => format!("; not restorable as far as can be seen: {what}"),
+            Self::Another(ancestor) => format!(
+                "; not restorable as far as can be seen: its ancestor '{}' is another one than it was published upon; \
+                 `offsite target accept` settles it if the two belong together",
+                ancestor.display()
+            ),
             Self::Lacking(what) => format!("; not restorable as far as can be seen, the source lacks {what}"),
         }
     }

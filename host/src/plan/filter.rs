@@ -1,14 +1,13 @@
 //! Which images the user asked for: by kind, by format, by globs on the anchor's path. Parts and side-cars go with
 //! their image, so only the image is asked.
 
-use std::os::unix::ffi::OsStrExt as _;
-
-use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+use globset::GlobSet;
 use offsite_plugin_api::TargetPath;
 
 use super::Filter;
-use crate::error::{Error, Kind, Result};
+use crate::error::Result;
 use crate::format::{Format, ImageKind};
+use crate::source::ignore::{globs, matches};
 
 /// A filter with its globs compiled.
 pub(crate) struct Matcher<'a> {
@@ -27,14 +26,18 @@ pub(crate) enum LeftOut {
 }
 
 impl<'a> Matcher<'a> {
-    /// Errors: [`Kind::Config`] for a glob that cannot be read.
+    /// Errors: [`Kind::Config`](crate::error::Kind::Config) for a glob that cannot be read.
     pub fn new(filter: &'a Filter) -> Result<Self> {
-        Ok(Self { filter, include: globs(&filter.include)?, exclude: globs(&filter.exclude)? })
+        Ok(Self {
+            filter,
+            include: globs("the filter", &filter.include)?,
+            exclude: globs("the filter", &filter.exclude)?,
+        })
     }
 
     /// Leaves everything out: for a filter that cannot be read.
     pub fn nothing(filter: &'a Filter) -> Self {
-        let all = globs(&["**".to_owned()]).unwrap_or_else(|_| GlobSet::empty());
+        let all = globs("the filter", &["**".to_owned()]).unwrap_or_else(|_| GlobSet::empty());
         Self { filter, include: GlobSet::empty(), exclude: all }
     }
 
@@ -42,6 +45,10 @@ impl<'a> Matcher<'a> {
     /// so a filter that names some leaves it out.
     pub fn image(&self, path: &TargetPath, what: Option<(Format, ImageKind)>) -> Option<LeftOut> {
         let (format, kind) = what.unzip();
+        self.by_kind(format, kind).or_else(|| self.path(path))
+    }
+
+    fn by_kind(&self, format: Option<Format>, kind: Option<ImageKind>) -> Option<LeftOut> {
         let outside = |empty: bool, held: bool| !empty && !held;
         if outside(self.filter.kinds.is_empty(), kind.is_some_and(|k| self.filter.kinds.contains(&k))) {
             return Some(LeftOut::Kind);
@@ -49,33 +56,17 @@ impl<'a> Matcher<'a> {
         if outside(self.filter.formats.is_empty(), format.is_some_and(|f| self.filter.formats.contains(&f))) {
             return Some(LeftOut::Format);
         }
+        None
+    }
+
+    /// What the globs alone say, for a file that may turn out to be an image of any kind.
+    pub fn path(&self, path: &TargetPath) -> Option<LeftOut> {
         if self.include.is_empty() && self.exclude.is_empty() {
             return None;
         }
-        let path = std::path::Path::new(std::ffi::OsStr::from_bytes(path.as_bytes()));
-        if !self.include.is_empty() && !self.include.is_match(path) {
+        if !self.include.is_empty() && !matches(&self.include, path) {
             return Some(LeftOut::NotIncluded);
         }
-        self.exclude.is_match(path).then_some(LeftOut::Excluded)
+        matches(&self.exclude, path).then_some(LeftOut::Excluded)
     }
-}
-
-/// `*` and `?` stay within a directory, `**` crosses; a glob without `/` is for the name in any directory.
-fn globs(patterns: &[String]) -> Result<GlobSet> {
-    let refuse = |pattern: &str, error: globset::Error| {
-        Error::new(Kind::Config, "the filter has a glob that cannot be read")
-            .on(pattern)
-            .because(error.kind())
-            .hint("write it like '*.aiv' or 'server1/**'")
-    };
-    let mut set = GlobSetBuilder::new();
-    for pattern in patterns {
-        let anywhere = if pattern.contains('/') { pattern.clone() } else { format!("**/{pattern}") };
-        let glob = GlobBuilder::new(anywhere.trim_start_matches('/'))
-            .literal_separator(true)
-            .build()
-            .map_err(|e| refuse(pattern, e))?;
-        set.add(glob);
-    }
-    set.build().map_err(|e| refuse(&patterns.join(", "), e))
 }

@@ -13,8 +13,9 @@ use offsite_plugin_api::{Normalisation, TargetPath};
 use super::filter::Matcher;
 use super::{Baseline, Input, Template, names};
 use crate::chain::{Image, ImageSet};
-use crate::format::{self, Format, ImageKind, Link, Recognised};
-use crate::source::SourceFile;
+use crate::format::{self, Format, ImageKind, Link, Recognised, signature};
+use crate::source::ignore::Ignore;
+use crate::source::{SourceFile, Unsettled};
 use crate::target::TargetFile;
 
 /// Where an image stands in the target's chains: set, image.
@@ -37,9 +38,9 @@ pub(crate) struct Index<'a> {
     unmatched: Vec<&'a TargetPath>,
     /// By inventory index, where the name falls together with another: that other.
     pub collisions: HashMap<usize, TargetPath>,
-    pub unsettled: HashMap<&'a TargetPath, &'a str>,
+    pub unsettled: HashMap<&'a TargetPath, &'a Unsettled>,
     /// Unfinished files whose name a format knows.
-    unfinished: Vec<(Recognised, &'a TargetPath)>,
+    pub unfinished: Vec<(Recognised, &'a TargetPath)>,
     target_images: OnceCell<HashMap<&'a TargetPath, At>>,
 }
 
@@ -60,8 +61,7 @@ impl<'a> Index<'a> {
             }
             None => Cow::Owned(Baseline::default()),
         };
-        let unsettled: HashMap<_, _> =
-            input.inventory.unsettled.iter().map(|u| (&u.path, u.reason.as_str())).collect();
+        let unsettled: HashMap<_, _> = input.inventory.unsettled.iter().map(|u| (&u.path, u)).collect();
         let unfinished = input
             .inventory
             .unsettled
@@ -212,6 +212,26 @@ impl<'a> Index<'a> {
         &self.input.target.chains().sets[at.0 as usize].images[at.1 as usize]
     }
 
+    /// Whether the target's files of this image can be what their names say: none is empty or begins otherwise.
+    pub fn whole_there(&self, image: &Image) -> bool {
+        let bad = &self.input.target.bad;
+        image
+            .files
+            .iter()
+            .filter(|f| signature::carries(&f.role))
+            .all(|f| f.size > 0 && (bad.is_empty() || !bad.contains_key(&f.path)))
+    }
+
+    /// Why the source's files of this image cannot be what their names say: the file, and why, in words.
+    pub fn no_image_at_source(&self, image: &'a Image) -> Option<(&'a TargetPath, &'a str)> {
+        let bad = &self.input.inventory.bad;
+        image.files.iter().filter(|f| signature::carries(&f.role)).find_map(|f| match f.size {
+            0 => Some((&f.path, signature::EMPTY)),
+            _ if bad.is_empty() => None,
+            _ => bad.get(&f.path).map(|why| (&f.path, why.as_str())),
+        })
+    }
+
     /// A file of this image that is still being written: by what its name says, or because the header names it.
     pub fn unfinished_file(&self, anchor: usize) -> Option<&'a TargetPath> {
         if self.unsettled.is_empty() {
@@ -303,8 +323,22 @@ impl<'a> Index<'a> {
         self.unfinished.iter().find(ancestor).map(|(_, path)| *path)
     }
 
-    /// Paths on the target that belong to no source file, sorted.
+    /// Paths on the target that belong to no source file, sorted; without those that the job ignores.
     pub fn unmatched(&self) -> Vec<&'a TargetPath> {
+        let mut unmatched = self.all_unmatched();
+        if let Ok(ignore) = Ignore::new(&self.input.inventory.ignore)
+            && !self.input.inventory.ignore.is_empty()
+        {
+            let files = &self.input.target.files;
+            unmatched.retain(|path| {
+                let recorded = files.get(path).and_then(|file| file.recorded.as_ref());
+                !ignore.covers(path) && !recorded.is_some_and(|r| ignore.covers(&r.image))
+            });
+        }
+        unmatched
+    }
+
+    fn all_unmatched(&self) -> Vec<&'a TargetPath> {
         if self.identity {
             return self.unmatched.clone();
         }

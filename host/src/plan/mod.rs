@@ -1,8 +1,8 @@
 //! (chains, target state, options, baseline) -> Plan. Pure: time, listings and capabilities come in as values.
 //!
-//! `index` pairs source and target, `decide` judges a set's images (`compare`, `consolidated`, `filter`, `policy`,
-//! `names`), `order` makes steps of that, `deletes` (with `needs`, `succession` and `sync`) judges what only the target has, `doomed`
-//! what of that goes in this run, `explain` has every sentence.
+//! `index` pairs source and target, `decide` judges a set's images (`compare`, `consolidated`, `merged`, `filter`, `policy`,
+//! `names`), `order` makes steps of that, `deletes` (with `needs`, `succession` and `sync`) judges what only the target
+//! has, `doomed` what of that goes in this run, `explain` has every sentence.
 
 mod compare;
 mod consolidated;
@@ -14,24 +14,29 @@ mod filter;
 mod index;
 mod input;
 pub mod json;
+mod merged;
 mod names;
 mod needs;
 mod notices;
+mod omitted;
 mod order;
 mod policy;
 mod succession;
 mod sync;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod totals;
 mod types;
+mod unsettled;
 mod validate;
 
+pub use crate::notice::{Notice, NoticeCode};
 pub use input::{Input, Names};
+pub use merged::{Content, Proof, prove};
 pub use policy::Template;
 pub use types::{
-    Action, Baseline, Code, DeleteFirst, FileAction, FileStep, Filter, Notice, Options, Plan, Policy,
-    Remember, Step, Totals,
+    Action, Baseline, Code, DeleteFirst, FileAction, FileStep, Filter, Merge, Options, Plan, Policy,
+    Remember, Sign, Step, Totals,
 };
 pub use validate::validate;
 
@@ -60,16 +65,16 @@ pub fn plan(input: &Input<'_>) -> Plan {
         steps.other(&index, other, &place, &mut near);
     }
     for unsettled in &input.inventory.unsettled {
-        steps.skip(&unsettled.path, "".into(), None, &explain::Reason::NotSettled(&unsettled.reason));
+        steps.skip(&unsettled.path, "".into(), None, &unsettled::reason(&index, unsettled));
     }
     for alone in &input.inventory.left_alone {
         steps.skip(&alone.path, "".into(), None, &explain::Reason::LeftAlone(&alone.reason));
     }
     let mut held = Vec::new();
     let remember = deletes.finish(&index, &mut steps, &mut held);
-    let steps = steps.steps;
+    let order::Steps { steps, links, .. } = steps;
     let mut notices = notices::notices(&index, &steps);
     notices.append(&mut held);
     let totals = totals::totals(&steps);
-    Plan { steps, notices, totals, remember }
+    Plan { steps, notices, totals, remember, links }
 }

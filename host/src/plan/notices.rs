@@ -1,7 +1,7 @@
 //! What the user must see that is no step.
 
 use super::index::Index;
-use super::{Code, Notice, Step};
+use super::{Code, Notice, NoticeCode, Step, omitted};
 
 /// Problems of the source's chains shown one by one; more are counted.
 const PROBLEMS: usize = 20;
@@ -9,11 +9,9 @@ const PROBLEMS: usize = 20;
 /// `steps`: the finished plan's.
 pub(crate) fn notices(index: &Index<'_>, steps: &[Step]) -> Vec<Notice> {
     let mut notices = Vec::new();
-    let mut say = |code: &str, text: String, failing: bool| {
-        notices.push(Notice { code: code.into(), text, failing });
-    };
+    let mut say = |code: NoticeCode, text: String| notices.push(Notice::new(code, text));
     for open in &index.input.target.open {
-        say("unfinished", format!("settled first: {open}"), false);
+        say(NoticeCode::Unfinished, format!("settled first: {open}"));
     }
     for (dir, why) in &index.input.inventory.unreadable {
         let text = format!(
@@ -21,17 +19,16 @@ pub(crate) fn notices(index: &Index<'_>, steps: &[Step]) -> Vec<Notice> {
              is deleted that may belong to it",
             dir.display()
         );
-        say("unreadable", text, true);
+        say(NoticeCode::Unreadable, text);
     }
     for problem in index.input.source.problems.iter().take(PROBLEMS) {
-        say("gap", format!("'{}': {}", problem.image.display(), problem.what), false);
+        say(NoticeCode::Gap, format!("'{}': {}", problem.image.display(), problem.what));
     }
     let more = index.input.source.problems.len().saturating_sub(PROBLEMS);
     if more > 0 {
         say(
-            "gap",
+            NoticeCode::Gap,
             format!("{more} more problems of the source's chains; `offsite chains` lists them"),
-            false,
         );
     }
     let count = |code: Code| steps.iter().filter(|s| s.code == code).count();
@@ -41,13 +38,23 @@ pub(crate) fn notices(index: &Index<'_>, steps: &[Step]) -> Vec<Notice> {
     if refused > 0 {
         let text =
             format!("{refused} images cannot be held by the target, '{}' for one", example(Code::Refused));
-        say("refused", text, true);
+        say(NoticeCode::Refused, text);
+    }
+    let unreadable = count(Code::Unreadable);
+    if unreadable > 0 {
+        let text = format!(
+            "{unreadable} files of the source cannot be read, '{}' for one: {}; make them readable for the user that runs \
+             offsite, or name them in ignore",
+            example(Code::Unreadable),
+            steps.iter().find(|s| s.code == Code::Unreadable).map(|s| s.reason.clone()).unwrap_or_default()
+        );
+        say(NoticeCode::UnreadableFile, text);
     }
     let damaged = count(Code::Damaged);
     if damaged > 0 {
         let text =
             format!("{damaged} images were damaged on the target, '{}' for one", example(Code::Damaged));
-        say("damaged", text, false);
+        say(NoticeCode::Damaged, text);
     }
     let unproven = count(Code::Unproven);
     if unproven > 0 {
@@ -56,11 +63,33 @@ pub(crate) fn notices(index: &Index<'_>, steps: &[Step]) -> Vec<Notice> {
              '{}' for one; `offsite target accept` settles it",
             example(Code::Unproven)
         );
-        say("unproven", text, false);
+        say(NoticeCode::Unproven, text);
+    }
+    let changed = count(Code::ChangedUnproven);
+    if changed > 0 {
+        let text = format!(
+            "{changed} images belong to a consolidation at the source that nothing proves (changed, unproven), '{}' for \
+             one: nothing of it is deleted; `offsite target accept` settles it",
+            example(Code::ChangedUnproven)
+        );
+        say(NoticeCode::ChangedUnproven, text);
+    }
+    let no_image = count(Code::NotAnImage);
+    if no_image > 0 {
+        let text = format!(
+            "{no_image} files of the source are no images, though their names say so, '{}' for one: they are empty, or do \
+             not begin as their format does; they are not sent",
+            example(Code::NotAnImage)
+        );
+        say(NoticeCode::NotAnImage, text);
     }
     let lost = steps.iter().filter(|s| s.not_restorable).count();
     if lost > 0 {
-        say("not-restorable", format!("{lost} images are not restorable on their own on this target"), false);
+        say(
+            NoticeCode::NotRestorable,
+            format!("{lost} images are not restorable on their own on this target"),
+        );
     }
+    notices.extend(omitted::notices(index));
     notices
 }

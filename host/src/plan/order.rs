@@ -9,7 +9,7 @@ use std::sync::Arc;
 use offsite_plugin_api::TargetPath;
 
 use super::decide::{Decided, DecidedSet, Fate};
-use super::explain::Reason;
+use super::explain::{Incomplete, Reason};
 use super::index::Index;
 use super::{Action, Code, FileAction, Step, decide};
 use crate::chain::{ImageSet, Other, Parent};
@@ -18,6 +18,8 @@ use crate::format::Format;
 #[derive(Default)]
 pub(crate) struct Steps {
     pub steps: Vec<Step>,
+    /// See [`super::Plan::links`].
+    pub links: Vec<(TargetPath, TargetPath)>,
     groups: u32,
 }
 
@@ -35,10 +37,12 @@ impl Steps {
     ) -> Vec<usize> {
         let name: Arc<str> = set.id.as_str().into();
         let group = self.group(set, &decided.images);
+        self.link(index, set, &decided);
         let mut nearest = vec![FREE; set.images.len()];
         let mut awaited = Vec::new();
         let first = self.steps.len();
-        for (i, (image, own)) in set.images.iter().zip(decided.images).enumerate() {
+        let DecidedSet { place, images, .. } = decided;
+        for (i, (image, own)) in set.images.iter().zip(images).enumerate() {
             let below = match image.parent {
                 Parent::Image(p) => nearest[p],
                 Parent::None => FREE,
@@ -46,13 +50,24 @@ impl Steps {
                 Parent::Missing(_) | Parent::Cycle => i.checked_sub(1).map_or(FREE, |p| nearest[p]),
             };
             let acts = own.fate == Fate::Act;
+            let parent = match own.onto.as_ref().or(match &image.parent {
+                Parent::Image(p) => Some(&set.images[*p].id),
+                _ => None,
+            }) {
+                Some(parent) if acts => Some(index.target_path(&place, parent)),
+                _ => None,
+            };
+            let merged = own.merged;
             nearest[i] = if acts { self.steps.len() as u32 } else { below };
+            let merge = own.merge.as_ref().filter(|_| acts).map(|m| m.step(index));
             let mut step = step(image.id.clone(), name.clone(), Some(image.format), own);
+            step.merge = merge;
             if acts && below != FREE {
                 step.after = vec![below as usize];
                 awaited.push(below as usize);
             }
             if acts {
+                (step.parent, step.merged) = (parent, merged);
                 step.group = group.as_ref().filter(|g| g.members[i]).map(|g| g.number);
             }
             self.steps.push(step);
@@ -63,7 +78,7 @@ impl Steps {
             .collect();
         for file in &set.set_files {
             let files = std::slice::from_ref(file);
-            let mut own = decide::look(index, &decided.place, files, None, near);
+            let mut own = decide::look(index, &place, files, None, near);
             if own.fate == Fate::Act
                 && let Some(reason) = decide::files_cannot(index, &own)
             {
@@ -82,9 +97,27 @@ impl Steps {
         tips
     }
 
+    /// An image that stays, and whose record does not say what it builds on, builds on what the source says where that
+    /// stays too: both were found to be the source's.
+    fn link(&mut self, index: &Index<'_>, set: &ImageSet, decided: &DecidedSet<'_>) {
+        for (image, own) in set.images.iter().zip(&decided.images) {
+            if let Parent::Image(p) = image.parent
+                && own.fate == Fate::Keep
+                && decided.images[p].fate == Fate::Keep
+                && let Some(there) = index.target_file(own.anchor, &decided.place)
+                && there.recorded.as_ref().is_some_and(|r| r.parent.is_none())
+                && let Some(parent) = index.target_file(decided.images[p].anchor, &decided.place)
+            {
+                self.links.push((there.entry.path.clone(), parent.entry.path.clone()));
+            }
+        }
+    }
+
     /// Which images of a set are published under one intent.
     fn group(&mut self, set: &ImageSet, images: &[Decided<'_>]) -> Option<Group> {
-        let replaces = |d: &Decided<'_>| d.fate == Fate::Act && d.action == Action::Replace;
+        // Whether a compared one will be replaced shows only then: what differs of a set is replaced together.
+        let compared = |d: &Decided<'_>| d.files.iter().any(|f| f.action == FileAction::Adopt);
+        let replaces = |d: &Decided<'_>| d.fate == Fate::Act && (d.action == Action::Replace || compared(d));
         if !images.iter().any(replaces) {
             return None;
         }
@@ -140,7 +173,7 @@ impl Steps {
             place[*before] = now;
         }
         for (_, mut step) in first.into_iter().chain(rest) {
-            step.after.iter_mut().for_each(|after| *after = place[*after]);
+            step.after.iter_mut().chain(&mut step.proof).for_each(|other| *other = place[*other]);
             self.steps.push(step);
         }
     }
@@ -159,6 +192,10 @@ impl Steps {
             not_restorable: false,
             span: None,
             group: None,
+            merge: None,
+            proof: None,
+            parent: None,
+            merged: false,
         });
     }
 }
@@ -172,10 +209,19 @@ fn step(image: TargetPath, set: Arc<str>, format: Option<Format>, own: Decided<'
     let sends = |f: &&super::FileStep| matches!(f.action, FileAction::Copy | FileAction::Replace);
     let acts = own.fate == Fate::Act;
     let reason = match &own.incomplete {
-        Some(incomplete) if acts && own.action != Action::Skip => {
+        Some(incomplete)
+            if (acts && own.action != Action::Skip) || matches!(incomplete, Incomplete::Another(_)) =>
+        {
             Cow::Owned(own.reason.text().into_owned() + &incomplete.text())
         }
-        _ => own.reason.text(),
+        _ => match own.doubt.filter(|_| acts && own.action != Action::Skip) {
+            Some(by) => Cow::Owned(format!(
+                "{}; restorable if the target's '{}' is a genuine consolidation (unproven)",
+                own.reason.text(),
+                by.display()
+            )),
+            None => own.reason.text(),
+        },
     };
     Step {
         action: if acts { own.action } else { Action::Skip },
@@ -190,5 +236,9 @@ fn step(image: TargetPath, set: Arc<str>, format: Option<Format>, own: Decided<'
         not_restorable: own.incomplete.is_some() && matches!(own.fate, Fate::Act | Fate::Keep),
         span: own.span,
         group: None,
+        merge: None,
+        proof: None,
+        parent: None,
+        merged: false,
     }
 }

@@ -86,6 +86,15 @@ pub(crate) fn twice_absent(index: &Index<'_>, path: &TargetPath) -> bool {
     })
 }
 
+/// Why a path that the source does not show is not known to be deleted there.
+pub(crate) fn not_absent<'a>(index: &Index<'a>, path: &TargetPath) -> Option<Reason<'a>> {
+    if twice_absent(index, path) {
+        return None;
+    }
+    let doubt = index.input.inventory.doubt(path);
+    Some(doubt.map_or(Reason::NotTwiceAbsent, |doubt| Reason::PlaceUnknown(&doubt.place)))
+}
+
 /// Whether deleting `counted` of `managed` is more than the user allows.
 pub(crate) fn over_limit(index: &Index<'_>, counted: usize, managed: usize) -> bool {
     let options = index.input.options;

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::chain::Span;
 use crate::format::{Format, ImageKind};
+use crate::notice::Notice;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -39,6 +40,11 @@ pub enum Code {
     Consolidated,
     /// As `Covered` or `Consolidated`, supported by the catalog only.
     Unproven,
+    /// Changed at the source, where images that it may hold now are gone, and nothing proves that it holds them; or one of
+    /// those.
+    ChangedUnproven,
+    /// The source's file is empty, or does not begin as its format does.
+    NotAnImage,
     /// Gone at the source for two scans (sync).
     GoneAtSource,
     /// Its whole set is gone at the source, and a newer set of the same lineage takes its place (sync).
@@ -62,6 +68,8 @@ pub enum Code {
     BeforeBaseline,
     /// Still being written, or another reason in the source.
     NotSettled,
+    /// It is there and cannot be read.
+    Unreadable,
     /// No format knows it.
     NotRecognised,
     /// The target cannot hold it (name, size).
@@ -122,15 +130,43 @@ pub struct Step {
     pub span: Option<Span>,
     /// Steps with one number are staged and verified together and published under one intent.
     pub group: Option<u32>,
+    /// With a copy or a replacement: what it may have absorbed at the source, to be proved by its own transfer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub merge: Option<Merge>,
+    /// With a deletion: the step whose replacement must prove that it holds this image. Otherwise it is not deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof: Option<usize>,
+    /// The anchor on the target of the image that this one builds on, where the plan knows it: to be recorded with its digest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<TargetPath>,
+    /// The source merged other images into this one: it holds the restore point that it held, and what builds on it stays valid.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub merged: bool,
 }
 
-/// Something the user must see that is no step: a rule that held deletions back, a gap, a set in transition.
+/// Images that the source no longer has, and that an image of the source may hold now.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Notice {
-    pub code: String,
-    pub text: String,
-    /// Makes the run end with exit code 3.
-    pub failing: bool,
+pub struct Merge {
+    /// Their anchors on the target. None where the target had merged them already.
+    pub images: Vec<TargetPath>,
+    pub sign: Sign,
+}
+
+/// What says that an image absorbed others, beside a content that is not the recorded one. Without a sign, or with the
+/// same content, nothing is deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Sign {
+    /// Its header names their parent as its own.
+    Header,
+    /// Its name says so, and its size can hold them.
+    Name,
+    /// A closed format: its size can hold them, and its first bytes must be its format's.
+    Head,
+    /// The user accepts whatever the source consolidates.
+    Accepted,
+    /// None: it is too small, or nothing is recorded that it could be compared with.
+    Missing,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -166,6 +202,10 @@ pub struct Plan {
     pub totals: Totals,
     #[serde(default)]
     pub remember: Remember,
+    /// Images that stay as they are and whose records do not say what they build on, and what they build on at the
+    /// source: anchors on the target.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub links: Vec<(TargetPath, TargetPath)>,
 }
 
 /// What a run is to remember of deletions that it does not do yet. Paths on the target: anchors, and files of their own.

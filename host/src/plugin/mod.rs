@@ -17,7 +17,7 @@ mod rows;
 pub mod schema;
 mod trust;
 
-pub use log::PluginLog;
+pub use log::{LOG_TARGET, PluginLog};
 pub use mismatch::{Refusal, RefusalCode};
 pub use redact::Redactor;
 pub use registry::{DirectoryState, Entry, Found, Registry, Searched, Status};

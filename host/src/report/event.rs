@@ -1,7 +1,12 @@
 //! What happens, as it happens. A worker writes one JSON object a line to its event descriptor; `--json` prints
 //! the same lines. Never holds a secret; URLs are without credentials.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+use crate::notice::Notice;
 
 /// How one target's run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +33,8 @@ pub enum Event {
     JobFailed {
         error: String,
         hint: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        failure: Option<Box<Error>>,
     },
     Started {
         pid: u32,
@@ -43,11 +50,7 @@ pub enum Event {
         skip: u64,
         bytes: u64,
     },
-    Notice {
-        code: String,
-        text: String,
-        failing: bool,
-    },
+    Notice(Notice),
     /// Now being staged.
     Image {
         image: String,
@@ -82,6 +85,8 @@ pub enum Event {
         attempt: u32,
         of: u32,
         wait_ms: u64,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        failure: Option<Box<Error>>,
     },
     /// Work goes on without bytes moving (and closed transfer windows).
     Alive {
@@ -91,6 +96,8 @@ pub enum Event {
         image: String,
         error: String,
         hint: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        failure: Option<Box<Error>>,
     },
     Log {
         level: String,
@@ -107,5 +114,46 @@ pub enum Event {
         #[serde(default)]
         left: u64,
         error: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        failure: Option<Box<Error>>,
     },
+}
+
+/// Characters of a text from a plugin that an event holds at most.
+pub const TEXT: usize = 1000;
+
+/// Beside the typed failure (`failure`), events carry the sentence that people read (`error`, `hint`), as they did before
+/// there was one.
+impl Event {
+    pub fn job_failed(error: &Error) -> Self {
+        let failure = error.bounded(TEXT);
+        Self::JobFailed {
+            error: failure.without_hint(),
+            hint: failure.hint.clone(),
+            failure: Some(Box::new(failure)),
+        }
+    }
+
+    pub fn image_failed(image: String, error: &Error) -> Self {
+        let failure = error.bounded(TEXT);
+        Self::ImageFailed {
+            image,
+            error: failure.without_hint(),
+            hint: failure.hint.clone(),
+            failure: Some(Box::new(failure)),
+        }
+    }
+
+    /// `attempt` of `of` failed; the next comes after `wait`.
+    pub fn retry(image: Option<String>, error: &Error, attempt: u32, of: u32, wait: Duration) -> Self {
+        let failure = error.bounded(TEXT);
+        Self::Retry {
+            image,
+            error: failure.to_string(),
+            attempt,
+            of,
+            wait_ms: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
+            failure: Some(Box::new(failure)),
+        }
+    }
 }

@@ -9,6 +9,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::print::{line, note};
 use super::table::clean;
 use super::{At, Event, Outcome, Reporter, bytes, count, duration, rate};
+use crate::notice::{Notice, NoticeLevel};
 
 /// Without a terminal: how often a target's progress is told.
 const EVERY: Duration = Duration::from_secs(10);
@@ -101,6 +102,16 @@ fn progress(event: &Event, retries: u32) -> Option<String> {
     Some(text)
 }
 
+/// What a notice is to people: its level, and its sentence.
+pub(super) fn notice_text(notice: &Notice) -> String {
+    let word = match notice.level {
+        NoticeLevel::Info => "note",
+        NoticeLevel::Warning => "warning",
+        NoticeLevel::Failing => "not done",
+    };
+    format!("{word}: {}", clean(&notice.text))
+}
+
 /// The sentence of an event; `None` for what only moves a bar.
 fn sentence(event: &Event) -> Option<String> {
     Some(match event {
@@ -116,7 +127,7 @@ fn sentence(event: &Event) -> Option<String> {
             }
             text
         }
-        Event::JobFailed { error, hint } => match hint {
+        Event::JobFailed { error, hint, .. } => match hint {
             Some(hint) => format!("failed: {} ({})", clean(error), clean(hint)),
             None => format!("failed: {}", clean(error)),
         },
@@ -127,21 +138,21 @@ fn sentence(event: &Event) -> Option<String> {
                 bytes(*size)
             )
         }
-        Event::Notice { text, .. } => format!("note: {}", clean(text)),
+        Event::Notice(notice) => notice_text(notice),
         Event::Published { image, bytes: size, level } => {
             format!("published {} ({}, verified: {level})", clean(image), bytes(*size))
         }
         Event::Deleted { image } => format!("deleted {}", clean(image)),
-        Event::Retry { image, error, attempt, of, wait_ms } => {
+        Event::Retry { image, error, attempt, of, wait_ms, .. } => {
             let wait = duration(Duration::from_millis(*wait_ms));
             let on = image.as_ref().map(|i| format!("{}: ", clean(i))).unwrap_or_default();
             format!("retry {attempt} of {of} in {wait}: {on}{}", clean(error))
         }
-        Event::ImageFailed { image, error, hint } => {
+        Event::ImageFailed { image, error, hint, .. } => {
             let hint = hint.as_ref().map(|h| format!(" ({})", clean(h))).unwrap_or_default();
             format!("failed: {}: {}{hint}", clean(image), clean(error))
         }
-        Event::Finished { outcome, sent_bytes, images, deleted, failed, left, error } => {
+        Event::Finished { outcome, sent_bytes, images, deleted, failed, left, error, .. } => {
             let mut parts = Vec::new();
             if *images > 0 || *outcome == Outcome::Done {
                 parts.push(format!("{} published", count(*images, "image")));
@@ -250,7 +261,7 @@ fn is_wrong(event: &Event) -> bool {
     match event {
         Event::JobFailed { .. } | Event::ImageFailed { .. } => true,
         Event::Finished { outcome, .. } => *outcome == Outcome::Failed,
-        Event::Notice { failing, .. } => *failing,
+        Event::Notice(notice) => notice.level > NoticeLevel::Info,
         Event::Log { level, .. } => matches!(level.as_str(), "warn" | "error"),
         _ => false,
     }
@@ -259,23 +270,25 @@ fn is_wrong(event: &Event) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::{Error, Kind};
+    use crate::notice::NoticeCode;
 
     #[test]
     fn every_event_reads_as_one_sentence() {
         let events = [
             Event::Scanned { files: 5, bytes: 3 << 30, unsettled: 1, unreadable: 1 },
-            Event::JobFailed { error: "the source does not exist: /b".into(), hint: Some("mount it".into()) },
+            Event::job_failed(
+                &Error::new(Kind::Source, "the source does not exist").on("/b").hint("mount it"),
+            ),
             Event::Settled { what: "the swap of base.qcow2 was finished".into() },
             Event::Planned { copy: 3, replace: 1, delete: 2, skip: 9, bytes: 5 << 20 },
-            Event::Notice { code: "over".into(), text: "3 deletions were held back".into(), failing: true },
+            Event::Notice(Notice::new(NoticeCode::OverDeleteLimit, "3 deletions were held back")),
+            Event::Notice(Notice::new(NoticeCode::Space, "it may not fit")),
+            Event::Notice(Notice::new(NoticeCode::ForeignStaging, "1 upload of another")),
             Event::Published { image: "inc\u{1b}1.qcow2".into(), bytes: 1 << 20, level: "sampled".into() },
             Event::Deleted { image: "inc1.qcow2".into() },
-            Event::Retry { image: Some("a".into()), error: "reset".into(), attempt: 1, of: 5, wait_ms: 2100 },
-            Event::ImageFailed {
-                image: "a".into(),
-                error: "no space".into(),
-                hint: Some("make room".into()),
-            },
+            Event::retry(Some("a".into()), &Error::new(Kind::Io, "reset"), 1, 5, Duration::from_millis(2100)),
+            Event::image_failed("a".into(), &Error::new(Kind::Io, "no space").hint("make room")),
             Event::Finished {
                 outcome: Outcome::Done,
                 sent_bytes: 9,
@@ -284,6 +297,7 @@ mod tests {
                 failed: 0,
                 left: 1,
                 error: None,
+                failure: None,
             },
             Event::Finished {
                 outcome: Outcome::Failed,
@@ -293,6 +307,7 @@ mod tests {
                 failed: 1,
                 left: 0,
                 error: Some("the disk is full".into()),
+                failure: None,
             },
         ];
         let text: Vec<String> = events.iter().filter_map(sentence).collect();

@@ -38,7 +38,7 @@ impl Reporter for Json {
 
 /// An error as an object, for results that are one JSON document.
 pub fn json_error(error: &Error) -> serde_json::Value {
-    serde_json::json!({ "error": error.without_hint(), "hint": error.hint })
+    serde_json::json!({ "error": error.without_hint(), "hint": error.hint, "failure": error })
 }
 
 #[cfg(test)]

@@ -22,14 +22,16 @@ pub use behind::{Behind, Rest};
 pub use chains::{ChainsOf, chains_json, chains_text};
 pub use check::{CheckOf, check_json, check_text};
 pub use errors::{error, problems};
-pub use event::{Event, Outcome};
+pub use event::{Event, Outcome, TEXT};
 pub use human::Human;
 pub use json::{Json, json_error};
 pub use plan::{PlanOf, plan_json, plan_text};
 pub use plugins::{plugin_json, plugin_text, plugins_json, plugins_text};
 pub use print::{line, note};
-pub use status::{JobStatus, LeftImage, Staged, TargetStatus, status_json, status_text};
+pub use status::{JobStatus, LeftImage, SetStatus, Staged, TargetStatus, status_json, status_text};
 pub use table::Table;
+
+use crate::notice::NoticeLevel;
 
 /// Whose event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +78,11 @@ impl Reporter for Quiet {
             && (self.verbose || matches!(level.as_str(), "warn" | "error"))
         {
             note(&format!("{at}: {message}"));
+        }
+        if let Event::Notice(notice) = event
+            && notice.level > NoticeLevel::Info
+        {
+            note(&format!("{at}: {}", human::notice_text(notice)));
         }
         // What a scan waits for, once: a command that stands still says why.
         if let (Event::Alive { note: text }, None) = (event, at.target)

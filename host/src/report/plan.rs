@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::human::notice_text;
 use super::json::json_error;
 use super::table::{Table, clean};
 use super::{At, bytes};
@@ -24,7 +25,7 @@ struct JsonTarget<'a> {
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     open: &'a [String],
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    notices: &'a [crate::plan::Notice],
+    notices: &'a [crate::notice::Notice],
     steps: Vec<JsonStep<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<serde_json::Value>,
@@ -98,7 +99,7 @@ pub fn plan_text(plans: &[PlanOf<'_>], verbose: bool) -> String {
             text.push_str(&format!("{hidden} images are up to date (-v shows them)\n"));
         }
         for notice in &plan.notices {
-            text.push_str(&format!("note: {}\n", clean(&notice.text)));
+            text.push_str(&format!("{}\n", notice_text(notice)));
         }
         let t = &plan.totals;
         text.push_str(&format!(

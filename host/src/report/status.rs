@@ -5,7 +5,11 @@ use serde::Serialize;
 use super::table::{Table, clean};
 use super::{At, Outcome, ago, bytes, count, duration, rate};
 use crate::catalog::RunRecord;
+use crate::notice::NoticeLevel;
 use crate::run::progress::{Phase, Progress};
+
+/// Sets that lag are shown one by one up to here.
+const SHOWN: usize = 10;
 
 #[derive(Debug, Serialize)]
 pub struct JobStatus {
@@ -27,8 +31,24 @@ pub struct TargetStatus {
     pub staged: Vec<Staged>,
     /// Images that the last run left because they were still being written.
     pub left: Vec<LeftImage>,
+    /// How far each set of the source is behind here, as the last run that came to its end found it.
+    pub sets: Vec<SetStatus>,
     /// The last success is older than `--max-age`, or there is none.
     pub too_old: bool,
+    /// Some set lags for longer than `--max-age`.
+    pub lags: bool,
+}
+
+#[derive(Debug, Serialize)]
+pub struct SetStatus {
+    pub set: String,
+    /// The newest settled image of the source.
+    pub newest: String,
+    /// Since when the set's newest image has not been restorable on this target, nanoseconds since the Unix epoch; `null`
+    /// where it is restorable.
+    pub lags_since_ns: Option<i64>,
+    /// For longer than `--max-age`.
+    pub too_long: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -68,11 +88,30 @@ fn of_target(job: &JobStatus, target: &TargetStatus, now_ns: i64) -> String {
         Some(progress) => text.push_str(&format!("\nrunning: {}", running(progress, now_ns))),
         None => text.push_str("\nnot running"),
     }
+    let ended = target.runs.iter().find(|run| run.ended_ns.is_some());
     let age = target.last_success.as_ref().and_then(|run| run.ended_ns).map(|end| ago(end, now_ns));
     let old = if target.too_old { " (too old)" } else { "" };
     match age {
         Some(age) => text.push_str(&format!("\nlast success: {age}{old}")),
+        // Before there was a word for it: a run that ended, of which nobody knows what it left undone.
+        None if ended.is_some_and(|run| run.clean.is_none()) => text.push_str(&format!(
+            "\nlast success: not known{old}; the runs so far were recorded by an older offsite, the next run says it"
+        )),
         None => text.push_str(&format!("\nlast success: never{old}")),
+    }
+    let lagging = |set: &&SetStatus| set.lags_since_ns.is_some();
+    for set in target.sets.iter().filter(lagging).take(SHOWN) {
+        let since = duration(passed(set.lags_since_ns.unwrap_or(now_ns), now_ns));
+        let long = if set.too_long { " (too long)" } else { "" };
+        text.push_str(&format!(
+            "\nbehind: the newest image of {} is not restorable here, for {since}{long}: {}",
+            clean(&set.set),
+            clean(&set.newest)
+        ));
+    }
+    let more = target.sets.iter().filter(lagging).count().saturating_sub(SHOWN);
+    if more > 0 {
+        text.push_str(&format!("\nbehind: {}; --json lists them", count(more as u64, "more set")));
     }
     if !target.runs.is_empty() {
         let mut table = Table::new(&["RUN", "TOOK", "ENDED", "IMAGES", "SENT", "NOTE"]).right(&[3, 4]);
@@ -81,6 +120,9 @@ fn of_target(job: &JobStatus, target: &TargetStatus, now_ns: i64) -> String {
         }
         text.push('\n');
         text.push_str(&table.render());
+    }
+    if let Some(run) = ended {
+        text.push_str(&what_was_wrong(run));
     }
     for staged in &target.staged {
         let held = format!("{} of {}", bytes(staged.bytes), bytes(staged.size));
@@ -95,9 +137,35 @@ fn of_target(job: &JobStatus, target: &TargetStatus, now_ns: i64) -> String {
     text
 }
 
+/// Of the last run that ended: what it did not do, which images failed, what it warned of.
+fn what_was_wrong(run: &RunRecord) -> String {
+    let mut text = String::new();
+    for told in &run.wrong.notices {
+        let word = if told.level == NoticeLevel::Failing { "not done" } else { "warning" };
+        text.push_str(&format!("\n{word}: {}", clean(&told.text)));
+        if told.times > 1 {
+            text.push_str(&format!(" ({} more of this kind)", told.times - 1));
+        }
+    }
+    for failed in &run.wrong.images {
+        let why = failed.failure.to_string();
+        text.push_str(&format!("\nfailed: {}: {}", clean(&failed.image), clean(&why)));
+    }
+    let more = run.failed.saturating_sub(run.wrong.images.len() as u64);
+    if more > 0 && !run.wrong.images.is_empty() {
+        text.push_str(&format!("\nfailed: {}", count(more, "more image")));
+    }
+    text
+}
+
+fn passed(since_ns: i64, now_ns: i64) -> std::time::Duration {
+    std::time::Duration::from_nanos(u64::try_from(now_ns.saturating_sub(since_ns)).unwrap_or(0))
+}
+
 fn row(run: &RunRecord, running: Option<&Progress>, now_ns: i64) -> [String; 6] {
     let took = run.ended_ns.map(|end| u64::try_from(end.saturating_sub(run.started_ns)).unwrap_or(0));
     let ended = match run.outcome {
+        Some(Outcome::Done) if run.wrong.failing() => "partly",
         Some(Outcome::Done) => "done",
         Some(Outcome::Failed) => "failed",
         Some(Outcome::Stopped) => "stopped",
@@ -146,6 +214,8 @@ fn running(p: &Progress, now_ns: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::{Error, Kind};
+    use crate::notice::{Notice, NoticeCode};
 
     #[test]
     fn a_status_shows_progress_runs_age_and_what_is_staged() {
@@ -158,7 +228,16 @@ mod tests {
             started_ns: started * second,
             ..RunRecord::begin(id, "nas")
         };
-        let done = run("r1", 0, Some(65), Some(Outcome::Done));
+        let mut done = run("r1", 0, Some(65), Some(Outcome::Done));
+        done.clean = Some(true);
+        let mut held = run("r2", 3600, Some(3700), Some(Outcome::Done));
+        held.clean = Some(false);
+        for code in [NoticeCode::OverDeleteLimit, NoticeCode::PluginWarning, NoticeCode::PluginWarning] {
+            held.wrong.notice(&Notice::new(code.clone(), format!("about {code}")));
+        }
+        let full = Error::new(Kind::Verify, "the image differs from the source").hint("look at the disk");
+        held.wrong.image("a\u{1b}.qcow2", &full);
+        held.failed = 3;
         let progress = Progress {
             job: "daily".into(),
             target: "nas".into(),
@@ -187,10 +266,25 @@ mod tests {
                 url: "/nas".into(),
                 running: Some(progress),
                 last_success: Some(done.clone()),
-                runs: vec![run("r3", 7000, None, None), run("r2", 3600, None, None), done],
+                runs: vec![run("r3", 7000, None, None), run("rk", 6000, None, None), held, done],
                 staged: vec![Staged { path: "inc2.qcow2".into(), bytes: 1 << 20, size: 11 << 20 }],
                 left: vec![LeftImage { image: "live.vbk".into(), since_ns: 3600 * second, runs: 2 }],
+                sets: vec![
+                    SetStatus {
+                        set: "db".into(),
+                        newest: "db7.qcow2".into(),
+                        lags_since_ns: Some(0),
+                        too_long: true,
+                    },
+                    SetStatus {
+                        set: "web".into(),
+                        newest: "web2.qcow2".into(),
+                        lags_since_ns: None,
+                        too_long: false,
+                    },
+                ],
                 too_old: true,
+                lags: true,
             }],
         };
         insta::assert_snapshot!(status_text(&[job], 7200 * second));

@@ -137,12 +137,7 @@ pub async fn attend(
 /// A failure and a check's report are text of the plugin's, too.
 fn scrubbed(mut answer: Answer, redactor: &Redactor) -> Answer {
     match &mut answer {
-        Answer::Failed(failure) => {
-            scrub::text(&mut failure.what, redactor);
-            for text in [&mut failure.on, &mut failure.source, &mut failure.hint].into_iter().flatten() {
-                scrub::text(text, redactor);
-            }
-        }
+        Answer::Failed(error) => scrub::error(error, redactor),
         Answer::Check { report, .. } => {
             for step in &mut report.steps {
                 scrub::text(&mut step.detail, redactor);
@@ -208,7 +203,8 @@ mod tests {
             let until = life.until;
             life.saw(&progress(5));
             assert_eq!(life.until, until);
-            life.saw(&Event::Retry { image: None, error: "e".into(), attempt: 1, of: 5, wait_ms: 60_000 });
+            let error = crate::error::Error::new(crate::error::Kind::Io, "e");
+            life.saw(&Event::retry(None, &error, 1, 5, Duration::from_secs(60)));
             assert!(life.until >= start + Duration::from_secs(180));
             life.saw(&progress(6));
             assert!(life.until >= start + Duration::from_secs(180), "another stream's life ends no wait");

@@ -137,6 +137,10 @@ impl CallHost for WorkerCall {
 
     fn log(&self, level: Level, message: &str) {
         let message = bounded(message);
+        // Users do not read a log. What they were told already goes there.
+        if level <= Level::Warn && self.line.outbox.warnings().plugin(&self.line.outbox, &message) {
+            return;
+        }
         match level {
             Level::Error => tracing::error!(target: "plugin", "{message}"),
             Level::Warn => tracing::warn!(target: "plugin", "{message}"),

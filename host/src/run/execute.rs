@@ -4,6 +4,7 @@
 //! nothing else; an error that every further image would meet (no credentials, the source gone) ends the run
 //! at a checkpoint. What finds no room makes way for what does (`room`). A set's manifest is written when its last act is done, and every half minute of a long one.
 
+mod merge;
 mod publish;
 mod room;
 
@@ -18,12 +19,13 @@ use super::call::LONG;
 use super::context::Context;
 use super::crew::Crew;
 use super::schedule::{Schedule, Task, active};
-use super::transfer::{self, FileJob};
-use crate::catalog::Was;
+use super::transfer::{self, Compared, FileJob};
+use crate::catalog::{Upon, Was};
 use crate::error::{BackendKind, Error, Kind, Result};
+use crate::notice::NoticeCode;
 use crate::plan::{Action, Code, FileAction, Plan, Step};
 use crate::report::Event;
-use crate::source::SourceFile;
+use crate::source::{Inventory, SourceFile};
 use crate::target::{self, Delete, Publish, TargetView, VerifyLevel};
 
 /// A set that changes all the time gets a manifest this often.
@@ -39,7 +41,13 @@ pub struct Summary {
     pub no_room: u64,
     /// Images that were still being written, with what comes after them: the next run takes them.
     pub left: Vec<String>,
+    /// Images that wait for one that is left, failed, or cannot be read.
+    pub waiting: Vec<String>,
+    /// Files of the source that cannot be read: told, and no reason to call the run failed.
+    pub unreadable: u64,
     pub first_error: Option<Error>,
+    /// Steps of the plan that were carried out.
+    pub done: HashSet<usize>,
     /// What ended the run before its end.
     pub fatal: Option<Error>,
 }
@@ -51,10 +59,12 @@ pub struct Material<'a> {
     /// The target said that it may not have room for all of it.
     pub tight: bool,
     files: HashMap<&'a TargetPath, &'a SourceFile>,
+    inventory: &'a Inventory,
 }
 
 impl<'a> Material<'a> {
-    pub fn new(plan: &'a Plan, view: &'a TargetView, files: &'a [SourceFile]) -> Self {
+    pub fn new(plan: &'a Plan, view: &'a TargetView, inventory: &'a Inventory) -> Self {
+        let files = &inventory.files;
         let wanted: HashSet<&TargetPath> = plan
             .steps
             .iter()
@@ -66,6 +76,7 @@ impl<'a> Material<'a> {
             view,
             tight: false,
             files: files.iter().filter(|f| wanted.contains(&f.path)).map(|f| (&f.path, f)).collect(),
+            inventory,
         }
     }
 
@@ -82,7 +93,13 @@ impl<'a> Material<'a> {
         let span = step.span.filter(|_| wanted.path == step.image);
         // Relative to the source, wherever on the target the image is: by this the next run finds its sub-folder.
         let image = step.image.clone();
-        FileJob::new(context, wanted, source, &step.set, image, span, self.was(&wanted.target))
+        let mut job =
+            FileJob::new(context, wanted, source, &step.set, image, span, self.was(&wanted.target))?;
+        if wanted.path == step.image {
+            job.upon = Upon { parent: step.parent.clone(), merged: step.merged };
+        }
+        job.mount = self.inventory.mount(&wanted.path).cloned();
+        Ok(job)
     }
 }
 
@@ -91,6 +108,8 @@ enum Ready {
     Publish(Box<Publish>),
     /// It was there already, and is recorded.
     Adopted(VerifyLevel),
+    /// It is there and could not be read back: nothing is known of it, and it stays.
+    Unread(Error),
 }
 
 struct State {
@@ -104,6 +123,8 @@ struct State {
     crew: Crew,
     /// Bytes of files that are being staged.
     under_way: u64,
+    /// Images that could not be read back, and one of them.
+    unread: (u64, String),
     summary: Summary,
 }
 
@@ -120,7 +141,7 @@ pub fn execute(context: &Context, material: &Material<'_>) -> Summary {
     let schedule = Schedule::new(plan);
     let active: u64 = plan.steps.iter().filter(|s| active(s)).count() as u64;
     context.line.meter.plan(plan.totals.bytes, active);
-    let left = skips(context, plan);
+    let summary = skips(context, plan);
     let files: usize = schedule.units.iter().map(|u| u.files.len().max(1)).sum();
     let threads = (context.streams.max(1) as usize).min(files).max(1);
     let executor = Executor {
@@ -134,7 +155,8 @@ pub fn execute(context: &Context, material: &Material<'_>) -> Summary {
             written: HashMap::new(),
             crew: Crew::new(Instant::now(), threads, context.streams_fixed),
             under_way: 0,
-            summary: Summary { left, ..Summary::default() },
+            unread: (0, String::new()),
+            summary,
         }),
         changed: Condvar::new(),
     };
@@ -152,6 +174,12 @@ pub fn execute(context: &Context, material: &Material<'_>) -> Summary {
     executor.withdraw_all();
     executor.tell_room(&executor.lock());
     let mut state = executor.state.into_inner().unwrap_or_else(PoisonError::into_inner);
+    if let (count @ 1.., example) = &state.unread {
+        let text = format!(
+            "{count} images on the target could not be read back, '{example}' for one: they are not verified, and kept as they are"
+        );
+        context.line.outbox.notice(NoticeCode::UnreadableTarget, text);
+    }
     if state.summary.fatal.is_none() && context.line.stop.is_set() {
         state.summary.fatal = Some(super::stop::stopped());
     }
@@ -168,13 +196,39 @@ pub fn execute(context: &Context, material: &Material<'_>) -> Summary {
 
 /// Tells of what is left out for a reason that a user may want to act on. What is simply there already is not told. Gives
 /// what is left for the next run.
-fn skips(context: &Context, plan: &Plan) -> Vec<String> {
-    use Code::{Damaged, Held, NotSettled, OverDeleteLimit, Protected, Refused, Retained, Unproven};
-    let told = [Damaged, Held, NotSettled, OverDeleteLimit, Protected, Refused, Retained, Unproven];
-    let mut left = Vec::new();
+fn skips(context: &Context, plan: &Plan) -> Summary {
+    use Code::{
+        ChangedUnproven, Damaged, Held, NotAnImage, NotSettled, OverDeleteLimit, Protected, Refused,
+        Retained, Unproven, Unreadable, Waiting,
+    };
+    let told = [
+        ChangedUnproven,
+        NotAnImage,
+        Damaged,
+        Held,
+        NotSettled,
+        OverDeleteLimit,
+        Protected,
+        Refused,
+        Retained,
+        Unproven,
+        Unreadable,
+        Waiting,
+    ];
+    let mut summary = Summary::default();
     for step in plan.steps.iter().filter(|s| s.action == Action::Skip && told.contains(&s.code)) {
-        if step.code == NotSettled {
-            left.push(step.image.display().into_owned());
+        match step.code {
+            NotSettled => summary.left.push(step.image.display().into_owned()),
+            Waiting => summary.waiting.push(step.image.display().into_owned()),
+            Unreadable => {
+                summary.unreadable += 1;
+                let error = Error::new(Kind::Source, "the source file cannot be read")
+                    .because(&step.reason)
+                    .hint("make it readable for the user that runs offsite, or name it in ignore");
+                context.line.outbox.event(Event::image_failed(step.image.display().into_owned(), &error));
+                continue;
+            }
+            _ => {}
         }
         context.line.outbox.event(Event::Skipped {
             image: step.image.display().into_owned(),
@@ -182,7 +236,7 @@ fn skips(context: &Context, plan: &Plan) -> Vec<String> {
             reason: step.reason.to_string(),
         });
     }
-    left
+    summary
 }
 
 fn code_name(code: Code) -> String {
@@ -192,13 +246,7 @@ fn code_name(code: Code) -> String {
 fn report_failed(context: &Context, summary: &mut Summary, step: &Step, error: &Error) {
     summary.failed += 1;
     summary.first_error.get_or_insert_with(|| error.clone());
-    let hint = error.hint.clone();
-    let error = Error { hint: None, ..error.clone() };
-    context.line.outbox.event(Event::ImageFailed {
-        image: step.image.display().into_owned(),
-        error: super::meter::bounded(&error.to_string()),
-        hint,
-    });
+    context.line.outbox.event(Event::image_failed(step.image.display().into_owned(), error));
 }
 
 /// A file that the backup product changed meanwhile is no failure of the run: it is left, as one that was not settled.
@@ -306,10 +354,12 @@ impl Executor<'_> {
         let step = &self.material.plan.steps[step_number];
         let (context, file) = (self.context, &step.files[at]);
         let job = self.material.job(context, step, at)?;
-        if file.action == FileAction::Adopt
-            && let Some(level) = transfer::adopt(context, &job)?
-        {
-            return Ok(Ready::Adopted(level));
+        if file.action == FileAction::Adopt {
+            match transfer::adopt(context, &job)? {
+                Compared::Same(level) => return Ok(Ready::Adopted(level)),
+                Compared::Unread(error) => return Ok(Ready::Unread(error)),
+                Compared::Differs => {}
+            }
         }
         let name = step.image.display().into_owned();
         let _under_way = self.room_for(&job)?;
@@ -328,12 +378,18 @@ impl Executor<'_> {
             let unit = &state.schedule.units[unit];
             (unit.steps.clone(), unit.deletes, unit.set.clone())
         };
-        let result = if deletes { self.delete(&steps) } else { self.publish(unit, &steps) };
+        let mut unproved = Vec::new();
+        let result = if deletes {
+            self.delete(&steps).map(|level| (level, HashSet::new()))
+        } else {
+            self.publish(unit, &steps, &mut unproved)
+        };
         let mut state = self.lock();
         match result {
             Err(error) => self.fail(&mut state, unit, steps[0], &error, true),
-            Ok(level) => {
-                for step in &steps {
+            Ok((level, unread)) => {
+                for step in steps.iter().filter(|step| !unread.contains(step)) {
+                    state.summary.done.insert(*step);
                     let image = self.material.plan.steps[*step].image.display().into_owned();
                     self.context.line.meter.end_image();
                     if deletes {
@@ -345,6 +401,10 @@ impl Executor<'_> {
                         let level = level_name(level);
                         self.context.line.outbox.event(Event::Published { image, bytes, level });
                     }
+                }
+                // Before what comes after it may begin.
+                for (step, proof) in unproved {
+                    self.spare(&mut state, step, proof);
                 }
                 let of_set = state.schedule.acted(unit);
                 let last = *state.written.entry(set.to_string()).or_insert_with(Instant::now);
@@ -361,7 +421,9 @@ impl Executor<'_> {
     fn manifest(&self, set: &str) {
         let call = self.context.line.call(Some(LONG));
         if let Err(error) = target::manifest::write_set(&self.context.site(&call), set) {
-            tracing::warn!(set, %error, "a manifest could not be written; it is tried again at the end");
+            let text =
+                format!("the manifest of {set} could not be written; it is tried again at the end: {error}");
+            self.context.line.outbox.notice(NoticeCode::ManifestBehind, super::meter::bounded(&text));
         }
         let mut state = self.lock();
         state.writing.remove(set);
@@ -434,9 +496,7 @@ impl Executor<'_> {
                     code: code.to_owned(),
                     reason: format!("it comes after '{}', which {which}", step.image.display()),
                 });
-                if left {
-                    state.summary.left.push(image);
-                }
+                state.summary.waiting.push(image);
             }
         }
         if let Some(fatal) = fatal {

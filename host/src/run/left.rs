@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::catalog::Catalog;
 use crate::error::Result;
+use crate::notice::{Notice, NoticeCode};
 use crate::report::Event;
 
 const FACT: &str = "host.left";
@@ -62,10 +63,10 @@ fn notice(image: &str, left: Left, now_ns: i64) -> Event {
     let hours = now_ns.saturating_sub(left.since_ns) / 3_600_000_000_000;
     let text = format!(
         "{image} was still being written in each of the last {} runs, for {hours} h: it is not replicated; run when the \
-         backup is done, or leave the file out with a filter",
+         backup is done, or leave the file out with a filter or with ignore",
         left.runs
     );
-    Event::Notice { code: "keeps-changing".to_owned(), text, failing: true }
+    Event::Notice(Notice::new(NoticeCode::KeepsChanging, text))
 }
 
 #[cfg(test)]

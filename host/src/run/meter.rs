@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::outbox::Outbox;
 use super::stop::Stop;
-use crate::report::Event;
+use crate::report::{Event, TEXT};
 
 #[derive(Default)]
 pub struct Meter {
@@ -123,5 +123,5 @@ fn signed(bytes: u64) -> i64 {
 
 /// Text from a plugin, cut to what an event may hold.
 pub fn bounded(text: &str) -> String {
-    text.chars().take(1000).collect()
+    text.chars().take(TEXT).collect()
 }

@@ -14,8 +14,11 @@ use super::call::{Line, SHORT};
 use super::context::retried;
 use super::protocol::{Ask, Request, SecretText};
 use crate::catalog::{Catalog, catalog_path};
+use crate::config::MANIFEST_KEY;
 use crate::error::{Error, Kind, Result};
+use crate::notice::NoticeCode;
 use crate::plugin::{PluginLog, Registry};
+use crate::target::manifest::{Key, key};
 
 /// How long the supervisor may take to resolve a secret again.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -91,7 +94,13 @@ impl Host for TargetHost {
         }
     }
 
-    fn invoke(&self, operation: &str, _json: &str) -> offsite_plugin_api::Result<String> {
+    fn invoke(&self, operation: &str, json: &str) -> offsite_plugin_api::Result<String> {
+        if operation == "notice" {
+            return match self.line.outbox.warnings().asked(&self.line.outbox, json) {
+                true => Ok("{}".to_owned()),
+                false => Err(BackendError::new(ErrorKind::Unsupported, "the notice has no text")),
+            };
+        }
         Err(BackendError::unsupported(&format!("the host operation '{operation}'")))
     }
 }
@@ -119,17 +128,18 @@ pub fn open(request: &Request, line: &Line, answers: &Arc<Answers>, writes: bool
             "the local catalog was damaged and was moved to {}; it is rebuilt from the target",
             aside.display()
         );
-        line.outbox.event(crate::report::Event::Notice { code: "catalog-lost".into(), text, failing: false });
+        line.outbox.notice(NoticeCode::CatalogLost, text);
     }
-    let catalog = Arc::new(catalog);
-    let secrets = Secrets(request.secrets.0.iter().map(|(n, v)| (n.clone(), v.clone())).collect());
+    let catalog = Arc::new(catalog.with_signer(signer(request, writes)?));
+    let of_plugin = || request.secrets.0.iter().filter(|(name, _)| *name != MANIFEST_KEY);
+    let secrets = Secrets(of_plugin().map(|(n, v)| (n.clone(), v.clone())).collect());
     let log = Arc::new(PluginLog::new(target.name.clone()));
     let host = Arc::new(TargetHost {
         line: line.clone(),
         answers: answers.clone(),
         catalog: catalog.clone(),
         kept: (!writes).then(Mutex::default),
-        secrets: request.secrets.0.keys().cloned().collect(),
+        secrets: of_plugin().map(|(name, _)| name.clone()).collect(),
     });
     let registry = Registry::discover(&request.plugin_dirs);
     let backend = retried(line, target.retry, None, &|| 0, || {
@@ -138,7 +148,25 @@ pub fn open(request: &Request, line: &Line, answers: &Arc<Answers>, writes: bool
     Ok(Open { backend: backend.into(), catalog, line: line.clone(), _lock: lock })
 }
 
+/// What signs the target's manifests: the configuration's secret, else the key beside the catalog, which a run makes.
+fn signer(request: &Request, writes: bool) -> Result<Option<Key>> {
+    let (job, target) = (&request.job.name, &request.target()?.name);
+    let path = key::key_path(&request.state_dir, job, target);
+    let master = match request.secrets.0.get(MANIFEST_KEY) {
+        Some(secret) => Some(key::from_secret(secret)?),
+        None if writes => Some(key::kept_or_made(&path)?),
+        None => key::kept(&path)?,
+    };
+    Ok(master.map(|master| Key::new(&master, job, target)))
+}
+
 impl Open {
+    /// For tests: a target that no plugin opened, and no lock guards.
+    #[cfg(test)]
+    pub fn injected(backend: Arc<dyn Backend>, catalog: Arc<Catalog>, line: &Line) -> Self {
+        Self { backend, catalog, line: line.clone(), _lock: None }
+    }
+
     pub fn capabilities(&self, retry: crate::config::Retry) -> Result<Capabilities> {
         retried(&self.line, retry, None, &|| 0, || {
             Ok(self.backend.capabilities(&self.line.call(Some(SHORT)))?)

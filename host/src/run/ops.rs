@@ -32,7 +32,7 @@ pub fn answer(request: &Request, line: &Line, answers: &Arc<Answers>) -> Result<
         Op::TakeOver => take_over(request, target, &open),
         Op::Accept { images } => accept(request, target, &open, images),
         Op::AllowDeletes { images, all } => allow_deletes(&open, images, *all),
-        Op::Run | Op::Scan | Op::Look => {
+        Op::Run | Op::Scan | Op::Look | Op::AcceptSource { .. } => {
             Err(Error::new(Kind::Usage, "this operation is none that only answers")
                 .on(format!("{:?}", request.op)))
         }

@@ -9,7 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::protocol::{Answer, Ask, Line};
 use super::stop::Stop;
+use super::warnings::Warnings;
 use crate::error::{Error, Kind, Result};
+use crate::notice::{Notice, NoticeCode};
 use crate::report::Event;
 
 /// Writes lines; safe to share.
@@ -17,6 +19,7 @@ pub struct Outbox {
     to: Mutex<Box<dyn Write + Send>>,
     /// Set when the supervisor does not read any more.
     stop: Arc<Stop>,
+    warnings: Warnings,
 }
 
 impl Outbox {
@@ -32,11 +35,20 @@ impl Outbox {
     }
 
     pub fn to(writer: impl Write + Send + 'static, stop: Arc<Stop>) -> Self {
-        Self { to: Mutex::new(Box::new(writer)), stop }
+        Self { to: Mutex::new(Box::new(writer)), stop, warnings: Warnings::default() }
     }
 
     pub fn event(&self, event: Event) {
         self.line(&Line::Event(event));
+    }
+
+    /// What a plugin or the worker warned of.
+    pub fn warnings(&self) -> &Warnings {
+        &self.warnings
+    }
+
+    pub fn notice(&self, code: NoticeCode, text: impl Into<String>) {
+        self.event(Event::Notice(Notice::new(code, text)));
     }
 
     pub fn ask(&self, ask: Ask) {

@@ -167,7 +167,7 @@ impl Live {
                 p.retries += 1;
                 p.note = Some(error.clone());
             }
-            Event::Notice { text, .. } => p.note = Some(text.clone()),
+            Event::Notice(notice) => p.note = Some(notice.text.clone()),
             Event::ImageFailed { image, error, .. } => p.note = Some(format!("{image}: {error}")),
             Event::Alive { note } if note.is_empty() => {}
             Event::Alive { note } => p.note = Some(note.clone()),

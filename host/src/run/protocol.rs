@@ -9,13 +9,13 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use offsite_plugin_api::{Capabilities, CheckReport, Retry, Space, TargetPath};
+use offsite_plugin_api::{Capabilities, CheckReport, Space, TargetPath};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::chain::Chains;
 use crate::config::{Job, Target};
-use crate::error::{BackendKind, Error, Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::plan::Plan;
 use crate::report::Event;
 
@@ -46,6 +46,8 @@ pub enum Op {
     /// What the last run held, and which of it the user allows: these images, or all. Holds the lock.
     /// [`Answer::HeldDeletes`].
     AllowDeletes { images: Vec<TargetPath>, all: bool },
+    /// Adopts what is mounted at a place of the source; touches no target.
+    AcceptSource { place: TargetPath },
 }
 
 /// Secret values by the option's name.
@@ -186,70 +188,7 @@ pub enum Answer {
         /// Allowed now.
         allowed: Vec<TargetPath>,
     },
-    Failed(Failure),
-}
-
-/// An [`Error`] as it crosses between the processes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Failure {
-    pub kind: String,
-    pub what: String,
-    pub on: Option<String>,
-    pub source: Option<String>,
-    pub hint: Option<String>,
-}
-
-const KINDS: &[(&str, Kind)] = &[
-    ("usage", Kind::Usage),
-    ("config", Kind::Config),
-    ("source", Kind::Source),
-    ("target-refused", Kind::TargetRefused),
-    ("plugin", Kind::Plugin),
-    ("locked", Kind::Locked),
-    ("state", Kind::State),
-    ("verify", Kind::Verify),
-    ("stopped", Kind::Stopped),
-    ("worker-died", Kind::WorkerDied),
-    ("io", Kind::Io),
-];
-
-impl From<&Error> for Failure {
-    fn from(error: &Error) -> Self {
-        let kind = match &error.kind {
-            Kind::Backend(kind) => kind.as_str().to_owned(),
-            other => KINDS.iter().find(|(_, k)| k == other).map_or("io", |(n, _)| n).to_owned(),
-        };
-        Self {
-            kind,
-            what: error.what.clone(),
-            on: error.on.clone(),
-            source: error.source.clone(),
-            hint: error.hint.clone(),
-        }
-    }
-}
-
-impl From<Failure> for Error {
-    /// Names that are no kind of the host are a backend's; unknown ones keep their name.
-    fn from(failure: Failure) -> Self {
-        let kind = KINDS
-            .iter()
-            .find(|(n, _)| *n == failure.kind)
-            .map_or_else(|| Kind::Backend(backend_kind(&failure.kind)), |(_, k)| k.clone());
-        let retry = match &kind {
-            Kind::Backend(kind) => kind.default_retry(),
-            _ => Retry::Never,
-        };
-        Self { kind, what: failure.what, on: failure.on, source: failure.source, hint: failure.hint, retry }
-    }
-}
-
-fn backend_kind(name: &str) -> BackendKind {
-    BackendKind::ALL
-        .iter()
-        .find(|k| k.as_str() == name)
-        .cloned()
-        .unwrap_or_else(|| BackendKind::Unknown(name.to_owned()))
+    Failed(Error),
 }
 
 /// One line of a worker.
@@ -272,19 +211,6 @@ impl Line {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_kind_of_error_survives_the_crossing() {
-        for (_, kind) in KINDS {
-            let error = Error::new(kind.clone(), "what").on("on").because("why").hint("do");
-            let back: Error = Failure::from(&error).into();
-            assert_eq!((&back.kind, &back.hint), (kind, &error.hint));
-        }
-        for kind in [BackendKind::NoSpace, BackendKind::Unknown("Odd".into())] {
-            let error = Error::new(Kind::Backend(kind.clone()), "what");
-            assert_eq!(Error::from(Failure::from(&error)).kind, Kind::Backend(kind));
-        }
-    }
 
     #[test]
     fn a_line_is_told_apart_by_its_tag() {

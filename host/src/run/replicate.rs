@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use offsite_plugin_api::{Backend, Capabilities, TargetPath};
@@ -14,16 +15,17 @@ use super::call::{LONG, Line, SHORT};
 use super::context::{Context, retried};
 use super::execute::{Material, Summary, execute};
 use super::open::{Answers, Open, open};
-use super::protocol::{Answer, Failure, Request};
+use super::protocol::{Answer, Request};
 use super::source_reader::SourceRoot;
 use super::stop::Stop;
-use super::{crew, left, scan_worker, transfer, verify};
+use super::{crew, ending, left, scan_worker, transfer, verify};
 use crate::catalog::{Catalog, PublishStep};
 use crate::chain::{Chains, Knowledge, assemble};
 use crate::config::Target;
 use crate::error::{BackendKind, Error, Kind, Result};
+use crate::notice::NoticeCode;
 use crate::plan::{self, Baseline, FileAction, Input, Names, Plan};
-use crate::report::{Event, Outcome};
+use crate::report::{Event, Outcome, TEXT};
 use crate::source::Inventory;
 use crate::target::{self, Reopen, Site, Survey, Who, manifest, marker, sweep};
 
@@ -70,12 +72,13 @@ fn tell_end(line: &Line, summary: &Summary) {
         sent_bytes: line.meter.sent(),
         images: summary.images,
         deleted: summary.deleted,
-        failed: summary.failed + summary.no_room,
-        left: summary.left.len() as u64,
+        failed: summary.failed + summary.no_room + summary.unreadable,
+        left: (summary.left.len() + summary.waiting.len()) as u64,
         error: error.map(ToString::to_string),
+        failure: error.map(|error| Box::new(error.bounded(TEXT))),
     });
     if let Some(error) = &summary.fatal {
-        line.outbox.answer(Answer::Failed(Failure::from(error)));
+        line.outbox.answer(Answer::Failed(error.clone()));
     }
 }
 
@@ -86,7 +89,7 @@ fn replicate(request: &Request, line: &Line, answers: &Arc<Answers>) -> Result<S
     let root =
         Arc::new(SourceRoot::open(&inventory.root, inventory.device, inventory.inode).map_err(source)?);
     let open = open(request, line, answers, true)?;
-    let result = on_target(request, target, line, &open, &inventory, root);
+    let result = on_target(request, target, line, &open, &inventory, root, &now_ns);
     open.backend.close(CLOSE);
     std::mem::forget(inventory);
     result
@@ -105,13 +108,15 @@ pub fn inventory(request: &Request) -> Result<Inventory> {
     scan_worker::read(path)
 }
 
-fn on_target(
+/// `now_ns`: the time, nanoseconds since the Unix epoch.
+pub(crate) fn on_target(
     request: &Request,
     target: &Target,
     line: &Line,
     open: &Open,
     inventory: &Inventory,
     root: Arc<SourceRoot>,
+    now_ns: &dyn Fn() -> i64,
 ) -> Result<Summary> {
     let capabilities = open.capabilities(target.retry)?;
     target::replaceable(&capabilities)?;
@@ -119,6 +124,7 @@ fn on_target(
     let context = Context {
         backend: open.backend.clone(),
         method: verify::choose(target.verify, &capabilities)?,
+        size_suffices: target.verify == crate::config::Verify::Size,
         catalog: open.catalog.clone(),
         line: line.clone(),
         installation: request.installation.clone(),
@@ -128,6 +134,7 @@ fn on_target(
         capabilities,
         root,
         cache: Arc::default(),
+        interruptions: AtomicU64::default(),
     };
     // The source's chains are assembled while the target is listed.
     let (survey, source) = std::thread::scope(|scope| {
@@ -135,26 +142,38 @@ fn on_target(
         let survey = prepare(&context, request, target, inventory);
         (survey, chains.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     });
-    let survey = survey?;
-    let baseline = baseline(&context, target, &source, inventory, &survey)?;
+    let mut survey = survey?;
+    let baseline = baseline(&context, target, &source, inventory, &survey, now_ns())?;
     let input = input(request, target, inventory, &source, &survey, baseline.as_ref(), &context.capabilities);
     let names = names(request);
-    let plan = plan::plan(&Input { names: &names, ..input });
+    let plan = plan::plan(&Input { names: &names, now_ns: now_ns(), ..input });
     tell_plan(line, &plan);
     let tight = tell_space(&context, plan.totals.bytes);
     line.stop.proceed()?;
     remember_deletes(&context.catalog, &survey, &plan)?;
     clean(&context, &survey, &plan)?;
-    let mut material = Material::new(&plan, &survey.view, &inventory.files);
+    context.catalog.link(&plan.links)?;
+    let mut material = Material::new(&plan, &survey.view, inventory);
     material.tight = tight;
     let mut summary = execute(&context, &material);
+    drop(material);
     // Also after a failure: what was published is recorded on the target. Not after a stop: the next run does it.
     if !line.stop.is_set() {
+        let view = std::mem::take(&mut survey.view);
+        ending::remember(&context, inventory, &source, &plan, view, &summary.done)?;
         let call = line.call(Some(LONG));
         let written =
             retried(line, target.retry, None, &|| 0, || manifest::write_behind(&context.site(&call)));
-        if let Err(error) = written {
-            summary.fatal.get_or_insert(error);
+        match written {
+            Ok(done) => {
+                for (set, error) in done.failed {
+                    let text = format!(
+                        "the manifest of {set} could not be written: {error}; the next run tries again"
+                    );
+                    line.outbox.notice(NoticeCode::ManifestDamaged, text);
+                }
+            }
+            Err(error) => drop(summary.fatal.get_or_insert(error)),
         }
         for notice in left::remember(&context.catalog, &summary.left, now_ns())? {
             line.outbox.event(notice);
@@ -203,9 +222,25 @@ fn prepare(context: &Context, request: &Request, target: &Target, inventory: &In
     })?;
     let survey = surveyed.ok_or_else(|| Error::new(Kind::State, "the target was not listed"))?;
     target::remember(&context.catalog, &survey.learned)?;
-    for text in &survey.notices {
-        let code = "target".to_owned();
-        line.outbox.event(Event::Notice { code, text: text.clone(), failing: false });
+    let mut survey = survey;
+    if target.plan.accept_unproven {
+        let mut accepted = false;
+        act(&mut |site| {
+            accepted = target::accept_changed(site, &survey.view)?;
+            Ok(())
+        })?;
+        if accepted {
+            act(&mut |site| {
+                survey = target::survey(site)?;
+                Ok(())
+            })?;
+        }
+    }
+    if !survey.view.parents_known {
+        context.catalog.learn_parents(&target::proof::links(&survey.view))?;
+    }
+    for notice in &survey.notices {
+        line.outbox.event(Event::Notice(notice.clone()));
     }
     Ok(survey)
 }
@@ -217,12 +252,13 @@ fn baseline(
     source: &Chains,
     inventory: &Inventory,
     survey: &Survey,
+    now_ns: i64,
 ) -> Result<Option<Baseline>> {
     let Some(policy) = target.plan.policy else { return Ok(None) };
     if let Some(known) = target::baseline(&context.catalog, &survey.learned, policy)? {
         return Ok(Some(known));
     }
-    let taken = Baseline::take(source, inventory, now_ns());
+    let taken = Baseline::take(source, inventory, now_ns);
     context.catalog.set_baseline(policy, &taken)?;
     context.retried(None, &|| 0, || {
         let call = context.line.call(Some(LONG));
@@ -293,11 +329,7 @@ fn tell_plan(line: &Line, plan: &Plan) {
         bytes: t.bytes,
     });
     for notice in &plan.notices {
-        line.outbox.event(Event::Notice {
-            code: notice.code.clone(),
-            text: notice.text.clone(),
-            failing: notice.failing,
-        });
+        line.outbox.event(Event::Notice(notice.clone()));
     }
 }
 
@@ -310,7 +342,7 @@ fn tell_space(context: &Context, needed: u64) -> bool {
         let (needed, free) = (crate::report::bytes(needed), crate::report::bytes(free));
         let text =
             format!("{needed} are to be sent and {free} are free on the target: not all of it may fit");
-        line.outbox.event(Event::Notice { code: "space".to_owned(), text, failing: false });
+        line.outbox.notice(NoticeCode::Space, text);
         return true;
     }
     false
@@ -334,11 +366,8 @@ fn clean(context: &Context, survey: &Survey, plan: &Plan) -> Result<()> {
             if error.is_backend(&BackendKind::Panicked) || error.kind == Kind::State {
                 return Err(error);
             }
-            line.outbox.event(Event::Notice {
-                code: "not-swept".to_owned(),
-                text: format!("remains of earlier runs could not be removed: {error}"),
-                failing: false,
-            });
+            let text = format!("remains of earlier runs could not be removed: {error}");
+            line.outbox.notice(NoticeCode::NotSwept, text);
             return Ok(());
         }
     };
@@ -354,14 +383,11 @@ fn clean(context: &Context, survey: &Survey, plan: &Plan) -> Result<()> {
     }
     if !swept.foreign.is_empty() {
         let bytes: u64 = swept.foreign.iter().map(|f| f.bytes).sum();
-        line.outbox.event(Event::Notice {
-            code: "foreign-staging".to_owned(),
-            text: format!(
-                "{} unfinished upload(s) of another installation ({bytes} bytes) are on the target; they are left alone",
-                swept.foreign.len()
-            ),
-            failing: false,
-        });
+        let text = format!(
+            "{} unfinished upload(s) of another installation ({bytes} bytes) are on the target; they are left alone",
+            swept.foreign.len()
+        );
+        line.outbox.notice(NoticeCode::ForeignStaging, text);
     }
     Ok(())
 }

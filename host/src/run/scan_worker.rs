@@ -10,8 +10,9 @@ use super::protocol::{Answer, Op, Request};
 use super::stop::Stop;
 use crate::catalog::JobDb;
 use crate::error::{Error, Kind, Result};
+use crate::notice::NoticeCode;
 use crate::report::Event;
-use crate::source::{Inventory, ScanOptions, SystemClock, scan};
+use crate::source::{Cause, Inventory, ScanOptions, SystemClock, accept, scan};
 
 /// Signs of life come this often while the scan gets on.
 const EVERY: Duration = Duration::from_secs(5);
@@ -31,11 +32,13 @@ pub fn run(request: &Request, outbox: &Arc<Outbox>, stop: &Arc<Stop>) -> Result<
         JobDb::open(&request.state_dir, &job.name, &names)?
     };
     if let Some(aside) = observations.moved_aside() {
-        outbox.log("warn", format!("the job's database was damaged and was moved to {}", aside.display()));
+        let text = format!("the job's database was damaged and was moved to {}", aside.display());
+        outbox.notice(NoticeCode::StateLost, text);
     }
     // Only a target that syncs deletes, and it needs the proof.
     let prove_absence = job.targets.iter().any(|t| t.plan.sync);
-    let options = ScanOptions { settle: job.settle, prove_absence, ..ScanOptions::default() };
+    let ignore = job.ignore.clone();
+    let options = ScanOptions { settle: job.settle, prove_absence, ignore, ..ScanOptions::default() };
     let mut told: Option<std::time::Instant> = None;
     let longest = job.settle;
     let (asked, out) = (Arc::clone(stop), Arc::clone(outbox));
@@ -56,12 +59,35 @@ pub fn run(request: &Request, outbox: &Arc<Outbox>, stop: &Arc<Stop>) -> Result<
     let answer = Answer::Scanned {
         files: inventory.files.len() as u64,
         bytes: inventory.files.iter().map(|f| f.size).sum(),
-        unsettled: inventory.unsettled.len() as u64,
+        unsettled: inventory.unsettled.iter().filter(|u| u.cause != Cause::Unreadable).count() as u64,
         unreadable: inventory.unreadable.len() as u64,
     };
     // The process ends now: giving back a million small pieces would only take time.
     std::mem::forget(inventory);
     Ok(answer)
+}
+
+/// Adopts what is mounted in the source now.
+pub fn accept_source(request: &Request, outbox: &Arc<Outbox>, stop: &Arc<Stop>) -> Result<Answer> {
+    let Op::AcceptSource { place } = &request.op else {
+        return Err(Error::new(Kind::Usage, "the worker was not told what to accept"));
+    };
+    alive(outbox);
+    let job = &request.job;
+    let mut observations = JobDb::open_beside(&request.state_dir, &job.name)?;
+    let asked = Arc::clone(stop);
+    let mut clock = SystemClock(move || asked.is_set());
+    let accepted = accept(&job.source, place, &job.ignore, &mut observations, &mut clock)?;
+    let place = if accepted.place.is_root() { ".".into() } else { accepted.place.display() };
+    let mut what = format!("what is mounted at '{place}' of the source is accepted: {}", accepted.now);
+    if accepted.missing > 0 {
+        what.push_str(&format!(
+            "; {} files that were known there and are not there count as deleted when two scans, one settle time apart, \
+             do not find them",
+            accepted.missing
+        ));
+    }
+    Ok(Answer::Done { what })
 }
 
 /// Knows what the job's database knows, and adds nothing to it.
@@ -82,6 +108,10 @@ impl crate::source::Observations for Forgetful {
 
     fn known_paths(&self) -> Vec<offsite_plugin_api::TargetPath> {
         self.0.known_paths()
+    }
+
+    fn recorded(&self) -> Vec<crate::source::RecordedFile> {
+        self.0.recorded()
     }
 }
 

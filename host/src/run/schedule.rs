@@ -375,6 +375,21 @@ impl Schedule {
         taken
     }
 
+    /// Units that are not to be done after all, with whatever comes after them. Gives all of those.
+    pub fn cancelled(&mut self, units: &[usize]) -> Vec<usize> {
+        let mut look = units.to_vec();
+        let mut taken = Vec::new();
+        while let Some(at) = look.pop() {
+            if self.units[at].standing == Standing::Waiting {
+                self.end(at, Standing::Failed, false);
+                taken.push(at);
+                look.extend(self.units[at].after.clone());
+            }
+        }
+        taken.sort_unstable();
+        taken
+    }
+
     /// Units that were never done, because what they wait for waits for them.
     pub fn stranded(&self) -> Vec<usize> {
         (0..self.units.len()).filter(|u| self.units[*u].standing == Standing::Waiting).collect()
@@ -435,6 +450,10 @@ mod tests {
             not_restorable: false,
             span: None,
             group,
+            merge: None,
+            proof: None,
+            parent: None,
+            merged: false,
         }
     }
 

@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 
 use super::protocol::SecretValues;
+use crate::error::Error;
+use crate::notice::Notice;
 use crate::plugin::Redactor;
 use crate::report::Event;
 
@@ -31,6 +33,11 @@ pub fn text(text: &mut String, redactor: &Redactor) {
     }
 }
 
+/// Every text of an error without the values.
+pub fn error(error: &mut Error, redactor: &Redactor) {
+    error.texts().for_each(|t| text(t, redactor));
+}
+
 /// Every free text of an event without the values.
 pub fn event(event: &mut Event, redactor: &Redactor) {
     let clean = |t: &mut String| text(t, redactor);
@@ -39,15 +46,27 @@ pub fn event(event: &mut Event, redactor: &Redactor) {
             text(t, redactor);
         }
     };
+    let clean_failure = |failure: &mut Option<Box<Error>>| {
+        if let Some(failure) = failure {
+            self::error(failure, redactor);
+        }
+    };
     match event {
-        Event::JobFailed { error, hint } | Event::ImageFailed { error, hint, .. } => {
+        Event::JobFailed { error, hint, failure } | Event::ImageFailed { error, hint, failure, .. } => {
             clean(error);
             clean_all(&mut [hint]);
+            clean_failure(failure);
         }
-        Event::Finished { error, .. } => clean_all(&mut [error]),
-        Event::Retry { error, .. } => clean(error),
+        Event::Finished { error, failure, .. } => {
+            clean_all(&mut [error]);
+            clean_failure(failure);
+        }
+        Event::Retry { error, failure, .. } => {
+            clean(error);
+            clean_failure(failure);
+        }
         Event::Settled { what: t }
-        | Event::Notice { text: t, .. }
+        | Event::Notice(Notice { text: t, .. })
         | Event::Skipped { reason: t, .. }
         | Event::Alive { note: t }
         | Event::Log { message: t, .. } => clean(t),
@@ -80,12 +99,12 @@ mod tests {
         let Event::Log { message, .. } = said else { panic!("still a log record") };
         assert!(message.starts_with("login me:*** *** Basic ") && message.ends_with(" 11"), "{message}");
         assert!(!message.contains("aHVudGVyMg"), "{message}");
-        let mut failed =
-            Event::ImageFailed { image: "a".into(), error: "hunter2".into(), hint: Some("hunter2".into()) };
-        event(&mut failed, &secrets);
-        assert_eq!(
-            failed,
-            Event::ImageFailed { image: "a".into(), error: "***".into(), hint: Some("***".into()) }
-        );
+        let failed = |text: &str| {
+            let error = Error::new(crate::error::Kind::Io, text).on(text).because(text).hint(text);
+            Event::image_failed("a".into(), &error)
+        };
+        let mut said = failed("hunter2");
+        event(&mut said, &secrets);
+        assert_eq!(said, failed("***"));
     }
 }

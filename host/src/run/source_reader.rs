@@ -9,7 +9,6 @@
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -18,6 +17,8 @@ use offsite_plugin_api::{Error, ErrorKind, Result, Source, TargetPath};
 use rustix::fs::{Advice, Mode, OFlags, ResolveFlags};
 
 use super::blocks::{BlockHash, Hashes, Layout};
+use super::source_file::{Folder, Opened};
+use crate::format::signature;
 use crate::source::SourceFile;
 
 /// Blocks begun and not finished per file before further ones are read whole: bounds their hashers' memory.
@@ -26,7 +27,10 @@ const MOST_OPEN: usize = 64;
 const CACHE_BYTES: u64 = 24 << 20;
 
 /// The opened source folder: files are opened beneath it, never through a link.
-pub struct SourceRoot {
+pub struct SourceRoot(Box<dyn Folder>);
+
+/// A folder of this machine.
+struct OnDisk {
     fd: OwnedFd,
     display: String,
     path: std::path::PathBuf,
@@ -38,6 +42,23 @@ impl SourceRoot {
     /// `device`, `inode`: the folder as it was scanned. Errors: `SourceChanged` where another folder (an empty mount
     /// point) is there now.
     pub fn open(path: &Path, device: u64, inode: u64) -> Result<Self> {
+        OnDisk::open(path, device, inode).map(|folder| Self(Box::new(folder)))
+    }
+
+    /// For tests: a folder that is not on this machine.
+    #[cfg(test)]
+    pub fn simulated(folder: impl Folder + 'static) -> Self {
+        Self(Box::new(folder))
+    }
+
+    /// Whether the folder is still what has its path. Errors: `Source`, when it vanished or was unmounted.
+    pub fn still_there(&self) -> crate::error::Result<()> {
+        self.0.still_there()
+    }
+}
+
+impl OnDisk {
+    fn open(path: &Path, device: u64, inode: u64) -> Result<Self> {
         let display = path.display().to_string();
         let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .map_err(|e| {
@@ -56,28 +77,6 @@ impl SourceRoot {
         Ok(Self { fd, display, path: path.to_owned(), device, inode })
     }
 
-    /// Whether the folder is still what has its path. Errors: `Source`, when it vanished or was unmounted.
-    pub fn still_there(&self) -> crate::error::Result<()> {
-        Self::open(&self.path, self.device, self.inode).map(|_| ()).map_err(|e| {
-            crate::error::Error::new(crate::error::Kind::Source, "the source folder is not there any more")
-                .on(self.display.clone())
-                .because(e)
-                .hint("mount it again; the next run goes on from here")
-        })
-    }
-
-    fn open_file(&self, path: &TargetPath) -> Result<File> {
-        let what = || format!("cannot open '{}' in the source {}", path.display(), self.display);
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-        let opened = match rustix::fs::openat2(&self.fd, path.as_bytes(), flags, Mode::empty(), resolve) {
-            // An old kernel, or a sandbox without it: go down directory by directory.
-            Err(rustix::io::Errno::NOSYS | rustix::io::Errno::PERM) => self.walk(path, flags),
-            other => other,
-        };
-        Ok(opened.map_err(|e| Error::io(what(), &e.into()))?.into())
-    }
-
     fn walk(&self, path: &TargetPath, flags: OFlags) -> rustix::io::Result<OwnedFd> {
         let mut parts: Vec<&[u8]> = path.components().collect();
         let name = parts.pop().unwrap_or_default();
@@ -88,6 +87,29 @@ impl SourceRoot {
             at = Some(rustix::fs::openat(parent, part, dir, Mode::empty())?);
         }
         rustix::fs::openat(at.as_ref().unwrap_or(&self.fd), name, flags, Mode::empty())
+    }
+}
+
+impl Folder for OnDisk {
+    fn still_there(&self) -> crate::error::Result<()> {
+        Self::open(&self.path, self.device, self.inode).map(|_| ()).map_err(|e| {
+            crate::error::Error::new(crate::error::Kind::Source, "the source folder is not there any more")
+                .on(self.display.clone())
+                .because(e)
+                .hint("mount it again; the next run goes on from here")
+        })
+    }
+
+    fn open_file(&self, path: &TargetPath) -> Result<Box<dyn Opened>> {
+        let what = || format!("cannot open '{}' in the source {}", path.display(), self.display);
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        let opened = match rustix::fs::openat2(&self.fd, path.as_bytes(), flags, Mode::empty(), resolve) {
+            // An old kernel, or a sandbox without it: go down directory by directory.
+            Err(rustix::io::Errno::NOSYS | rustix::io::Errno::PERM) => self.walk(path, flags),
+            other => other,
+        };
+        Ok(Box::new(File::from(opened.map_err(|e| Error::io(what(), &e.into()))?)))
     }
 }
 
@@ -147,7 +169,7 @@ struct State {
 
 /// One source file, open for one transfer.
 pub struct SourceReader {
-    file: File,
+    file: Box<dyn Opened>,
     path: TargetPath,
     layout: Layout,
     mtime_ns: i64,
@@ -163,24 +185,27 @@ impl SourceReader {
     /// Errors: `SourceChanged` when the file is not what the scan saw (size, modification and change time), or gone. Not the
     /// inode: some network file systems number a file anew whenever they look at it.
     pub fn open(root: &SourceRoot, scanned: &SourceFile, cache: Arc<BlockCache>) -> Result<Self> {
-        let file = root.open_file(&scanned.path).map_err(|e| match e.kind() {
+        let file = root.0.open_file(&scanned.path).map_err(|e| match e.kind() {
             ErrorKind::NotFound => changed(&scanned.path, "it is gone"),
+            // A sharing violation, on shares that have such.
+            ErrorKind::Busy => changed(&scanned.path, "another program has it open"),
             _ => e,
         })?;
-        let meta = file.metadata().map_err(|e| Error::io("cannot read the source file's attributes", &e))?;
-        if !meta.is_file() {
+        let meta =
+            file.attributes().map_err(|e| Error::io("cannot read the source file's attributes", &e))?;
+        if !meta.regular {
             return Err(changed(&scanned.path, "it is no regular file any more"));
         }
-        let (mtime_ns, ctime_ns) = times(&meta);
-        let (seen, now) =
-            ((scanned.size, scanned.mtime_ns, scanned.ctime_ns), (meta.len(), mtime_ns, ctime_ns));
-        if now != seen {
+        let (mtime_ns, ctime_ns) = (meta.mtime_ns, meta.ctime_ns);
+        // A change time of zero: the scan found that it says nothing on this file system.
+        let moved = scanned.ctime_ns != 0 && ctime_ns != scanned.ctime_ns;
+        if (meta.size, mtime_ns) != (scanned.size, scanned.mtime_ns) || moved {
             return Err(changed(&scanned.path, "it is not what the scan saw"));
         }
         let layout = Layout::new(scanned.size);
         // Read once and in order: do not push what the machine works with out of its page cache.
-        let _ = rustix::fs::fadvise(&file, 0, None, Advice::Sequential);
-        let _ = rustix::fs::fadvise(&file, 0, None, Advice::NoReuse);
+        file.advise(0, 0, Advice::Sequential);
+        file.advise(0, 0, Advice::NoReuse);
         let id = cache.readers.fetch_add(1, Ordering::Relaxed);
         Ok(Self {
             file,
@@ -188,7 +213,7 @@ impl SourceReader {
             layout,
             mtime_ns,
             ctime_ns,
-            inode: meta.ino(),
+            inode: meta.inode,
             state: Mutex::new(State {
                 hashes: Hashes::new(layout),
                 begun: HashMap::new(),
@@ -214,6 +239,12 @@ impl SourceReader {
 
     pub fn inode(&self) -> u64 {
         self.inode
+    }
+
+    /// The content's first bytes; `None` where it is shorter, or cannot be read.
+    pub fn head(&self) -> Option<[u8; signature::HEAD]> {
+        let mut head = [0; signature::HEAD];
+        self.read_exact(0, &mut head).ok().map(|()| head)
     }
 
     /// Takes over values that an earlier run journalled; what is read now must match them.
@@ -276,12 +307,11 @@ impl SourceReader {
         let missing: Vec<u64> = self.lock().hashes.missing().collect();
         self.recheck(missing, tick)?;
         let meta =
-            self.file.metadata().map_err(|e| Error::io("cannot read the source file's attributes", &e))?;
-        let (mtime_ns, ctime_ns) = times(&meta);
-        if meta.len() != self.layout.size || mtime_ns != self.mtime_ns {
+            self.file.attributes().map_err(|e| Error::io("cannot read the source file's attributes", &e))?;
+        if meta.size != self.layout.size || meta.mtime_ns != self.mtime_ns {
             return Err(changed(&self.path, "its size or modification time moved while it was read"));
         }
-        if ctime_ns != self.ctime_ns {
+        if meta.ctime_ns != self.ctime_ns {
             // New permissions or a new link, most likely; but a rewrite that put the time back looks the same.
             self.recheck(0..self.layout.count(), tick)?;
         }
@@ -306,12 +336,7 @@ impl SourceReader {
         drop(state);
         if self.drop_behind {
             let range = self.layout.range(index);
-            let _ = rustix::fs::fadvise(
-                &self.file,
-                range.offset,
-                std::num::NonZeroU64::new(range.length),
-                Advice::DontNeed,
-            );
+            self.file.advise(range.offset, range.length, Advice::DontNeed);
         }
         Ok(())
     }
@@ -459,11 +484,6 @@ fn changed(path: &TargetPath, why: &str) -> Error {
         ErrorKind::SourceChanged,
         format!("'{}' changed in the source: {why}; it is left for the next run", path.display()),
     )
-}
-
-fn times(meta: &std::fs::Metadata) -> (i64, i64) {
-    let ns = |s: i64, n: i64| s.saturating_mul(1_000_000_000).saturating_add(n);
-    (ns(meta.mtime(), meta.mtime_nsec()), ns(meta.ctime(), meta.ctime_nsec()))
 }
 
 /// Bytes of memory of this machine.

@@ -13,11 +13,13 @@ use super::identity::Known;
 use super::process::Worker;
 use super::progress::Live;
 use super::protocol::{Answer, Op, Request, SecretValues};
+use super::said::Said;
 use super::scratch::Scratch;
 use super::{identity, places, retry};
-use crate::catalog::{JobDb, RunRecord};
+use crate::catalog::{JobDb, RunRecord, Wrong};
 use crate::config::{Job, SecretRef, Target, resolve};
 use crate::error::{Error, Kind, Result};
+use crate::notice::{Notice, NoticeCode, NoticeLevel};
 use crate::report::{At, Event, Outcome, Reporter};
 
 /// What every job of a command shares.
@@ -30,6 +32,7 @@ pub struct Context {
     pub host: String,
     pub run_id: String,
     pub reporter: RefCell<Box<dyn Reporter>>,
+    pub said: RefCell<Said>,
     pub stop: StopWish,
     /// Environment variables that hold some target's secrets: no worker inherits them.
     pub hide: Vec<String>,
@@ -65,6 +68,11 @@ pub struct JobEnd {
 
 impl Context {
     pub fn event(&self, job: &str, target: Option<&str>, event: &Event) {
+        if let Event::Notice(notice) = event
+            && !self.said.borrow_mut().is_new(job, target, notice)
+        {
+            return;
+        }
         self.reporter.borrow_mut().event(&At { job, target }, event);
     }
 
@@ -88,7 +96,7 @@ impl Context {
     /// One worker for one operation, and its answer. `title`: shown by `top -c`.
     pub async fn ask(&self, request: &Request, title: &str) -> Result<Answer> {
         let target = match request.op {
-            Op::Scan | Op::Look => None,
+            Op::Scan | Op::Look | Op::AcceptSource { .. } => None,
             _ => request.job.targets.first(),
         };
         let (job, name) = (request.job.name.clone(), target.map(|t| t.name.clone()));
@@ -98,7 +106,7 @@ impl Context {
         let (end, answer) =
             attend(&mut worker, target, &request.secrets, &mut stop, patience(), on_event).await;
         match answer {
-            Some(Answer::Failed(failure)) => Err(failure.into()),
+            Some(Answer::Failed(failure)) => Err(failure),
             Some(answer) => Ok(answer),
             None if self.stop.borrow().is_some() => Err(Error::new(Kind::Stopped, "stopped by the user")),
             None => Err(died(&end, title)),
@@ -213,14 +221,15 @@ async fn prepare(context: &Rc<Context>, job: &Job) -> Result<Prepared> {
 
 /// Each target's record says why nothing was done.
 fn note_job_failure(context: &Context, job: &Job, error: &Error) {
-    let event = Event::JobFailed { error: error.without_hint(), hint: error.hint.clone() };
-    context.event(&job.name, None, &event);
+    context.event(&job.name, None, &Event::job_failed(error));
     let outcome = if error.kind == Kind::Stopped { Outcome::Stopped } else { Outcome::Failed };
     for target in &job.targets {
         let mut record = RunRecord::begin(&context.run_id, &target.name);
         record.ended_ns = Some(record.started_ns);
         record.outcome = Some(outcome);
         record.error = Some(error.to_string());
+        record.clean = Some(false);
+        record.wrong.ended_by(Some(error));
         keep(context, job, &record);
     }
 }
@@ -230,8 +239,10 @@ fn keep(context: &Context, job: &Job, record: &RunRecord) {
     let names: Vec<&str> = job.targets.iter().map(|t| t.name.as_str()).collect();
     let kept = JobDb::open(&context.state_dir, &job.name, &names).and_then(|db| db.put_run(record));
     if let Err(error) = kept {
-        let message = format!("the run record was not kept: {error}");
-        context.event(&job.name, Some(&record.target), &Event::Log { level: "warn".to_owned(), message });
+        let text =
+            format!("the run record was not kept, so `offsite status` does not show this run: {error}");
+        let notice = Notice::new(NoticeCode::RecordLost, text);
+        context.event(&job.name, Some(&record.target), &Event::Notice(notice));
     }
 }
 
@@ -253,19 +264,21 @@ async fn run_target(
         inventory,
         secrets: known.secrets,
         live: &mut live,
-        fault: false,
+        wrong: Wrong::default(),
         finished: None,
     };
     let (outcome, error) = match refused {
         Some(error) => (Outcome::Failed, Some(error)),
         None => attempts.run().await,
     };
-    let (fault, finished) = (attempts.fault, attempts.finished.take());
-    let mut last = None;
-    if let Some(Event::Finished { sent_bytes, images, deleted, failed, error, .. }) = finished {
+    let (mut wrong, finished) = (std::mem::take(&mut attempts.wrong), attempts.finished.take());
+    for notice in context.said.borrow().of_job(&job.name) {
+        wrong.notice(&notice);
+    }
+    let fault = wrong.notices.iter().any(|told| told.level == NoticeLevel::Failing);
+    if let Some(Event::Finished { sent_bytes, images, deleted, failed, .. }) = finished {
         (record.sent_bytes, record.images, record.deleted, record.failed) =
             (sent_bytes, images, deleted, failed);
-        last = error;
     } else {
         // No worker lived to say it: the supervisor's own last word for this target.
         record.sent_bytes = live.sent();
@@ -277,10 +290,14 @@ async fn run_target(
             failed: 0,
             left: 0,
             error: error.as_ref().map(ToString::to_string),
+            failure: error.clone().map(Box::new),
         };
         context.event(&job.name, Some(&target.name), &event);
     }
-    record.error = error.as_ref().map(ToString::to_string).or(last);
+    record.error = error.as_ref().map(ToString::to_string);
+    wrong.ended_by(error.as_ref());
+    record.clean = Some(outcome == Outcome::Done && !wrong.failing());
+    record.wrong = wrong;
     record.outcome = Some(outcome);
     record.ended_ns = Some(super::progress::now_ns());
     keep(context, job, &record);
@@ -297,7 +314,8 @@ struct Attempts<'a> {
     /// For the first attempt, where they are known already.
     secrets: Option<SecretValues>,
     live: &'a mut Live,
-    fault: bool,
+    /// Of all workers what was warned of, of the last one what was not done.
+    wrong: Wrong,
     /// The last worker's last event.
     finished: Option<Event>,
 }
@@ -327,9 +345,7 @@ impl Attempts<'_> {
                 return (Outcome::Failed, Some(error));
             };
             request.attempt += 1;
-            let wait_ms = u64::try_from(again.wait.as_millis()).unwrap_or(u64::MAX);
-            let (attempt, of) = (again.attempt, again.of);
-            self.say(Event::Retry { image: None, error: error.to_string(), attempt, of, wait_ms });
+            self.say(Event::retry(None, &error, again.attempt, again.of, again.wait));
             if self.wait(again.wait).await {
                 return (Outcome::Stopped, Some(error));
             }
@@ -343,11 +359,16 @@ impl Attempts<'_> {
         self.live.begin(worker.pid);
         let mut stop = self.context.stop.clone();
         let mut finished = None;
-        let mut fault = false;
+        self.wrong.again();
         let (end, answer) = {
-            let (context, job, target, live) = (self.context, self.job, self.target, &mut *self.live);
+            let (context, job, target) = (self.context, self.job, self.target);
+            let (live, wrong) = (&mut *self.live, &mut self.wrong);
             let on_event = |event: Event| {
-                fault |= matches!(event, Event::Notice { failing: true, .. });
+                match &event {
+                    Event::Notice(notice) => wrong.notice(notice),
+                    Event::ImageFailed { image, failure: Some(failure), .. } => wrong.image(image, failure),
+                    _ => {}
+                }
                 live.saw(&event);
                 context.event(&job.name, Some(&target.name), &event);
                 if matches!(event, Event::Finished { .. }) {
@@ -356,22 +377,16 @@ impl Attempts<'_> {
             };
             attend(&mut worker, Some(target), &request.secrets, &mut stop, patience(), on_event).await
         };
-        self.fault = fault;
-        if let Some(Answer::Failed(failure)) = answer {
-            let error = Error::from(failure);
+        if let Some(Answer::Failed(error)) = answer {
             let outcome = if error.kind == Kind::Stopped { Outcome::Stopped } else { Outcome::Failed };
             self.finished = finished;
             return Ok((outcome, Some(error)));
         }
         match finished {
             Some(event) => {
-                let outcome = match &event {
-                    Event::Finished { outcome, .. } => *outcome,
-                    _ => Outcome::Failed,
-                };
-                let error = match &event {
-                    Event::Finished { error: Some(text), .. } => Some(Error::new(Kind::Io, text.clone())),
-                    _ => None,
+                let (outcome, error) = match &event {
+                    Event::Finished { outcome, failure, .. } => (*outcome, failure.as_deref().cloned()),
+                    _ => (Outcome::Failed, None),
                 };
                 self.finished = Some(event);
                 Ok((outcome, error))

@@ -26,7 +26,7 @@ use crate::catalog::Catalog;
 use crate::config::{Bandwidth, Retry};
 use crate::error::Kind;
 use crate::plan::{Action, Code, FileAction, FileStep, Plan, Step};
-use crate::source::SourceFile;
+use crate::source::{Inventory, SourceFile};
 use crate::target::tests::mem::Mem;
 use crate::target::{TargetView, VerifyLevel};
 
@@ -270,10 +270,12 @@ impl Bench {
             installation: "0123abcd".into(),
             retry: Retry { attempts: self.attempts, first_wait: Duration::from_millis(1) },
             method: self.method,
+            size_suffices: self.method == Method::Size,
             streams: 3,
             streams_fixed: true,
             root: Arc::new(SourceRoot::open(self.dir.path(), meta.dev(), meta.ino()).unwrap()),
             cache: Arc::default(),
+            interruptions: AtomicU64::default(),
         }
     }
 
@@ -308,6 +310,10 @@ impl Bench {
             not_restorable: false,
             span: None,
             group: None,
+            merge: None,
+            proof: None,
+            parent: None,
+            merged: false,
         }
     }
 
@@ -319,7 +325,8 @@ impl Bench {
             self.step(name, Action::Copy, files[at].size, before.into_iter().collect())
         });
         let plan = Plan { steps: steps.collect(), ..Plan::default() };
-        execute(context, &Material::new(&plan, &TargetView::default(), &files))
+        let inventory = Inventory { files, ..Inventory::default() };
+        execute(context, &Material::new(&plan, &TargetView::default(), &inventory))
     }
 
     fn assert_same(&self, name: &str) {
@@ -459,6 +466,115 @@ fn what_a_server_lost_behind_a_checkpoint_is_sent_again() {
     assert_eq!(bench.copy(&bench.context(), &["a1"]).images, 1);
     bench.assert_same("a1");
     assert_eq!(bench.wire.sent(), 11 * MIB);
+}
+
+/// A crash of the server leaves a hole where nobody samples: in the middle of what it had acknowledged.
+fn lose(bench: &Bench) {
+    for staged in bench.wire.mem.disk().staged.values_mut() {
+        staged.bytes[8 * MIB + 7..10 * MIB].fill(0);
+    }
+}
+
+fn not_durable(method: Method) -> Bench {
+    let mut bench = Bench::new(&[("a1", 24 * MIB)]);
+    bench.wire.mem.capabilities.durable_checkpoints = false;
+    bench.wire.mem.capabilities.resume = offsite_plugin_api::Resume::Offset;
+    bench.method = method;
+    bench
+}
+
+#[test]
+fn a_hole_in_the_middle_of_what_was_staged_is_never_published() {
+    let bench = not_durable(Method::Sampled);
+    bench.cut("a1", 20 * MIB);
+    bench.copy(&bench.context(), &["a1"]);
+    lose(&bench);
+    assert_eq!(bench.copy(&bench.context(), &["a1"]).images, 1);
+    bench.assert_same("a1");
+    // From the hole on.
+    assert_eq!(bench.wire.sent(), (20 + 16) * MIB);
+}
+
+#[test]
+fn a_hole_is_found_over_several_kills_and_in_a_complete_staging() {
+    let mut bench = not_durable(Method::Sampled);
+    for _ in 0..3 {
+        bench.cut("a1", 6 * MIB);
+        bench.copy(&bench.context(), &["a1"]);
+    }
+    lose(&bench);
+    // Now whole, with the hole read back and filled; interrupted before its publish.
+    bench.wire.before_publish = Some(Arc::new(|_| Err(BackendError::new(ErrorKind::Denied, "not now"))));
+    assert_eq!(bench.copy(&bench.context(), &["a1"]).failed, 1);
+    bench.wire.before_publish = None;
+    lose(&bench);
+    assert_eq!(bench.copy(&bench.context(), &["a1"]).images, 1);
+    bench.assert_same("a1");
+}
+
+#[test]
+fn a_server_that_fell_over_between_two_attempts_of_one_run_is_read_back() {
+    let mut bench = not_durable(Method::Sampled);
+    bench.attempts = 3;
+    bench.cut("a1", 20 * MIB);
+    let (mem, once) = (bench.wire.mem.clone(), std::sync::Once::new());
+    // The first read after the line broke: the server is back by then.
+    bench.wire.before_read = Some(Arc::new(move |_| {
+        once.call_once(|| {
+            for staged in mem.disk().staged.values_mut() {
+                staged.bytes[8 * MIB + 7..10 * MIB].fill(0);
+            }
+        });
+        Ok(())
+    }));
+    assert_eq!(bench.copy(&bench.context(), &["a1"]).images, 1);
+    bench.assert_same("a1");
+}
+
+#[test]
+fn what_waited_for_its_publish_while_the_server_fell_over_is_read_back() {
+    let mut bench = not_durable(Method::Sampled);
+    bench.attempts = 3;
+    let (mem, once) = (bench.wire.mem.clone(), std::sync::Once::new());
+    bench.wire.before_publish = Some(Arc::new(move |_| {
+        let mut result = Ok(());
+        once.call_once(|| {
+            for staged in mem.disk().staged.values_mut() {
+                staged.bytes[8 * MIB + 7..10 * MIB].fill(0);
+            }
+            result = Err(BackendError::new(ErrorKind::Unreachable, "the server went away"));
+        });
+        result
+    }));
+    let summary = bench.copy(&bench.context(), &["a1"]);
+    assert_eq!((summary.images, summary.failed), (0, 1), "{:?}", summary.first_error);
+    assert_eq!(bench.visible(), Vec::<String>::new(), "the hole must not be published");
+    // The next run sends what is missing, and no more.
+    assert_eq!(bench.copy(&bench.context(), &["a1"]).images, 1);
+    bench.assert_same("a1");
+    assert_eq!(bench.wire.sent(), (24 + 16) * MIB);
+}
+
+#[test]
+fn only_sizes_are_compared_where_the_user_asked_for_no_more() {
+    let bench = not_durable(Method::Size);
+    bench.cut("a1", 20 * MIB);
+    bench.copy(&bench.context(), &["a1"]);
+    lose(&bench);
+    assert_eq!(bench.copy(&bench.context(), &["a1"]).images, 1);
+    assert_eq!(bench.wire.sent(), 24 * MIB);
+}
+
+#[test]
+fn what_cannot_be_read_back_is_sent_again() {
+    let mut bench = not_durable(Method::CheckedParts);
+    bench.wire.mem.capabilities.staged_readable = false;
+    bench.cut("a1", 20 * MIB);
+    bench.copy(&bench.context(), &["a1"]);
+    lose(&bench);
+    assert_eq!(bench.copy(&bench.context(), &["a1"]).images, 1);
+    bench.assert_same("a1");
+    assert_eq!(bench.wire.sent(), (20 + 24) * MIB);
 }
 
 #[test]

@@ -17,12 +17,12 @@ use super::resume::{self, TakenUp};
 use super::session::StageSession;
 use super::source_reader::SourceReader;
 use super::verify::{self, Proof};
-use crate::catalog::{Published, Was};
+use crate::catalog::{Published, Upon, Was};
 use crate::chain::Span;
 use crate::error::{BackendKind, Error, Kind, Result};
 use crate::plan::FileStep;
 use crate::source::SourceFile;
-use crate::target::{Publish, Recorded, VerifyLevel, names};
+use crate::target::{self, Publish, Recorded, VerifyLevel, names};
 
 /// One file to bring to the target.
 #[derive(Clone)]
@@ -38,6 +38,10 @@ pub struct FileJob {
     pub image: TargetPath,
     /// With the anchor: the run that the image holds.
     pub span: Option<Span>,
+    /// The file system that the source file lies on, by what lasts.
+    pub mount: Option<Arc<str>>,
+    /// With the anchor: what it builds on.
+    pub upon: Upon,
 }
 
 impl FileJob {
@@ -64,6 +68,8 @@ impl FileJob {
             set: set.to_owned(),
             image,
             span,
+            mount: None,
+            upon: Upon::default(),
         })
     }
 
@@ -81,8 +87,8 @@ impl FileJob {
             set: self.set.clone(),
             image: self.image.clone(),
             parent: None,
-            head: None,
-            mount: None,
+            head: reader.head(),
+            mount: self.mount.clone(),
         }
     }
 }
@@ -98,7 +104,7 @@ pub fn stage(context: &Context, job: &FileJob, streams: u32) -> Result<Publish> 
     let result = context.retried(Some(&name), &|| growth.gained.get(), || {
         let taken = match state.borrow_mut().take() {
             Some(taken) => taken,
-            None => resume::take_up(context, job)?,
+            None => resume::take_up(context, job, reading(context, streams))?,
         };
         attempt(context, job, streams, taken, &growth, &state)
     });
@@ -141,6 +147,11 @@ pub(super) fn give_up(context: &Context, job: &FileJob) {
     }
 }
 
+/// Ranges of one file in flight at once.
+fn reading(context: &Context, streams: u32) -> u32 {
+    streams.clamp(1, context.capabilities.parallel_ranges.max(1))
+}
+
 fn attempt(
     context: &Context,
     job: &FileJob,
@@ -150,6 +161,7 @@ fn attempt(
     state: &RefCell<Option<TakenUp>>,
 ) -> Result<Publish> {
     let reader = taken.reader.clone();
+    let seen = context.interruptions();
     let held = taken.from.as_ref().map_or(0, |f| sum(&f.ranges));
     growth.reached(held);
     let gained = growth.gained.get();
@@ -175,7 +187,8 @@ fn attempt(
             reader: &reader,
             blake3,
             boundaries: &taken.boundaries,
-            streams: streams.clamp(1, context.capabilities.parallel_ranges.max(1)),
+            doubtful: &taken.doubtful,
+            streams: reading(context, streams),
         };
         // A long proof that fails for want of a connection goes on from here, not from the first byte.
         let small = job.source.size <= reader.layout().block;
@@ -211,6 +224,8 @@ fn attempt(
         before: job.before.clone(),
         record: job.recorded(&reader, blake3, level),
         span: job.span,
+        upon: job.upon.clone(),
+        seen,
         source: Arc::new(LazySource::new(
             context.root.clone(),
             context.cache.clone(),
@@ -218,6 +233,35 @@ fn attempt(
             blake3,
         )),
     })
+}
+
+/// Looks again, before its publish, at what was staged and proved while the target's server may have fallen over since:
+/// without durable checkpoints it may have lost any of it. Gives the interruptions seen by then.
+///
+/// Errors: `Verify` when it is not whole any more; the next run goes on from what is left of it.
+pub fn still_whole(context: &Context, file: &Publish, seen: u64) -> Result<u64> {
+    let now = context.interruptions();
+    if context.capabilities.durable_checkpoints || context.size_suffices || now == seen {
+        return Ok(now);
+    }
+    context.tick("reading back what was staged before an interruption")?;
+    let (call, _) = context.line.sending_unseen();
+    let range = Range { offset: 0, length: file.record.size };
+    let whole = Arc::new(verify::Whole::default());
+    let read = match range.length {
+        0 => Ok(()),
+        _ => context.backend.read_staged(&call, &file.token, range, whole.clone()),
+    };
+    match read {
+        // An earlier attempt published it: whoever publishes it again sees that.
+        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::StaleToken) => Ok(now),
+        Err(e) if !matches!(e.kind(), ErrorKind::Unsupported) => Err(e.into()),
+        Ok(()) if whole.is(file.record.size, file.record.blake3) => Ok(now),
+        _ => Err(Error::new(Kind::Verify, "the target lost a part of what it had acknowledged")
+            .on(file.source_path.display())
+            .because("its server went away after this file was staged, and the staged file is not what was sent any more")
+            .hint("the next run sends what is missing")),
+    }
 }
 
 /// Sends what is missing. On failure also gives what the next attempt goes on with; `None`: it looks for itself.
@@ -230,18 +274,13 @@ fn send(
 ) -> std::result::Result<Staged, Box<(Error, Option<TakenUp>)>> {
     let (reader, from) = (&taken.reader, &taken.from);
     let held = from.as_ref().map_or(0, |f| sum(&f.ranges));
-    let session = Arc::new(StageSession::new(
-        context.catalog.clone(),
-        job.step.target.clone(),
-        reader.clone(),
-        from.clone(),
-    ));
+    let session = Arc::new(StageSession::new(context.catalog.clone(), job.step.target.clone(), taken));
     let request = StageRequest {
         path: job.step.target.clone(),
         staging: job.staging.clone(),
         attributes: job.attributes.clone(),
         size: job.source.size,
-        streams: streams.clamp(1, context.capabilities.parallel_ranges.max(1)),
+        streams: reading(context, streams),
         owner: context.installation.clone(),
         resume: from.clone(),
     };
@@ -269,16 +308,25 @@ fn send(
             }
             context.line.meter.correct(-signed(held) - signed(acked));
             growth.reached(session.resume().map_or(0, |kept| sum(&kept.ranges)));
+            let lasting = context.capabilities.durable_checkpoints && session.is_durable();
             let again = match error.kind() {
                 ErrorKind::StaleToken => {
                     give_up(context, job);
                     None
                 }
                 // A checkpoint not known to be durable is looked at before it is trusted; so is one that was refused.
-                _ => session.resume().filter(|_| context.capabilities.durable_checkpoints).map(|from| {
+                _ => session.resume().filter(|_| lasting).map(|from| {
                     let boundaries = resume::boundaries(&taken.boundaries, &from.ranges, job.source.size);
                     let reader = reader.clone();
-                    TakenUp { reader, from: Some(from), complete: None, proved: false, boundaries }
+                    TakenUp {
+                        reader,
+                        from: Some(from),
+                        complete: None,
+                        proved: false,
+                        doubtful: Vec::new(),
+                        durable: true,
+                        boundaries,
+                    }
                 }),
             };
             if let Some(again) = &again
@@ -291,17 +339,48 @@ fn send(
     }
 }
 
-/// Compares a file that is on the target without a record with the source, and records it. False: it differs.
-pub fn adopt(context: &Context, job: &FileJob) -> Result<Option<VerifyLevel>> {
+/// What comparing a file on the target with the source's came to.
+pub enum Compared {
+    /// The same, and recorded.
+    Same(VerifyLevel),
+    Differs,
+    /// It cannot be read back, for a reason that is the file's own (an archived object, a right that is missing): it is neither
+    /// known nor replaced, and nothing else waits for it.
+    Unread(Error),
+}
+
+/// Compares a file that is on the target with the source, and records it where they are the same.
+///
+/// Where the record has a digest and the target's entry is as recorded, the source alone is read: what lies there was found
+/// to be the recorded content, and its unchanged version carries that on. Everything else is read back.
+pub fn adopt(context: &Context, job: &FileJob) -> Result<Compared> {
     let name = job.step.path.display().into_owned();
     context.retried(Some(&name), &|| 0, || {
         let call = context.line.call(Some(SHORT));
-        let Some(entry) = context.site(&call).file(&job.step.target)? else { return Ok(None) };
+        let Some(entry) = context.site(&call).file(&job.step.target)? else {
+            return Ok(Compared::Differs);
+        };
         if entry.size != job.source.size {
-            return Ok(None);
+            return Ok(Compared::Differs);
+        }
+        let recorded = context.catalog.published_at(&job.step.target)?;
+        let recorded = recorded.filter(|r| r.blake3.is_some() && !r.touched(&entry));
+        // Before a large source is hashed in vain.
+        if recorded.is_none()
+            && let Err(error) = target::readable(&context.site(&call), &entry)
+        {
+            return if final_for_file(&error) { Ok(Compared::Unread(error)) } else { Err(error) };
         }
         let reader = context.open(&job.source)?;
         let blake3 = reader.complete(&|| context.tick("hashing the source"))?;
+        if let Some(recorded) = recorded {
+            if recorded.blake3 != Some(blake3) {
+                return Ok(Compared::Differs);
+            }
+            let (mtime, ctime, inode) = (reader.mtime_ns(), reader.ctime_ns(), reader.inode());
+            context.catalog.refresh(&job.step.target, mtime, ctime, inode)?;
+            return Ok(Compared::Same(recorded.level));
+        }
         let found = verify::published(
             &*context.backend,
             &context.line,
@@ -309,21 +388,32 @@ pub fn adopt(context: &Context, job: &FileJob) -> Result<Option<VerifyLevel>> {
             &job.step.target,
             job.source.size,
             blake3,
-        )?;
-        let Some(level) = found else { return Ok(None) };
+        );
+        let level = match found {
+            Ok(Some(level)) => level,
+            Ok(None) => return Ok(Compared::Differs),
+            Err(e) if final_for_file(&e) => return Ok(Compared::Unread(e)),
+            Err(e) => return Err(e),
+        };
         let record = Recorded {
             target_version: entry.version,
             target_mtime: entry.mtime,
             ..job.recorded(&reader, blake3, level)
         };
-        context.catalog.record(&[Published {
+        let file = Published {
             path: job.step.target.clone(),
             source: Some(job.step.path.clone()),
             record,
             span: job.span,
-        }])?;
-        Ok(Some(level))
+        };
+        context.catalog.adopt(&file, &job.upon)?;
+        Ok(Compared::Same(level))
     })
+}
+
+/// Whether an error while the target's file was read says something of that file alone, and will say it again.
+fn final_for_file(error: &Error) -> bool {
+    !target::of_target(error) && !error.is_backend(&BackendKind::NotFound)
 }
 
 fn sum(ranges: &[Range]) -> u64 {

@@ -9,7 +9,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{EnvFilter, LevelFilter};
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
 use zeroize::Zeroizing;
 
 use super::call::Line;
@@ -17,11 +19,11 @@ use super::meter::Meter;
 use super::open::Answers;
 use super::outbox::Outbox;
 use super::pace::Pacer;
-use super::protocol::{Answer, Control, Failure, Op, Request, Stop as Wish};
+use super::protocol::{Answer, Control, Op, Request, Stop as Wish};
 use super::stop::Stop;
-use super::{ops, priority, replicate, scan_worker};
+use super::{ops, priority, replicate, scan_worker, warnings};
 use crate::error::{BackendKind, Error, Kind, Result};
-use crate::report::Event;
+use crate::notice::NoticeCode;
 
 /// How long a worker without a supervisor may take to record what is staged.
 const GRACE: Duration = Duration::from_secs(3);
@@ -40,7 +42,7 @@ pub fn main(events_fd: u32) -> ExitCode {
     };
     let answers = Arc::new(Answers::default());
     let result = request().and_then(|request| {
-        log_to_stderr(request.verbose);
+        log(request.verbose, &outbox);
         set_priority(&request, &outbox);
         listen(Arc::clone(&stop), Arc::clone(&answers));
         answer(&request, &outbox, &stop, &answers)
@@ -52,7 +54,7 @@ pub fn main(events_fd: u32) -> ExitCode {
             outbox.log("error", error.to_string());
             return ExitCode::from(POISONED);
         }
-        Err(error) => outbox.answer(Answer::Failed(Failure::from(&error))),
+        Err(error) => outbox.answer(Answer::Failed(error)),
     }
     ExitCode::SUCCESS
 }
@@ -65,6 +67,9 @@ fn answer(
 ) -> Result<Option<Answer>> {
     if matches!(request.op, Op::Scan | Op::Look) {
         return scan_worker::run(request, outbox, stop).map(Some);
+    }
+    if matches!(request.op, Op::AcceptSource { .. }) {
+        return scan_worker::accept_source(request, outbox, stop).map(Some);
     }
     let line = Line {
         stop: Arc::clone(stop),
@@ -83,21 +88,22 @@ fn set_priority(request: &Request, outbox: &Outbox) {
         && let Ok(target) = request.target()
         && let Some(text) = priority::apply(target.priority)
     {
-        outbox.event(Event::Notice { code: "priority".to_owned(), text, failing: false });
+        outbox.notice(NoticeCode::Priority, text);
     }
 }
 
-/// The supervisor captures standard error as log text.
-fn log_to_stderr(verbose: bool) {
+/// The supervisor captures standard error as log text; warnings are told as well.
+fn log(verbose: bool, outbox: &Arc<Outbox>) {
     let filter = EnvFilter::try_from_env("OFFSITE_LOG")
         .unwrap_or_else(|_| EnvFilter::new(if verbose { "debug" } else { "warn,offsite::plugin=info" }));
     // A second request to set it (in tests) changes nothing.
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let text = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(false)
         .without_time()
-        .try_init();
+        .with_filter(filter);
+    let told = warnings::Layer(Arc::clone(outbox)).with_filter(LevelFilter::WARN);
+    let _ = tracing_subscriber::registry().with(text).with(told).try_init();
 }
 
 fn request() -> Result<Request> {

@@ -20,14 +20,18 @@ pub fn open_root(root: &std::path::Path) -> Result<OwnedFd> {
 /// Opens a regular file of the source for reading, beneath `root`, following no symbolic link anywhere on the way.
 /// Errors: [`Kind::Source`].
 pub fn open_file(root: impl AsFd, path: &TargetPath) -> Result<File> {
-    let fail =
-        |why: String| Error::new(Kind::Source, "cannot open the source file").on(path.display()).because(why);
+    open_regular(root, path)
+        .map_err(|e| Error::new(Kind::Source, "cannot open the source file").on(path.display()).because(e))
+}
+
+/// The same. Errors: the system's; `InvalidInput` for what is no regular file any more.
+pub(super) fn open_regular(root: impl AsFd, path: &TargetPath) -> std::io::Result<File> {
     // NONBLOCK: a FIFO that took the file's place must not hang the open.
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = open_beneath(root.as_fd(), path, flags).map_err(|e| fail(e.to_string()))?;
-    let stat = fstat(&file).map_err(|e| fail(e.to_string()))?;
-    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        return Err(fail("it is no regular file any more".to_owned()));
+    let file = open_beneath(root.as_fd(), path, flags)?;
+    if FileType::from_raw_mode(fstat(&file)?.st_mode) != FileType::RegularFile {
+        let why = "it is no regular file any more";
+        return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, why));
     }
     Ok(File::from(file))
 }
@@ -79,7 +83,7 @@ pub fn same_file(file: &SourceFile, stat: &Stat) -> Sameness {
     if (now.size, now.mtime_ns) != (file.size, file.mtime_ns) {
         return Sameness::Changed;
     }
-    if (now.ctime_ns, now.inode) != (file.ctime_ns, file.inode) {
+    if (file.ctime_ns != 0 && now.ctime_ns != file.ctime_ns) || now.inode != file.inode {
         return Sameness::Doubtful;
     }
     Sameness::Same

@@ -1,11 +1,19 @@
 //! The observations while a scan runs: what was remembered, compared with what is found now, and what to remember.
+//!
+//! A file that is not found was deleted only where somebody could look: in a directory that was read, on the file system
+//! that the file lay on. Everything else is in doubt, and a doubt is told (`doubts`); it deletes nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use offsite_plugin_api::TargetPath;
 
+use super::doubts::{Doubts, Places};
+use super::drift::Drift;
+use super::evidence::Evidence;
+use super::ignore::Ignore;
 use super::walk::{Facts, Walk};
-use super::{Learned, Observations, Place, Seen};
+use super::{Doubt, Learned, MountPoint, Observations, Place, RecordedFile, Seen, mounts};
 use crate::error::Result;
 
 /// How long an absence is remembered at least: 90 days.
@@ -14,37 +22,63 @@ const KEEP_NS: i64 = 90 * 24 * 3600 * 1_000_000_000;
 /// A file found, with the time since when it looks like this, nanoseconds since the Unix epoch.
 pub(super) type Observed = (TargetPath, Facts, i64);
 
+/// What a scan found beside the walk's own lists.
+#[derive(Debug, Default)]
+pub(super) struct Sight {
+    pub files: Vec<Observed>,
+    /// Absent paths with the time since when they are absent.
+    pub absent: BTreeMap<TargetPath, i64>,
+    pub doubts: Vec<Doubt>,
+}
+
+/// How a scan judges.
+pub(super) struct Judge<'a> {
+    /// When the walk ended, nanoseconds since the Unix epoch.
+    pub now_ns: i64,
+    pub settle_ns: i64,
+    pub ignore: &'a Ignore,
+    /// BLAKE3 of a file of the source as it is now.
+    pub digest: &'a mut dyn FnMut(&TargetPath) -> Result<Option<[u8; 32]>>,
+}
+
 pub(super) struct Memory {
     pub place: Option<Place>,
+    pub(super) mounts: Vec<MountPoint>,
+    mounts_changed: bool,
     /// Sorted by path.
-    files: Vec<(TargetPath, Seen)>,
+    pub(super) files: Vec<(TargetPath, Seen)>,
     /// Indices of `files` that the store does not hold like this.
-    changed: Vec<usize>,
+    pub(super) changed: Vec<usize>,
+    /// What targets' records say; filled when something must be proved by it.
+    recorded: Option<Vec<RecordedFile>>,
 }
 
 impl Memory {
     pub fn load(observations: &mut dyn Observations) -> Result<Self> {
         let remembered = observations.load()?;
-        let mut memory = Self { place: remembered.place, files: remembered.files, changed: Vec::new() };
+        let mut memory = Self {
+            place: remembered.place,
+            mounts: remembered.mounts,
+            mounts_changed: false,
+            files: remembered.files,
+            changed: Vec::new(),
+            recorded: None,
+        };
+        memory.mounts.sort_by(|a, b| a.path.cmp(&b.path));
+        if memory.place.is_none() && memory.files.is_empty() {
+            // A lost database: what targets hold is known to have been here.
+            let recorded = observations.recorded();
+            memory.files = recorded.iter().map(|file| (file.path.clone(), never(file))).collect();
+            memory.recorded = Some(recorded);
+        } else if memory.files.iter().any(|(_, seen)| seen.mount.is_none()) {
+            memory.recorded = Some(observations.recorded());
+        }
         if !memory.files.is_sorted_by(|a, b| a.0 < b.0) {
             memory.files.sort_by(|a, b| a.0.cmp(&b.0));
             memory.files.dedup_by(|a, b| a.0 == b.0);
         }
-        if memory.place.is_none() && memory.files.is_empty() {
-            // A lost database: what targets hold is known to have been here.
-            let never = Seen {
-                size: 0,
-                mtime_ns: 0,
-                ctime_ns: 0,
-                inode: 0,
-                device: 0,
-                since_ns: 0,
-                absent_ns: None,
-                header: None,
-            };
-            memory.files = observations.known_paths().into_iter().map(|path| (path, never.clone())).collect();
-            memory.files.sort_by(|a, b| a.0.cmp(&b.0));
-            memory.files.dedup_by(|a, b| a.0 == b.0);
+        if memory.place.is_none() {
+            memory.changed = (0..memory.files.len()).collect();
         }
         Ok(memory)
     }
@@ -58,93 +92,110 @@ impl Memory {
             })
     }
 
-    /// Merges a walk in. Gives each file with the time since when it looks like this, and the absent paths with the time
-    /// since when they are absent. `walk.files` is taken.
-    pub fn observe(&mut self, walk: &mut Walk, now_ns: i64) -> (Vec<Observed>, BTreeMap<TargetPath, i64>) {
+    /// Whether the root is, for all that is known, on the file system that it was on at the last scan.
+    pub fn same_root(&self, walk: &Walk, place: Place) -> bool {
+        let Some(known) = self.place else { return true };
+        let now = walk.mounts.first().filter(|mount| mount.path.is_root());
+        match (self.mounts.first().filter(|mount| mount.path.is_root()), now) {
+            (Some(was), Some(now)) if !mounts::same(&was.identity, &now.identity) => false,
+            (Some(_), Some(now)) if mounts::proves(&now.identity) => true,
+            // A name proves little: the device number is another hint.
+            _ => known.device == place.device,
+        }
+    }
+
+    /// Merges a walk in; `walk.files` is taken. Errors: those of the judge's digest.
+    pub fn observe(&mut self, walk: &mut Walk, judge: &mut Judge<'_>) -> Result<Sight> {
         let found = std::mem::take(&mut walk.files);
         let before = std::mem::take(&mut self.files);
-        let was_changed: std::collections::BTreeSet<usize> = self.changed.drain(..).collect();
+        let was_changed: BTreeSet<usize> = self.changed.drain(..).collect();
+        let places = Places::judge(&self.mounts, walk, &before, &found);
+        let drift = Drift::find(&self.mounts, walk, &before, &found);
+        let root_device = self.place.map(|place| place.device);
+        let evidence = self.evidence(walk, &before, &found, root_device, judge)?;
+        let mut doubts = Doubts::new(&places);
         self.files.reserve(found.len().max(before.len()));
-        let mut absent = BTreeMap::new();
-        let mounts = self.mounts(walk, &before, &found);
-        let mut out = Vec::with_capacity(found.len());
+        let mut sight = Sight { files: Vec::with_capacity(found.len()), ..Sight::default() };
+        let mut gone = Gone {
+            walk,
+            judge,
+            places: &places,
+            evidence: &evidence,
+            doubts: &mut doubts,
+            root_device,
+            absent: &mut sight.absent,
+        };
         let mut old = before.into_iter().enumerate().peekable();
         for (path, facts) in found {
-            while let Some((at, (gone, seen))) = old.next_if(|(_, (o, _))| *o < path) {
-                self.absent(walk, &mounts, (gone, seen), now_ns, was_changed.contains(&at), &mut absent);
+            while let Some((at, (missing, seen))) = old.next_if(|(_, (o, _))| *o < path) {
+                let (seen, changed) = gone.judge(&missing, seen);
+                self.remember(missing, seen, changed || was_changed.contains(&at));
             }
+            let now_ns = gone.judge.now_ns;
+            let covering = gone.walk.covering(&path).map(|mount| Arc::clone(&mount.identity));
+            let doubtful = gone.places.doubtful(&path).is_some();
             let known = old.next_if(|(_, (o, _))| *o == path);
             let (seen, changed) = match known {
-                Some((at, (_, mut seen))) if same(&seen, &facts) => {
+                Some((at, (_, mut seen))) if drift.same(&path, &seen, &facts) => {
+                    let exact = (seen.mtime_ns, seen.ctime_ns, seen.inode)
+                        == (facts.mtime_ns, facts.ctime_ns, facts.inode);
                     // A clock that was set back must not make a file wait until it catches up.
-                    let changed = was_changed.contains(&at)
+                    let mut changed = was_changed.contains(&at)
                         || seen.absent_ns.is_some()
                         || seen.since_ns > now_ns
-                        || seen.device != facts.device;
-                    seen.device = facts.device;
+                        || !exact;
+                    (seen.mtime_ns, seen.ctime_ns, seen.inode) =
+                        (facts.mtime_ns, facts.ctime_ns, facts.inode);
                     seen.since_ns = seen.since_ns.min(now_ns);
                     if seen.absent_ns.take().is_some() {
                         seen.since_ns = now_ns;
                     }
+                    // In a place that is in doubt, what was known stays known, until the user says otherwise.
+                    if seen.mount != covering && !(doubtful && seen.mount.is_some()) {
+                        (seen.mount, seen.device, changed) = (covering, facts.device, true);
+                    }
                     (seen, changed)
                 }
-                _ => (first_seen(&facts, now_ns), true),
+                _ => (Seen { mount: covering, ..first_seen(&facts, now_ns) }, true),
             };
-            out.push((path.clone(), facts, seen.since_ns));
+            sight.files.push((path.clone(), facts, seen.since_ns));
             self.remember(path, seen, changed);
         }
-        for (at, (gone, seen)) in old {
-            self.absent(walk, &mounts, (gone, seen), now_ns, was_changed.contains(&at), &mut absent);
+        for (at, (missing, seen)) in old {
+            let (seen, changed) = gone.judge(&missing, seen);
+            self.remember(missing, seen, changed || was_changed.contains(&at));
         }
-        (out, absent)
+        sight.doubts = doubts.tell();
+        let mounts = places.remembered(&drift);
+        self.mounts_changed |= mounts != self.mounts;
+        self.mounts = mounts;
+        if drift.any() {
+            for (path, facts, _) in &mut sight.files {
+                drift.blank(path, facts);
+            }
+        }
+        Ok(sight)
     }
 
-    /// Devices that have another number now, as after a reboot: the root's, and that of a file system inside the source
-    /// where a file of it is found under its old path again, on another file system than the root's. A file system that
-    /// is not mounted has no such file: its directory is empty, or shows what lies beneath.
-    fn mounts(
+    /// What can be proved of directories in which something is missing that no scan saw on its file system.
+    fn evidence(
         &self,
         walk: &Walk,
         before: &[(TargetPath, Seen)],
         found: &[(TargetPath, Facts)],
-    ) -> BTreeMap<u64, u64> {
-        let mut mounts = BTreeMap::new();
-        for (path, seen) in before {
-            if seen.device == 0 || walk.devices.contains(&seen.device) || mounts.contains_key(&seen.device) {
-                continue;
-            }
-            if self.place.is_some_and(|place| place.device == seen.device) {
-                mounts.insert(seen.device, walk.device);
-            } else if let Ok(at) = found.binary_search_by(|f| f.0.cmp(path))
-                && found[at].1.device != walk.device
-            {
-                mounts.insert(seen.device, found[at].1.device);
-            }
-        }
-        mounts
-    }
-
-    fn absent(
-        &mut self,
-        walk: &Walk,
-        mounts: &BTreeMap<u64, u64>,
-        (path, mut seen): (TargetPath, Seen),
-        now_ns: i64,
-        changed: bool,
-        absent: &mut BTreeMap<TargetPath, i64>,
-    ) {
-        let device = mounts.get(&seen.device).copied().unwrap_or(seen.device);
-        let mounted = device == 0 || walk.devices.contains(&device);
-        // Where nobody could look, nothing is absent, and an absence proven earlier starts anew.
-        let unknown = !mounted || walk.unknown(&path);
-        let since = if unknown { None } else { Some(seen.absent_ns.unwrap_or(now_ns).min(now_ns)) };
-        let changed = changed || seen.absent_ns != since || seen.device != device;
-        seen.device = device;
-        seen.absent_ns = since;
-        if let Some(since) = since {
-            absent.insert(path.clone(), since);
-        }
-        self.remember(path, seen, changed);
+        root_device: Option<u64>,
+        judge: &mut Judge<'_>,
+    ) -> Result<Evidence> {
+        let Some(recorded) = &self.recorded else { return Ok(Evidence::default()) };
+        let missing = before.iter().filter(|(path, seen)| {
+            seen.mount.is_none()
+                && !was_on_root(seen, root_device)
+                && found.binary_search_by(|f| f.0.cmp(path)).is_err()
+                && !walk.unknown(path)
+                && !judge.ignore.covers(path)
+        });
+        let directories = missing.map(|(path, _)| path.parent().unwrap_or_default()).collect();
+        Evidence::gather(directories, recorded, found, judge.digest)
     }
 
     fn remember(&mut self, path: TargetPath, seen: Seen, changed: bool) {
@@ -152,6 +203,11 @@ impl Memory {
             self.changed.push(self.files.len());
         }
         self.files.push((path, seen));
+    }
+
+    pub(super) fn set_mounts(&mut self, mounts: Vec<MountPoint>) {
+        self.mounts = mounts;
+        self.mounts_changed = true;
     }
 
     /// What was remembered of the file's header.
@@ -187,7 +243,9 @@ impl Memory {
         self.changed.sort_unstable();
         self.changed.dedup();
         let put = self.changed.drain(..).map(|at| self.files[at].clone()).collect();
-        let learned = Learned { place: (self.place != Some(place)).then_some(place), put, forget };
+        let mounts = std::mem::take(&mut self.mounts_changed).then(|| self.mounts.clone());
+        let place_learned = (self.place != Some(place)).then_some(place);
+        let learned = Learned { place: place_learned, mounts, put, forget };
         self.place = Some(place);
         if learned.is_empty() {
             return Ok(());
@@ -196,9 +254,97 @@ impl Memory {
     }
 }
 
-fn same(seen: &Seen, facts: &Facts) -> bool {
-    (seen.size, seen.mtime_ns, seen.ctime_ns, seen.inode)
-        == (facts.size, facts.mtime_ns, facts.ctime_ns, facts.inode)
+/// Judges files that are not found.
+struct Gone<'a, 'j, 'd> {
+    walk: &'a Walk,
+    judge: &'a mut Judge<'j>,
+    places: &'a Places,
+    evidence: &'a Evidence,
+    doubts: &'a mut Doubts<'d>,
+    root_device: Option<u64>,
+    absent: &'a mut BTreeMap<TargetPath, i64>,
+}
+
+impl Gone<'_, '_, '_> {
+    /// What to remember of a file that was there, and whether that is new.
+    fn judge(&mut self, path: &TargetPath, mut seen: Seen) -> (Seen, bool) {
+        let before = (seen.absent_ns, seen.mount.clone());
+        let since = seen.absent_ns.unwrap_or(self.judge.now_ns).min(self.judge.now_ns);
+        let absent = self.absent(path, &mut seen, since);
+        // Where nobody could look, nothing is absent, and an absence proven earlier starts anew.
+        seen.absent_ns = absent.then_some(since);
+        if absent {
+            self.absent.insert(path.clone(), since);
+        }
+        let changed = (seen.absent_ns, &seen.mount) != (before.0, &before.1);
+        (seen, changed)
+    }
+
+    fn absent(&mut self, path: &TargetPath, seen: &mut Seen, since: i64) -> bool {
+        if self.judge.ignore.covers(path) {
+            return false;
+        }
+        if let Some(place) = self.places.doubtful(path) {
+            self.doubts.add_to_place(place, path, seen);
+            return false;
+        }
+        if self.walk.unknown(path) {
+            self.doubts.add_beneath_link(self.walk, path, seen);
+            return false;
+        }
+        let Some(covering) = self.walk.covering(path) else {
+            // Nothing is known of mounts at all (a walk that was made up): as if all were one file system.
+            return true;
+        };
+        if seen.mount.is_none() && was_on_root(seen, self.root_device) && covering.path.is_root() {
+            seen.mount = Some(Arc::clone(&covering.identity));
+        }
+        match &seen.mount {
+            Some(was) if mounts::same(was, &covering.identity) => true,
+            Some(was) => {
+                self.doubts.add_elsewhere(covering, &Arc::clone(was), path, seen);
+                false
+            }
+            None => {
+                if let Some(was) = self.evidence.recorded_elsewhere(path, &covering.identity) {
+                    self.doubts.add_elsewhere(covering, &was, path, seen);
+                    return false;
+                }
+                if !self.evidence.proved(path) {
+                    self.doubts.add_unproven(path, seen);
+                    return false;
+                }
+                // Proved once at `since`; the second time it is known where it lay.
+                let twice = since < self.judge.now_ns
+                    && since <= self.judge.now_ns.saturating_sub(self.judge.settle_ns);
+                if twice {
+                    seen.mount = Some(Arc::clone(&covering.identity));
+                }
+                true
+            }
+        }
+    }
+}
+
+/// A row of a database that knew devices only: the root's device of the same scan tells that it lay on the root's file
+/// system.
+fn was_on_root(seen: &Seen, root_device: Option<u64>) -> bool {
+    seen.device != 0 && root_device == Some(seen.device)
+}
+
+/// What no scan saw, but some target has.
+fn never(file: &RecordedFile) -> Seen {
+    Seen {
+        size: file.size,
+        mtime_ns: i64::MIN,
+        ctime_ns: 0,
+        inode: 0,
+        device: 0,
+        mount: None,
+        since_ns: 0,
+        absent_ns: None,
+        header: None,
+    }
 }
 
 fn first_seen(facts: &Facts, now_ns: i64) -> Seen {
@@ -208,6 +354,7 @@ fn first_seen(facts: &Facts, now_ns: i64) -> Seen {
         ctime_ns: facts.ctime_ns,
         inode: facts.inode,
         device: facts.device,
+        mount: None,
         since_ns: now_ns,
         absent_ns: None,
         header: None,

@@ -4,6 +4,7 @@
 //! at once, because a no-change scan of 100,000 files must cost one read of a table and no write.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use offsite_plugin_api::TargetPath;
 use serde::{Deserialize, Serialize};
@@ -19,9 +20,14 @@ pub struct Seen {
     pub mtime_ns: i64,
     pub ctime_ns: i64,
     pub inode: u64,
-    /// Of the file system that it was on; zero where that is not known.
+    /// Of the file system that it was on, when this was written down; zero where that is not known. Devices are numbered
+    /// anew at every mount: it is of use only beside [`Place::device`] of the same scan.
     #[serde(default)]
     pub device: u64,
+    /// The lasting identity of the file system that it was on. `None`: seen before such were remembered, or never seen
+    /// (a lost database): then its absence needs more proof.
+    #[serde(default)]
+    pub mount: Option<Arc<str>>,
     /// When it was first seen exactly like this, nanoseconds since the Unix epoch.
     pub since_ns: i64,
     /// When it was first found absent, while it stays so.
@@ -37,10 +43,36 @@ pub struct Place {
     pub inode: u64,
 }
 
+/// What is remembered of a place where a file system of the source begins.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountPoint {
+    /// Relative to the source's root, which is one.
+    pub path: TargetPath,
+    /// What was mounted there, by what lasts.
+    pub identity: Arc<str>,
+    /// Another text after every mount; empty where the kernel tells none.
+    pub occasion: String,
+    /// This file system numbers its inodes anew, or sets its change times anew, at every mount: they say nothing.
+    pub inodes_drift: bool,
+    pub ctimes_drift: bool,
+}
+
+/// What some target's record says of a file of this source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecordedFile {
+    pub path: TargetPath,
+    pub size: u64,
+    pub mtime_ns: i64,
+    pub blake3: Option<[u8; 32]>,
+    pub mount: Option<Arc<str>>,
+}
+
 /// Everything remembered of a source.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Remembered {
     pub place: Option<Place>,
+    /// Empty before such were remembered.
+    pub mounts: Vec<MountPoint>,
     /// Sorted by path bytes, each path once.
     pub files: Vec<(TargetPath, Seen)>,
 }
@@ -49,6 +81,8 @@ pub struct Remembered {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Learned {
     pub place: Option<Place>,
+    /// Instead of all that were remembered.
+    pub mounts: Option<Vec<MountPoint>>,
     /// Insert or replace.
     pub put: Vec<(TargetPath, Seen)>,
     /// Remove: gone for long, and no target holds them.
@@ -57,7 +91,7 @@ pub struct Learned {
 
 impl Learned {
     pub fn is_empty(&self) -> bool {
-        self.place.is_none() && self.put.is_empty() && self.forget.is_empty()
+        self.place.is_none() && self.mounts.is_none() && self.put.is_empty() && self.forget.is_empty()
     }
 }
 
@@ -80,25 +114,37 @@ pub trait Observations: Send {
     fn known_paths(&self) -> Vec<TargetPath> {
         Vec::new()
     }
+
+    /// What the targets' records say of these files; asked only after a loss of state. A path may come several times.
+    fn recorded(&self) -> Vec<RecordedFile> {
+        let unknown = |path| RecordedFile { path, size: 0, mtime_ns: 0, blake3: None, mount: None };
+        self.known_paths().into_iter().map(unknown).collect()
+    }
 }
 
 /// Observations that live as long as the value.
 #[derive(Clone, Debug, Default)]
 pub struct InMemory {
     pub place: Option<Place>,
+    pub mounts: Vec<MountPoint>,
     pub files: BTreeMap<TargetPath, Seen>,
     /// What targets hold: path -> (size, mtime, ctime).
     pub published: BTreeMap<TargetPath, (u64, i64, i64)>,
+    /// What their records say of the content and of where it lay.
+    pub records: Vec<RecordedFile>,
 }
 
 impl Observations for InMemory {
     fn load(&mut self) -> Result<Remembered> {
         let files = self.files.iter().map(|(path, seen)| (path.clone(), seen.clone())).collect();
-        Ok(Remembered { place: self.place, files })
+        Ok(Remembered { place: self.place, mounts: self.mounts.clone(), files })
     }
 
     fn save(&mut self, learned: &Learned) -> Result<()> {
         self.place = learned.place.or(self.place);
+        if let Some(mounts) = &learned.mounts {
+            self.mounts.clone_from(mounts);
+        }
         self.files.extend(learned.put.iter().cloned());
         self.files.retain(|path, _| !learned.forget.contains(path));
         Ok(())
@@ -110,5 +156,16 @@ impl Observations for InMemory {
 
     fn known_paths(&self) -> Vec<TargetPath> {
         self.published.keys().cloned().collect()
+    }
+
+    fn recorded(&self) -> Vec<RecordedFile> {
+        let bare = self.published.iter().map(|(path, (size, mtime_ns, _))| RecordedFile {
+            path: path.clone(),
+            size: *size,
+            mtime_ns: *mtime_ns,
+            blake3: None,
+            mount: None,
+        });
+        bare.chain(self.records.iter().cloned()).collect()
     }
 }

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use offsite_plugin_api::TargetPath;
 
-use super::memory::Memory;
-use super::walk::{Facts, Walk};
+use super::ignore::Ignore;
+use super::memory::{Judge, Memory, Sight};
+use super::walk::{Facts, Mounted, Walk};
 use super::*;
 use crate::error::{Error, Kind, Result};
 use crate::format::{Format, Link};
@@ -238,8 +239,24 @@ fn what_targets_hold_is_absent_even_when_the_observations_were_lost() {
     let folder = Folder::with(&["a"]);
     let mut memory = InMemory::default();
     memory.published.insert(path("gone"), (1, 2, 3));
-    let inventory = folder.scan(&at_once(), &mut memory, &mut TestClock::new()).unwrap();
-    assert_eq!(inventory.absent_since.keys().collect::<Vec<_>>(), [&path("gone")]);
+    let mut clock = TestClock::new();
+    let inventory = folder.scan(&at_once(), &mut memory, &mut clock).unwrap();
+    assert!(inventory.absent_since.is_empty(), "nothing proves that this is the folder it was in");
+    assert_eq!(inventory.doubts[0].cause, DoubtCause::Unproven);
+    let (size, mtime_ns) = (inventory.files[0].size, inventory.files[0].mtime_ns);
+    let mut record = |blake3| {
+        memory.records = vec![RecordedFile { path: path("a"), size, mtime_ns, blake3, mount: None }];
+        clock.forward(100);
+        folder.scan(&at_once(), &mut memory, &mut clock).unwrap()
+    };
+    assert!(record(Some([7; 32])).absent_since.is_empty(), "another content");
+    let proved = record(Some(blake3::hash(b"x").into()));
+    assert_eq!(proved.absent_since.keys().collect::<Vec<_>>(), [&path("gone")]);
+    assert!(proved.doubts.is_empty());
+    assert!(record(Some([7; 32])).absent_since.is_empty(), "proved once only");
+    record(Some(blake3::hash(b"x").into()));
+    record(Some(blake3::hash(b"x").into()));
+    assert_eq!(record(None).absent_since.len(), 1, "proved twice: it is known where it lay");
 }
 
 #[test]
@@ -311,6 +328,9 @@ fn another_file_system_without_any_known_file_stops_the_job() {
     memory.place.as_mut().unwrap().device += 1;
     folder.scan(&at_once(), &mut memory, &mut clock).expect("a remount changes the device of the same files");
     memory.place.as_mut().unwrap().device += 1;
+    memory.mounts[0].identity = THIRD_DISK.into();
+    memory.files.get_mut(&path("a")).unwrap().mount = Some(THIRD_DISK.into());
+    folder.scan(&at_once(), &mut memory, &mut clock).expect("it holds a file of the one before");
     fs::rename(folder.at("a"), folder.at("other")).unwrap();
     let (kind, what) = kind_and_hint(folder.scan(&at_once(), &mut memory, &mut clock));
     assert!(kind == Kind::Source && what.contains("another file system"), "{what}");
@@ -347,36 +367,14 @@ fn an_unreadable_directory_is_told_and_hides_no_deletion() {
     let (mut memory, mut clock) = (InMemory::default(), TestClock::new());
     memory.published.insert(deep.join("b").unwrap(), (1, 2, 3));
     memory.published.insert(path("c"), (1, 2, 3));
+    let a = folder.scan(&at_once(), &mut InMemory::default(), &mut clock).unwrap().files.remove(0);
+    let blake3 = Some(blake3::hash(b"x").into());
+    let proof = RecordedFile { path: a.path, size: a.size, mtime_ns: a.mtime_ns, blake3, mount: None };
+    memory.records.push(proof);
     let inventory = folder.scan(&at_once(), &mut memory, &mut clock).unwrap();
     assert_eq!((names(&inventory), inventory.unreadable.len()), (vec!["a".to_owned()], 1));
     assert!(deep.starts_with(&inventory.unreadable[0].0));
     assert_eq!(inventory.absent_since.keys().collect::<Vec<_>>(), [&path("c")], "nobody looked where b was");
-}
-
-#[test]
-fn a_file_system_inside_the_source_that_is_not_mounted_is_no_deletion() {
-    let facts = |device| Facts { size: 1, mtime_ns: 1, ctime_ns: 1, device, inode: 1 };
-    let mut memory = InMemory::default();
-    let mut look = |devices: &[u64], files: &[(&str, u64)], now: i64| {
-        let mut kept = Memory::load(&mut memory).unwrap();
-        let files = files.iter().map(|(name, device)| (path(name), facts(*device))).collect();
-        let (device, devices) = (devices[0], devices.iter().copied().collect());
-        let mut walk = Walk { files, device, devices, ..Walk::default() };
-        let absent = kept.observe(&mut walk, now).1;
-        kept.save(&mut memory, Place { device, inode: 1 }, now).unwrap();
-        absent.into_iter().map(|(path, since)| (path.display().into_owned(), since)).collect::<Vec<_>>()
-    };
-    let gone = |name: &str, since| vec![(name.to_owned(), since)];
-    // The first device is the root's; the second is mounted within.
-    assert_eq!(look(&[1, 2], &[("a", 1), ("in/b", 2), ("in/c", 2)], 10), []);
-    assert_eq!(look(&[1], &[("a", 1)], 20), [], "not mounted: nothing is known of what is on it");
-    assert_eq!(look(&[1, 2], &[("a", 1), ("in/b", 2)], 30), gone("in/c", 30), "mounted, and one is deleted");
-    assert_eq!(look(&[1], &[("a", 1)], 40), []);
-    // After a reboot both have other numbers; what is deleted stays known to be, from scan to scan.
-    assert_eq!(look(&[8, 9], &[("in/b", 9)], 50), [("a".to_owned(), 50), ("in/c".to_owned(), 50)]);
-    assert_eq!(look(&[8, 9], &[("in/b", 9)], 60), [("a".to_owned(), 50), ("in/c".to_owned(), 50)]);
-    // Other numbers while it is not mounted.
-    assert_eq!(look(&[4], &[("x", 4)], 70), gone("a", 50));
 }
 
 #[test]
@@ -464,4 +462,271 @@ fn a_header_is_read_once_per_change() {
     );
     folder.write("base", &fs::read(folder.at("base")).unwrap());
     assert_eq!(note(folder.scan(&at_once(), &mut memory, &mut clock).unwrap()), None);
+}
+
+/// A source of made-up walks, scan after scan.
+#[derive(Default)]
+struct Simulated {
+    memory: InMemory,
+    now: i64,
+    digests: std::collections::BTreeMap<TargetPath, [u8; 32]>,
+}
+
+const DISK: &str = "type=ext4;uuid=1;root=/;source=/dev/sda1";
+const SECOND_DISK: &str = "type=ext4;uuid=2;root=/;source=/dev/sdb1";
+const THIRD_DISK: &str = "type=ext4;uuid=3;root=/;source=/dev/sdb1";
+const SHARE: &str = "type=nfs;root=/;source=nas:/b";
+
+fn mounted(place: &str, identity: &str, occasion: &str) -> Mounted {
+    let place = if place == "." { TargetPath::root() } else { path(place) };
+    Mounted { path: place, identity: identity.into(), occasion: occasion.into() }
+}
+
+fn facts(device: u64) -> Facts {
+    Facts { size: 1, mtime_ns: 1, ctime_ns: 1, device, inode: 1 }
+}
+
+fn walk_of(mounts: &[Mounted], files: &[(&str, Facts)]) -> Walk {
+    let mut files: Vec<_> = files.iter().map(|(name, facts)| (path(name), *facts)).collect();
+    files.sort_by(|a, b| a.0.cmp(&b.0));
+    Walk { files, mounts: mounts.to_vec(), device: 1, ..Walk::default() }
+}
+
+impl Simulated {
+    fn look(&mut self, mut walk: Walk) -> Sight {
+        self.now += 10;
+        let mut kept = Memory::load(&mut self.memory).unwrap();
+        let digests = self.digests.clone();
+        let mut judge = Judge {
+            now_ns: self.now,
+            settle_ns: 0,
+            ignore: &Ignore::default(),
+            digest: &mut |path| Ok(digests.get(path).copied()),
+        };
+        let sight = kept.observe(&mut walk, &mut judge).unwrap();
+        kept.save(&mut self.memory, Place { device: 1, inode: 1 }, self.now).unwrap();
+        sight
+    }
+
+    /// What is absent, and which places are in doubt.
+    fn told(&mut self, mounts: &[Mounted], files: &[&str]) -> (Vec<String>, Vec<String>) {
+        let files: Vec<_> = files.iter().map(|name| (*name, facts(1))).collect();
+        let sight = self.look(walk_of(mounts, &files));
+        let absent = sight.absent.into_keys().map(|path| path.display().into_owned());
+        (absent.collect(), sight.doubts.into_iter().map(|d| d.place.display().into_owned()).collect())
+    }
+}
+
+fn nothing() -> (Vec<String>, Vec<String>) {
+    Default::default()
+}
+
+fn absent(names: &[&str]) -> (Vec<String>, Vec<String>) {
+    (names.iter().map(|&n| n.to_owned()).collect(), Vec::new())
+}
+
+fn in_doubt(places: &[&str]) -> (Vec<String>, Vec<String>) {
+    (Vec::new(), places.iter().map(|&n| n.to_owned()).collect())
+}
+
+#[test]
+fn a_file_system_inside_the_source_that_is_not_mounted_is_no_deletion() {
+    let root = || mounted(".", DISK, "");
+    let inner = || mounted("in", SECOND_DISK, "");
+    let mut source = Simulated::default();
+    assert_eq!(source.told(&[root(), inner()], &["a", "in/b", "in/c"]), nothing());
+    assert_eq!(source.told(&[root()], &["a"]), in_doubt(&["in"]));
+    assert_eq!(
+        source.told(&[root(), inner()], &["a", "in/b"]),
+        absent(&["in/c"]),
+        "mounted, and one is deleted"
+    );
+    assert_eq!(
+        source.told(&[root()], &["a", "in/b"]),
+        in_doubt(&["in"]),
+        "what lies beneath has the same name"
+    );
+    assert_eq!(source.told(&[root(), inner()], &["in/b"]), absent(&["a", "in/c"]));
+    let other = mounted("in", THIRD_DISK, "");
+    assert_eq!(
+        source.told(&[root(), other], &["in/x"]),
+        (vec!["a".into()], vec!["in".into()]),
+        "another disk"
+    );
+    assert_eq!(source.told(&[root(), inner()], &["in/b", "in/c"]).1, ["in"], "x lay on the other disk");
+}
+
+#[test]
+fn one_of_two_file_systems_with_the_others_old_number_deletes_nothing() {
+    let (root, x, y) = (mounted(".", DISK, ""), mounted("x", SECOND_DISK, ""), mounted("y", THIRD_DISK, ""));
+    let mut source = Simulated::default();
+    let both = [("a", facts(1)), ("x/b", facts(2)), ("y/c", facts(3))];
+    source.look(walk_of(&[root.clone(), x, y.clone()], &both));
+    for _ in 0..3 {
+        // Only y came back, and has the number that x had.
+        let sight = source.look(walk_of(&[root.clone(), y.clone()], &[("a", facts(1)), ("y/c", facts(2))]));
+        assert!(sight.absent.is_empty(), "{sight:?}");
+        assert_eq!(sight.doubts.len(), 1, "{sight:?}");
+        assert_eq!((&sight.doubts[0].place, sight.doubts[0].files), (&path("x"), 1));
+    }
+}
+
+#[test]
+fn files_hidden_by_a_new_mount_over_their_folder_are_no_deletion() {
+    let mut source = Simulated::default();
+    source.told(&[mounted(".", DISK, "")], &["a", "in/b"]);
+    let over = [mounted(".", DISK, ""), mounted("in", SECOND_DISK, "")];
+    assert_eq!(source.told(&over, &["a", "in/new"]), in_doubt(&["in"]));
+    assert_eq!(source.told(&[mounted(".", DISK, "")], &["a", "in/b"]).0, Vec::<String>::new());
+}
+
+#[test]
+fn another_root_deletes_nothing_although_it_holds_some_of_the_files() {
+    let mut source = Simulated::default();
+    source.told(&[mounted(".", DISK, "")], &["a", "b"]);
+    assert_eq!(source.told(&[mounted(".", SECOND_DISK, "")], &["a"]), in_doubt(&[""]));
+    assert_eq!(source.told(&[mounted(".", DISK, "")], &["a"]), absent(&["b"]));
+}
+
+#[test]
+fn a_share_that_is_mounted_and_empty_is_no_deletion() {
+    let mounts = [mounted(".", DISK, ""), mounted("in", SHARE, "")];
+    let mut source = Simulated::default();
+    source.told(&mounts, &["a", "in/b"]);
+    assert_eq!(source.told(&mounts, &["a"]), in_doubt(&["in"]));
+    assert_eq!(
+        source.told(&mounts, &["a", "in/new"]),
+        absent(&["in/b"]),
+        "it answers again, and b is deleted"
+    );
+    let disks = [mounted(".", DISK, ""), mounted("in", SECOND_DISK, "")];
+    let mut source = Simulated::default();
+    source.told(&disks, &["a", "in/b"]);
+    assert_eq!(source.told(&disks, &["a"]), absent(&["in/b"]), "a disk is known by its own identity");
+}
+
+#[test]
+fn a_mount_point_with_nothing_at_stake_may_go_in_silence() {
+    let mut source = Simulated::default();
+    source.told(&[mounted(".", DISK, ""), mounted("in", SECOND_DISK, "")], &["a"]);
+    assert_eq!(source.told(&[mounted(".", DISK, "")], &["a"]), nothing());
+    assert_eq!(source.memory.mounts.len(), 1);
+}
+
+#[test]
+fn after_a_loss_a_nested_file_system_that_is_off_is_no_deletion() {
+    let both = [mounted(".", DISK, ""), mounted("in", SECOND_DISK, "")];
+    let mut source = Simulated::default();
+    for (name, mount) in [("a", DISK), ("gone", DISK), ("in/b", SECOND_DISK)] {
+        source.memory.published.insert(path(name), (1, 1, 1));
+        source.digests.insert(path(name), [1; 32]);
+        let mount = Some(mount.into());
+        let record = RecordedFile { path: path(name), size: 1, mtime_ns: 1, blake3: Some([1; 32]), mount };
+        source.memory.records.push(record);
+    }
+    for _ in 0..3 {
+        let (absent, doubts) = source.told(&both[..1], &["a"]);
+        assert_eq!((absent, doubts), (vec!["gone".to_owned()], vec!["in".to_owned()]));
+    }
+    assert_eq!(source.told(&both, &["a", "in/b"]), absent(&["gone"]));
+}
+
+#[test]
+fn what_a_share_sets_anew_at_every_mount_is_found_out_and_left_out() {
+    let names = ["a", "b", "c"];
+    let walk = |mount: &Mounted, inode: u64, ctime_ns: i64| {
+        let files: Vec<_> = names.iter().map(|n| (*n, Facts { inode, ctime_ns, ..facts(1) })).collect();
+        walk_of(std::slice::from_ref(mount), &files)
+    };
+    let mut source = Simulated::default();
+    source.look(walk(&mounted(".", SHARE, "mount 1"), 1, 1));
+    let after = source.look(walk(&mounted(".", SHARE, "mount 2"), 2, 2));
+    assert!(after.files.iter().all(|(_, facts, since)| *since == 10 && facts.ctime_ns == 0), "{after:?}");
+    let known = source.look(walk(&mounted(".", SHARE, "mount 3"), 3, 3));
+    assert!(known.files.iter().all(|(_, _, since)| *since == 10), "{known:?}");
+    let changed =
+        source.look(walk_of(&[mounted(".", SHARE, "mount 3")], &[("a", Facts { size: 2, ..facts(1) })]));
+    assert_eq!(changed.files[0].2, 40, "a change of size is a change");
+
+    // Change times that move without a mount are a chmod, and inodes of a disk are its own.
+    let mut source = Simulated::default();
+    source.look(walk(&mounted(".", SHARE, "mount 1"), 1, 1));
+    let after = source.look(walk(&mounted(".", SHARE, "mount 1"), 1, 2));
+    assert!(after.files.iter().all(|(_, facts, since)| *since == 20 && facts.ctime_ns == 2), "{after:?}");
+    let mut source = Simulated::default();
+    source.look(walk(&mounted(".", DISK, "mount 1"), 1, 1));
+    let after = source.look(walk(&mounted(".", DISK, "mount 2"), 2, 2));
+    assert!(after.files.iter().all(|(_, _, since)| *since == 20), "{after:?}");
+}
+
+#[test]
+fn a_time_that_lost_its_digits_at_a_mount_unsettles_nothing() {
+    let at = |mtime_ns| walk_of(&[mounted(".", SHARE, "")], &[("a", Facts { mtime_ns, ..facts(1) })]);
+    let mut source = Simulated::default();
+    source.look(at(1001 * SECOND + 123_456_789));
+    assert_eq!(source.look(at(1000 * SECOND)).files[0].2, 10);
+    assert_eq!(source.look(at(1000 * SECOND)).files[0].2, 10);
+    assert_eq!(source.look(at(1002 * SECOND)).files[0].2, 40);
+}
+
+#[test]
+fn an_accepted_disk_is_what_absence_is_judged_by() {
+    let folder = Folder::with(&["a", "in/b", "in/c"]);
+    let (mut memory, mut clock) = (InMemory::default(), TestClock::new());
+    folder.scan(&at_once(), &mut memory, &mut clock).unwrap();
+    // As if both had lain on a disk that was mounted there.
+    for name in ["in/b", "in/c"] {
+        memory.files.get_mut(&path(name)).unwrap().mount = Some(SECOND_DISK.into());
+    }
+    let root = memory.mounts[0].clone();
+    memory.mounts.push(MountPoint { path: path("in"), identity: SECOND_DISK.into(), ..root });
+    fs::remove_file(folder.at("in/c")).unwrap();
+    for _ in 0..2 {
+        clock.forward(100);
+        let inventory = folder.scan(&at_once(), &mut memory, &mut clock).unwrap();
+        assert!(inventory.absent_since.is_empty());
+        let DoubtCause::Mount { was, now: None } = &inventory.doubts[0].cause else {
+            panic!("{inventory:?}")
+        };
+        assert!(was.contains("/dev/sdb1") && inventory.doubts[0].files == 1, "{inventory:?}");
+    }
+    let within = accept(folder.path(), &path("in/deeper"), &[], &mut memory, &mut clock).unwrap_err();
+    assert!(within.kind == Kind::Usage && within.hint.unwrap().contains("accept in"));
+    let accepted = accept(folder.path(), &path("in"), &[], &mut memory, &mut clock).unwrap();
+    assert_eq!(accepted.missing, 1);
+    clock.forward(100);
+    let inventory = folder.scan(&at_once(), &mut memory, &mut clock).unwrap();
+    assert_eq!((inventory.absent_since.len(), inventory.doubts.len()), (1, 0));
+    assert_eq!(inventory.absent_since[&path("in/c")], clock.now, "two scans from then on");
+}
+
+#[test]
+fn what_is_ignored_is_not_there_and_never_absent() {
+    let folder = Folder::with(&["a.aiv", "service.log", "old/b.aiv", "old/deep/c.aiv"]);
+    symlink("/etc", folder.at("old/link")).unwrap();
+    let (mut memory, mut clock) = (InMemory::default(), TestClock::new());
+    folder.scan(&at_once(), &mut memory, &mut clock).unwrap();
+    fs::remove_file(folder.at("old/b.aiv")).unwrap();
+    let ignoring = ScanOptions { ignore: vec!["old".into(), "*.log".into()], ..at_once() };
+    for _ in 0..2 {
+        clock.forward(100);
+        let inventory = folder.scan(&ignoring, &mut memory, &mut clock).unwrap();
+        assert_eq!(names(&inventory), ["a.aiv"]);
+        assert!(inventory.absent_since.is_empty() && inventory.left_alone.is_empty(), "{inventory:?}");
+        assert!(inventory.doubts.is_empty() && inventory.unsettled.is_empty(), "{inventory:?}");
+    }
+}
+
+#[test]
+fn a_folder_that_became_a_link_is_in_doubt_with_what_was_in_it() {
+    let folder = Folder::with(&["a", "in/b", "in/c"]);
+    let (mut memory, mut clock) = (InMemory::default(), TestClock::new());
+    folder.scan(&at_once(), &mut memory, &mut clock).unwrap();
+    let elsewhere = tempfile::tempdir().unwrap();
+    fs::rename(folder.at("in"), elsewhere.path().join("in")).unwrap();
+    symlink(elsewhere.path().join("in"), folder.at("in")).unwrap();
+    let inventory = folder.scan(&at_once(), &mut memory, &mut clock).unwrap();
+    let doubt = &inventory.doubts[0];
+    assert_eq!((&doubt.cause, &doubt.place, doubt.files), (&DoubtCause::Link, &path("in"), 2));
+    assert!(inventory.absent_since.is_empty());
 }

@@ -58,7 +58,7 @@ pub(super) fn replaced(root: &Path) -> Error {
 
 pub(super) fn elsewhere(root: &Path) -> Error {
     error("the source is another file system than at the last scan, and holds none of the files seen then", root).hint(
-        "mount what was there; if the source was moved on purpose, give it a job of its own or remove this job's database",
+        "mount what was there; if it was moved on purpose, 'offsite source accept' takes the one that is there now",
     )
 }
 

@@ -3,20 +3,22 @@
 //! Directories are read with `getdents` into a large buffer and each file costs one `stat` by the directory's
 //! descriptor; over a network share every call counts. Symbolic links are never followed.
 
-use std::collections::BTreeSet;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use offsite_plugin_api::TargetPath;
-use rustix::fs::{AtFlags, FileType, OFlags, RawDir, Stat, fstat, statat};
+use rustix::fs::{AtFlags, FileType, OFlags, RawDir, Stat, statat};
 use rustix::io::Errno;
 
-use super::Unsettled;
 use super::beneath::open_beneath;
+use super::ignore::Ignore;
+use super::mounts::{self, Table};
+use super::{Cause, LeftAlone, LeftBy, Unsettled};
 
 /// One regular file as `stat` shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Facts {
+pub(crate) struct Facts {
     pub size: u64,
     pub mtime_ns: i64,
     pub ctime_ns: i64,
@@ -25,20 +27,39 @@ pub(super) struct Facts {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Walk {
+pub(crate) struct Walk {
     /// Sorted by path.
     pub files: Vec<(TargetPath, Facts)>,
     /// Regular files that could not even be asked for their facts.
     pub doubtful: Vec<Unsettled>,
-    pub left_alone: Vec<Unsettled>,
+    pub left_alone: Vec<LeftAlone>,
     pub unreadable: Vec<(TargetPath, String)>,
     /// The root's device.
     pub device: u64,
-    /// Devices of everything that was walked: one for each file system mounted in the source.
-    pub devices: BTreeSet<u64>,
+    /// What is mounted where, by path: the root first.
+    pub mounts: Vec<Mounted>,
+}
+
+/// A place of the source where another file system begins than above it; the root is one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Mounted {
+    pub path: TargetPath,
+    /// By what lasts: see `mounts`.
+    pub identity: Arc<str>,
+    /// Another one after every mount; empty where the kernel does not tell.
+    pub occasion: String,
 }
 
 impl Walk {
+    /// The mount that a path lies on, if any is known.
+    pub fn covering(&self, path: &TargetPath) -> Option<&Mounted> {
+        match self.mounts.as_slice() {
+            [] => None,
+            [only] => Some(only),
+            all => all.iter().rev().find(|mount| path.starts_with(&mount.path)),
+        }
+    }
+
     /// Whether nothing is known of a path that was not found: it lies below a directory that could not be read, or was
     /// passed over.
     pub fn unknown(&self, path: &TargetPath) -> bool {
@@ -83,13 +104,23 @@ const HOUSEKEEPING: [&[u8]; 9] = [
     b"System Volume Information",
 ];
 
-/// Walks everything beneath `root`. Errors: only what makes the root itself unreadable.
-pub(super) fn walk(root: BorrowedFd<'_>) -> Result<Walk, Errno> {
+/// What a walk goes by.
+struct Guide<'a> {
+    root: BorrowedFd<'a>,
+    ignore: &'a Ignore,
+    table: Table,
+    /// Directories to go to, each with the id of the mount it was seen in.
+    directories: Vec<(TargetPath, Option<u64>)>,
+}
+
+/// Walks everything beneath `root` but what is to be ignored. Errors: only what makes the root itself unreadable.
+pub(super) fn walk(root: BorrowedFd<'_>, ignore: &Ignore) -> Result<Walk, Errno> {
     let mut walk = Walk::default();
     let mut buffer = vec![MaybeUninit::<u8>::uninit(); 256 << 10];
-    let mut directories = vec![TargetPath::root()];
-    while let Some(directory) = directories.pop() {
-        let read = one(root, &directory, &mut buffer, &mut walk, &mut directories);
+    let directories = vec![(TargetPath::root(), None)];
+    let mut guide = Guide { root, ignore, table: Table::read(), directories };
+    while let Some((directory, above)) = guide.directories.pop() {
+        let read = one(&mut guide, &directory, above, &mut buffer, &mut walk);
         let Err(errno) = read else { continue };
         if directory.is_root() {
             return Err(errno);
@@ -99,8 +130,9 @@ pub(super) fn walk(root: BorrowedFd<'_>) -> Result<Walk, Errno> {
             // It went between its parent's listing and now.
             Errno::NOENT => {}
             Errno::ACCESS if directory.as_bytes() == b"lost+found" => {
-                walk.left_alone.push(Unsettled {
+                walk.left_alone.push(LeftAlone {
                     path: directory,
+                    by: LeftBy::Housekeeping,
                     reason: "the file system's own directory".to_owned(),
                 });
             }
@@ -110,23 +142,42 @@ pub(super) fn walk(root: BorrowedFd<'_>) -> Result<Walk, Errno> {
     walk.files.sort_unstable_by(|a, b| a.0.cmp(&b.0));
     walk.left_alone.sort_by(|a, b| a.path.cmp(&b.path));
     walk.unreadable.sort();
+    walk.mounts.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(walk)
 }
 
+/// Notes what is mounted on this directory. `id`: its mount's.
+fn mounted(guide: &mut Guide<'_>, directory: &TargetPath, descriptor: &OwnedFd, id: Option<u64>) -> Mounted {
+    let find = |table: &Table| table.identity(id?, descriptor.as_fd());
+    let identity = find(&guide.table).or_else(|| {
+        // Mounted since the table was read.
+        guide.table = Table::read();
+        find(&guide.table)
+    });
+    Mounted {
+        path: directory.clone(),
+        identity: identity.unwrap_or_else(|| mounts::UNKNOWN.into()),
+        occasion: mounts::occasion(descriptor),
+    }
+}
+
 fn one(
-    root: BorrowedFd<'_>,
+    guide: &mut Guide<'_>,
     directory: &TargetPath,
+    above: Option<u64>,
     buffer: &mut [MaybeUninit<u8>],
     walk: &mut Walk,
-    directories: &mut Vec<TargetPath>,
 ) -> Result<(), Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let descriptor = open_beneath(root, directory, flags)?;
-    let device = fstat(&descriptor)?.st_dev;
+    let descriptor = open_beneath(guide.root, directory, flags)?;
+    let (mount, device) = mounts::mount_of(&descriptor)?;
     if directory.is_root() {
         walk.device = device;
     }
-    walk.devices.insert(device);
+    if directory.is_root() || mount != above {
+        let mounted = mounted(guide, directory, &descriptor, mount);
+        walk.mounts.push(mounted);
+    }
     let mut entries = RawDir::new(descriptor.as_fd(), buffer);
     while let Some(entry) = entries.next() {
         let entry = entry?;
@@ -135,16 +186,22 @@ fn one(
         if matches!(bytes, b"." | b"..") {
             continue;
         }
-        let alone = |walk: &mut Walk, path: TargetPath, reason: &str| {
-            walk.left_alone.push(Unsettled { path, reason: reason.to_owned() });
+        let alone = |walk: &mut Walk, path: TargetPath, by: LeftBy, reason: &str| {
+            walk.left_alone.push(LeftAlone { path, by, reason: reason.to_owned() });
         };
         let Ok(path) = directory.join(bytes) else {
             let shown = directory.join(bytes.escape_ascii().to_string()).unwrap_or_default();
-            alone(walk, shown, "its name holds a line break");
+            if !guide.ignore.names(&shown) {
+                alone(walk, shown, LeftBy::Name, "its name holds a line break");
+            }
             continue;
         };
+        if guide.ignore.names(&path) {
+            continue;
+        }
         if HOUSEKEEPING.contains(&bytes) || bytes.starts_with(b".Trash-") {
-            alone(walk, path, "it is the file system's or the storage's own (trash, snapshots)");
+            let reason = "it is the file system's or the storage's own (trash, snapshots)";
+            alone(walk, path, LeftBy::Housekeeping, reason);
             continue;
         }
         let mut kind = entry.file_type();
@@ -158,22 +215,17 @@ fn one(
                 // Deleted or renamed since it was listed.
                 Err(Errno::NOENT) => continue,
                 Err(errno) => {
-                    walk.doubtful
-                        .push(Unsettled { path, reason: format!("it cannot be looked at: {errno}") });
+                    let reason = format!("it cannot be looked at: {errno}");
+                    walk.doubtful.push(Unsettled { path, reason, cause: Cause::Unreadable });
                     continue;
                 }
             }
         }
         match (kind, stat) {
-            (FileType::RegularFile, Some(stat)) => {
-                if stat.st_dev != device {
-                    walk.devices.insert(stat.st_dev);
-                }
-                walk.files.push((path, facts(&stat)));
-            }
-            (FileType::Directory, _) => directories.push(path),
-            (FileType::Symlink, _) => alone(walk, path, "it is a symbolic link"),
-            _ => alone(walk, path, "it is no regular file (a device, a socket or a pipe)"),
+            (FileType::RegularFile, Some(stat)) => walk.files.push((path, facts(&stat))),
+            (FileType::Directory, _) => guide.directories.push((path, mount)),
+            (FileType::Symlink, _) => alone(walk, path, LeftBy::Link, "it is a symbolic link"),
+            _ => alone(walk, path, LeftBy::Special, "it is no regular file (a device, a socket or a pipe)"),
         }
     }
     Ok(())

@@ -55,6 +55,10 @@ impl Files {
         self.0.iter()
     }
 
+    pub(super) fn into_files(self) -> Vec<TargetFile> {
+        self.0
+    }
+
     /// For what is learned of a file; its path stays.
     pub(super) fn values_mut(&mut self) -> std::slice::IterMut<'_, TargetFile> {
         self.0.iter_mut()

@@ -12,8 +12,8 @@ use offsite_plugin_api::{Attributes, Digest, ErrorKind, Expect, Source, TargetPa
 use super::site::{Reopen, Site};
 use super::small::Unreadable;
 use super::swap::{self, State};
-use super::{Recorded, manifest};
-use crate::catalog::{Intent, IntentKind, IntentStep, PublishStep, Published, Was};
+use super::{Recorded, VerifyLevel, manifest};
+use crate::catalog::{Intent, IntentKind, IntentStep, PublishStep, Published, Upon, Was};
 use crate::chain::Span;
 use crate::error::{BackendKind, Error, Kind, Result};
 use crate::run::killpoint;
@@ -36,6 +36,10 @@ pub struct Publish {
     pub record: Recorded,
     /// The run that the image holds, with its anchor.
     pub span: Option<Span>,
+    /// With the anchor: what it builds on.
+    pub upon: Upon,
+    /// How often the run had lost sight of the target when these bytes were staged and proved.
+    pub seen: u64,
     /// For backends that send small objects only now.
     pub source: Arc<dyn Source>,
 }
@@ -173,6 +177,7 @@ pub(super) fn step_of(site: &Site<'_>, file: &Publish) -> Result<PublishStep> {
         side: swap::side_for(site, &file.path, file.before.as_ref())?,
         record: file.record.clone(),
         span: file.span,
+        upon: file.upon.clone(),
     })
 }
 
@@ -191,7 +196,7 @@ pub(super) fn record(
         record: record.clone(),
         span: step.span,
     };
-    site.catalog.publish_done(intent, number, &file)?;
+    site.catalog.publish_done(intent, number, &file, &step.upon)?;
     Ok(record)
 }
 
@@ -387,6 +392,10 @@ fn settle_publish(site: &Site<'_>, intent: &Intent, reopen: Reopen<'_>) -> Resul
     let mut said = Vec::new();
     let mut left = Vec::new();
     for (number, step, state, staged) in states {
+        // A server without durable checkpoints may have lost any of it since it was proved: the run that goes on with it
+        // reads it back first. Until then the old file is the good one.
+        let sound = site.capabilities.durable_checkpoints || step.record.level == VerifyLevel::Size;
+        let staged = staged && sound;
         let name = step.path.display();
         let side = step.side.as_ref();
         let source = || reopen(step).unwrap_or_else(|| Arc::new(Unreadable(step.record.size)));

@@ -3,7 +3,9 @@
 //! A run goes: [`marker::claim`], [`settle`], [`survey`] (with [`sweep::sides`]), [`remember`], plan, [`sweep::sweep`], then
 //! [`publish_file`] and its like, and [`manifest::write_behind`].
 
+mod after;
 mod announce;
+mod consolidated;
 mod evidence;
 mod files;
 mod gather;
@@ -12,8 +14,9 @@ mod listing;
 pub mod manifest;
 pub mod marker;
 pub mod names;
+pub mod proof;
 mod site;
-pub mod small;
+mod small;
 mod swap;
 pub mod sweep;
 mod view;
@@ -21,7 +24,9 @@ mod view;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use after::after;
 pub use announce::{announce, publish_announced, withdraw};
+pub use consolidated::accept_changed;
 pub use evidence::{Gathered, headers_to_read, view};
 pub use files::Files;
 pub use gather::{Learned, Survey, accept, baseline, remember, survey};
@@ -31,5 +36,8 @@ pub use intent::{
 };
 pub use listing::{Listing, list};
 pub use marker::{Claim, Marker, Who, take_over};
-pub use site::{Reopen, Site, no_source, replaceable};
-pub use view::{Bound, ParentRecord, PendingDeletes, Recorded, TargetFile, TargetView, VerifyLevel};
+pub use site::{Reopen, Site, no_source, of_target, replaceable};
+pub use small::{read_head, readable};
+pub use view::{
+    AbsorbedBy, Bound, ParentRecord, PendingDeletes, Recorded, TargetFile, TargetView, VerifyLevel,
+};

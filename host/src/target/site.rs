@@ -41,7 +41,7 @@ pub fn replaceable(capabilities: &Capabilities) -> Result<()> {
 
 /// Whether an error while a file was read says something of the whole target (or of this program), and nothing of the
 /// file: what cannot be read for another reason is not known, and no other file waits for it.
-pub(super) fn of_target(error: &Error) -> bool {
+pub fn of_target(error: &Error) -> bool {
     use ErrorKind::{
         Busy, Cancelled, Interrupted, Offline, Panicked, Throttled, TimedOut, Unauthenticated, Unreachable,
         UntrustedPeer,

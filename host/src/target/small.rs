@@ -99,6 +99,11 @@ pub fn read_head(backend: &dyn Backend, call: &Call, entry: &Entry, most: u64) -
     Ok(sink.take())
 }
 
+/// Whether a listed file can be read at all: its first byte is. Errors: the backend's.
+pub fn readable(site: &super::Site<'_>, entry: &Entry) -> Result<()> {
+    read_head(site.backend, site.call, entry, 1).map(|_| ())
+}
+
 /// Stages small bytes for `path`; not visible until [`publish`].
 pub fn stage(
     backend: &dyn Backend,

@@ -54,6 +54,15 @@ pub struct Recorded {
     pub mount: Option<Arc<str>>,
 }
 
+/// The image that took another one in at the source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AbsorbedBy {
+    /// Its anchor on the target, which holds the content that was judged.
+    pub holder: TargetPath,
+    /// Its content proves it, or the user accepted it; otherwise it is shown as `changed, unproven`.
+    pub proved: bool,
+}
+
 /// What an image was published upon.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ParentRecord {
@@ -118,10 +127,19 @@ pub struct TargetView {
     pub spans: BTreeMap<TargetPath, crate::chain::Span>,
     /// What a run would settle first (open intents, swaps), in words.
     pub open: Vec<String>,
+    /// Files whose content cannot be what their name says, and why, in words. What is merely empty shows by its size.
+    pub bad: BTreeMap<TargetPath, String>,
+    /// By anchor on the target: images that the source merged into another one, as the catalog knows it.
+    pub absorbed: BTreeMap<TargetPath, AbsorbedBy>,
     /// Sets (as recorded) that an interrupted replacement left between old and new.
     pub in_transition: BTreeSet<String>,
     /// What earlier runs remembered of deletions that they did not do.
     pub deletes: PendingDeletes,
+    /// Files that only a manifest speaks for which nobody with this target's key signed.
+    pub vouched: BTreeSet<TargetPath>,
+    /// Whether every record that can say what its image builds on says it. False before the first run after the upgrade from
+    /// a version that recorded none, and on a target without a catalog.
+    pub parents_known: bool,
     pub(super) chains: OnceLock<Chains>,
 }
 

@@ -231,7 +231,9 @@ pub(crate) fn digests(wire: RVec<DigestV1>) -> Vec<Digest> {
 
 impl From<Page> for PageV1 {
     fn from(page: Page) -> Self {
-        Self { entries: list(page.entries), next: option(page.next) }
+        let incomplete = page.incomplete.into_iter();
+        let incomplete = incomplete.map(|(dir, why)| Tuple2(dir.as_bytes().into(), why.into()));
+        Self { entries: list(page.entries), next: option(page.next), incomplete: incomplete.collect() }
     }
 }
 
@@ -240,7 +242,13 @@ impl TryFrom<PageV1> for Page {
 
     fn try_from(wire: PageV1) -> Result<Self> {
         let entries = wire.entries.into_iter().map(Entry::try_from).collect::<Result<_>>()?;
-        Ok(Self { entries, next: wire.next.into_option().map(RVec::into_vec) })
+        let incomplete = wire.incomplete.into_iter();
+        let incomplete = incomplete.map(|Tuple2(dir, why)| Ok((path(&dir)?, why.into())));
+        Ok(Self {
+            entries,
+            next: wire.next.into_option().map(RVec::into_vec),
+            incomplete: incomplete.collect::<Result<_>>()?,
+        })
     }
 }
 

@@ -83,6 +83,8 @@ pub struct EntryV1 {
 pub struct PageV1 {
     pub entries: RVec<EntryV1>,
     pub next: ROption<RVec<u8>>,
+    /// Directories, and why each is not listed wholly.
+    pub incomplete: RVec<Tuple2<RVec<u8>, RString>>,
 }
 
 /// `kind`: 0 absent, 1 `version`, 2 any; anything else is refused.

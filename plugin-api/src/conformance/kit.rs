@@ -168,6 +168,12 @@ pub fn list_all(backend: &dyn Backend, dir: &TargetPath, recursive: bool) -> Res
     let mut next: Option<Vec<u8>> = None;
     for _ in 0..10_000 {
         let page = backend.list(&Call::unwatched(), dir, recursive, next.as_deref())?;
+        if let Some((at, why)) = page.incomplete.first() {
+            return Err(Error::new(
+                ErrorKind::Corrupt,
+                format!("plain files, and {at:?} is not listed wholly: {why}"),
+            ));
+        }
         entries.extend(page.entries);
         match page.next {
             Some(more) => next = Some(more),

@@ -6,7 +6,7 @@ use super::client::Folder;
 
 /// Composed and decomposed: a file system that normalises names shows itself. Nothing that Windows' file systems refuse.
 const AWKWARD: &str = "é e\u{301} 日本 #%+;";
-const STEPS: &[&str] = &["list", "write", "read", "names", "replace", "delete"];
+const STEPS: &[&str] = &["list", "write", "read", "listed", "names", "replace", "delete"];
 
 pub fn check(folder: &Folder, call: &Call) -> Result<CheckReport> {
     let mut report = CheckReport::default();

@@ -35,6 +35,7 @@ pub fn list(
         None => Vec::new(),
     };
     let mut result = Page::default();
+    let mut closed = Vec::new();
     let mut visit = |path: TargetPath, at: &OwnedFd, _kind: FileType| {
         if result.entries.len() % 1000 == 0 {
             call.proceed()?;
@@ -47,9 +48,10 @@ pub fn list(
         }
         Ok(result.entries.len() < PAGE)
     };
-    if !walk(&fd, dir, recursive, &resume, 0, &|_| true, &mut visit)? {
+    if !walk(&fd, dir, recursive, &resume, 0, &|_| true, &mut closed, &mut visit)? {
         result.next = result.entries.last().map(|last| last.path.as_bytes().to_vec());
     }
+    result.incomplete = closed;
     Ok(result)
 }
 
@@ -59,7 +61,7 @@ pub fn staged(folder: &Folder, call: &Call, dir: &TargetPath) -> Result<Vec<Stag
     let mut found = Vec::new();
     let mut seen = 0_u32;
     let staging = |name: &[u8]| write::owner_of(name).is_some();
-    walk(&fd, dir, true, &[], 0, &staging, &mut |path, at, kind| {
+    walk(&fd, dir, true, &[], 0, &staging, &mut Vec::new(), &mut |path, at, kind| {
         seen += 1;
         if seen.is_multiple_of(1000) {
             call.proceed()?;
@@ -77,7 +79,9 @@ pub fn staged(folder: &Folder, call: &Call, dir: &TargetPath) -> Result<Vec<Stag
 }
 
 /// Gives every entry after `resume` (components below this directory) to `visit`; false from it ends the walk and
-/// is returned. Files whose name is not `wanted` are passed over before a path is made of it.
+/// is returned. Files whose name is not `wanted` are passed over before a path is made of it. Directories that this user may
+/// not read go to `closed`, with the reason.
+#[allow(clippy::too_many_arguments)]
 fn walk(
     fd: &OwnedFd,
     dir: &TargetPath,
@@ -85,6 +89,7 @@ fn walk(
     resume: &[Vec<u8>],
     depth: usize,
     wanted: &dyn Fn(&[u8]) -> bool,
+    closed: &mut Vec<(TargetPath, String)>,
     visit: &mut dyn FnMut(TargetPath, &OwnedFd, FileType) -> Result<bool>,
 ) -> Result<bool> {
     if depth > DEEPEST {
@@ -111,7 +116,8 @@ fn walk(
         if kind == FileType::Unknown {
             kind = match rustix::fs::statat(fd, name.as_slice(), AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(stat) => FileType::from_raw_mode(stat.st_mode),
-                Err(_) => continue,
+                Err(Errno::NOENT) => continue,
+                Err(errno) => return Err(failed("look at", &path, errno)),
             };
         }
         if !given && !visit(path.clone(), fd, kind)? {
@@ -121,14 +127,16 @@ fn walk(
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             match rustix::fs::openat(fd, name.as_slice(), flags, Mode::empty()) {
                 Ok(child) => {
-                    if !walk(&child, &path, true, below, depth + 1, wanted, visit)? {
+                    if !walk(&child, &path, true, below, depth + 1, wanted, closed, visit)? {
                         return Ok(false);
                     }
                 }
                 Err(Errno::NOENT) => {}
                 // ext4 makes it at the top of every disk for its own repairs, readable by root alone.
                 Err(Errno::ACCESS) if dir.is_root() && name == b"lost+found" => {}
-                // Leaving it out would look like files that are gone.
+                Err(errno @ (Errno::ACCESS | Errno::PERM)) => {
+                    closed.push((path.clone(), failed("list", &path, errno).to_string()));
+                }
                 Err(errno) => return Err(failed("list", &path, errno)),
             }
         }

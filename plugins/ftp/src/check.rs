@@ -12,7 +12,7 @@ use super::names::below;
 /// Characters beyond ASCII, composed and decomposed, and those that mean something to servers.
 const AWKWARD: &str = "é e\u{301} 日本 #%[*?+;";
 const STEPS: &[&str] =
-    &["reach", "authenticate", "folder", "list", "write", "read", "names", "replace", "delete"];
+    &["reach", "authenticate", "folder", "list", "write", "read", "listed", "names", "replace", "delete"];
 
 pub fn check(ftp: &Ftp, call: &Call) -> Result<CheckReport> {
     let mut report = CheckReport::default();

@@ -23,7 +23,13 @@ pub struct FtpPlugin;
 
 impl Plugin for FtpPlugin {
     fn open(&self, target: Opened<'_>) -> Result<Box<dyn Backend>> {
-        Ok(Box::new(Ftp::open_at(target.url, target.options, &target.secrets)?))
+        let ftp = Ftp::open_at(target.url, target.options, &target.secrets)?;
+        if let Some(text) = ftp.shared.config.unprotected() {
+            let notice = serde_json::json!({ "code": "plain-password", "text": text });
+            // A host that knows no notices is no reason not to work.
+            let _ = target.host.invoke("notice", &notice.to_string());
+        }
+        Ok(Box::new(ftp))
     }
 }
 

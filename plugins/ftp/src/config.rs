@@ -158,6 +158,18 @@ impl Config {
         })
     }
 
+    /// What the user must know of a login that nobody protects. An anonymous one has nothing to lose.
+    pub fn unprotected(&self) -> Option<String> {
+        if self.tls != Tls::None || self.user == "anonymous" {
+            return None;
+        }
+        Some(format!(
+            "the password of '{}' and all images go to {} without encryption, readable for whoever sits on the way; \
+             use ftps:// where the server offers TLS",
+            self.user, self.host
+        ))
+    }
+
     /// User, host, port and path, however the URL wrote them. With TLS or without: the place is the same.
     pub fn identity(&self) -> String {
         let host = self.host.trim_end_matches('.').to_lowercase();

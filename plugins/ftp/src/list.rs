@@ -16,7 +16,7 @@ use super::error::{Fault, not_found, shown};
 use super::facts::{Facts, listed, mlsx};
 use super::names::{below, text};
 use super::pool::Shared;
-use super::session::{Session, Transfer};
+use super::session::Session;
 use super::write;
 
 /// Entries after which a recursive listing begins another page.
@@ -28,7 +28,35 @@ const LARGEST: usize = 5_000_000;
 /// How often a long listing tells that it goes on.
 const ALIVE: Duration = Duration::from_secs(10);
 
-type Found = Vec<(Vec<u8>, Facts)>;
+/// What lies directly in a directory, as far as its listing was understood.
+#[derive(Default)]
+struct Found {
+    names: Vec<(Vec<u8>, Facts)>,
+    /// Lines that say something in no known form, and the first of them.
+    unknown: u64,
+    example: String,
+}
+
+impl Found {
+    /// A line that may have been a file's.
+    fn leave_out(&mut self, line: &[u8]) {
+        if self.unknown == 0 {
+            self.example = text(&line[..line.len().min(200)]).escape_debug().to_string();
+        }
+        self.unknown += 1;
+    }
+
+    /// Why it is not all.
+    fn left_out(&self) -> Option<String> {
+        (self.unknown > 0).then(|| {
+            format!(
+                "{} line(s) of the server's listing are of no known form, such as '{}'",
+                self.unknown, self.example
+            )
+        })
+    }
+}
+
 /// A line to what it says and the name in it.
 type Parse = fn(&[u8]) -> Option<(Facts, &[u8])>;
 
@@ -57,12 +85,12 @@ fn directory(
         };
     }
     let mut found = match lines(shared, session, call, "LIST -a", listed) {
-        Ok(found) if found.iter().any(|(name, _)| name == b".") => found,
+        Ok(found) if found.names.iter().any(|(name, _)| name == b".") => found,
         Err(fault) if !fault.keeps() => return Err(fault),
         _ => lines(shared, session, call, "LIST", listed)?,
     };
-    found.retain(|(name, _)| !matches!(&name[..], b"." | b".."));
-    for (name, facts) in found.iter_mut().filter(|(_, facts)| facts.kind == EntryKind::File) {
+    found.names.retain(|(name, _)| !matches!(&name[..], b"." | b".."));
+    for (name, facts) in found.names.iter_mut().filter(|(_, facts)| facts.kind == EntryKind::File) {
         // Cancelled between two: the sockets are shut, and the next command fails.
         facts.modified = modified(session, &format!("{}/{}", at.trim_end_matches('/'), text(name)))?;
     }
@@ -100,7 +128,7 @@ fn lines(
     parse: Parse,
 ) -> Result<Found, Fault> {
     let mut transfer = session.transfer(shared, command, 0)?;
-    let (found, unknown) = match parsed(&mut transfer, call, parse) {
+    let found = match parsed(&mut transfer, call, parse) {
         Ok(read) => read,
         Err(fault) => {
             session.abandon(transfer);
@@ -108,16 +136,11 @@ fn lines(
         }
     };
     session.finish(transfer)?;
-    if unknown > 0 {
-        call.log(Level::Warn, &format!("{unknown} lines of a listing are of no known form and are left out"));
-    }
     Ok(found)
 }
 
-/// What is listed, and how many lines are of no known form.
-fn parsed(from: &mut Transfer, call: &Call, parse: Parse) -> Result<(Found, u64), Fault> {
-    let mut found = Vec::new();
-    let mut unknown = 0;
+fn parsed(from: impl Read, call: &Call, parse: Parse) -> Result<Found, Fault> {
+    let mut found = Found::default();
     let mut reader = BufReader::with_capacity(64 * 1024, from);
     let mut line = Vec::new();
     let mut told = Instant::now();
@@ -125,16 +148,17 @@ fn parsed(from: &mut Transfer, call: &Call, parse: Parse) -> Result<(Found, u64)
         line.clear();
         reader.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line)?;
         if line.is_empty() {
-            return Ok((found, unknown));
+            return Ok(found);
         }
-        if line.len() as u64 >= LONGEST_LINE || found.len() >= LARGEST {
+        if line.len() as u64 >= LONGEST_LINE || found.names.len() >= LARGEST {
             return Err(Fault::Nonsense("a listing without an end".to_owned()));
         }
         let kept = line.strip_suffix(b"\n").unwrap_or(&line);
         let kept = kept.strip_suffix(b"\r").unwrap_or(kept);
         match parse(kept) {
-            Some((facts, name)) => found.push((name.to_vec(), facts)),
-            None => unknown += u64::from(!harmless(kept)),
+            Some((facts, name)) => found.names.push((name.to_vec(), facts)),
+            None if harmless(kept) => {}
+            None => found.leave_out(kept),
         }
         if told.elapsed() > ALIVE {
             call.alive("listing");
@@ -143,35 +167,36 @@ fn parsed(from: &mut Transfer, call: &Call, parse: Parse) -> Result<(Found, u64)
     }
 }
 
-/// Lines that list nothing.
+/// Lines that list nothing: none at all, the blocks of `ls -l`, and the directory itself and its parent in MLSD.
 fn harmless(line: &[u8]) -> bool {
-    line.trim_ascii().is_empty() || line.starts_with(b"total ") || text(line).to_lowercase().contains("type=")
+    let facts = text(line.split(|b| *b == b' ').next().unwrap_or_default()).to_lowercase();
+    line.trim_ascii().is_empty()
+        || line.strip_prefix(b"total ").is_some_and(|rest| rest.trim_ascii().iter().all(u8::is_ascii_digit))
+        || facts.split(';').any(|fact| matches!(fact, "type=cdir" | "type=pdir"))
 }
 
-fn entries(ftp: &Ftp, call: &Call, dir: &TargetPath) -> Result<Vec<Entry>> {
+/// What is in it, and why that is not all where it is not.
+fn entries(ftp: &Ftp, call: &Call, dir: &TargetPath) -> Result<(Vec<Entry>, Option<String>)> {
     let shared = &ftp.shared;
     let found = shared.on(call, "list", &shown(dir), |session| directory(shared, session, call, dir))?;
-    let found = found.ok_or_else(|| not_found(dir))?;
-    let mut entries = Vec::with_capacity(found.len());
-    for (name, facts) in found {
+    let mut found = found.ok_or_else(|| not_found(dir))?;
+    let mut entries = Vec::with_capacity(found.names.len());
+    for (name, facts) in std::mem::take(&mut found.names) {
         let path = match name.is_empty() || name.contains(&b'/') {
             false => dir.join(&name).ok(),
             true => None,
         };
         match path {
             Some(path) => entries.push(entry(path, &facts)?),
-            None => call.log(
-                Level::Warn,
-                &format!("the server lists a name in {} that is none; it is left out", shown(dir)),
-            ),
+            None => found.leave_out(&name),
         }
     }
-    Ok(entries)
+    Ok((entries, found.left_out()))
 }
 
-/// Whether there is anything in it. Errors: `NotFound`.
+/// Whether there is nothing in it, as far as can be seen. Errors: `NotFound`.
 pub fn is_empty(ftp: &Ftp, call: &Call, dir: &TargetPath) -> Result<bool> {
-    entries(ftp, call, dir).map(|entries| entries.is_empty())
+    entries(ftp, call, dir).map(|(entries, left_out)| entries.is_empty() && left_out.is_none())
 }
 
 pub fn list(ftp: &Ftp, call: &Call, dir: &TargetPath, recursive: bool, page: Option<&[u8]>) -> Result<Page> {
@@ -188,11 +213,14 @@ pub fn list(ftp: &Ftp, call: &Call, dir: &TargetPath, recursive: bool, page: Opt
     let mut result = Page::default();
     while let Some(of) = pending.pop_front() {
         call.proceed()?;
-        let found = match entries(ftp, call, &of) {
+        let (found, left_out) = match entries(ftp, call, &of) {
             // Removed since its parent was listed.
             Err(e) if *e.kind() == ErrorKind::NotFound && of != *dir => continue,
+            // There, and not for this user.
+            Err(e) if *e.kind() == ErrorKind::Denied && of != *dir => (Vec::new(), Some(e.to_string())),
             other => other?,
         };
+        result.incomplete.extend(left_out.map(|why| (of, why)));
         for entry in found {
             if recursive && entry.kind == EntryKind::Dir {
                 if entry.path.components().count() > DEEPEST {
@@ -235,4 +263,36 @@ pub fn staged(ftp: &Ftp, call: &Call, dir: &TargetPath) -> Result<Vec<StagedInfo
 pub fn age(modified: Option<i64>) -> Option<u64> {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs();
     Some(now.saturating_sub(u64::try_from(modified?).ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str, parse: Parse) -> (Vec<String>, Option<String>) {
+        let found = parsed(text.as_bytes(), &Call::unwatched(), parse).unwrap();
+        (found.names.iter().map(|(name, _)| super::text(name).to_string()).collect(), found.left_out())
+    }
+
+    #[test]
+    fn lines_of_no_known_form_are_told_and_the_others_are_read() {
+        let (names, left_out) = read(
+            "total 8\r\n-rw-r--r-- 1 ftp ftp 256 Nov 23 14:00 known\r\n-rw-r--r-- 1 ftp ftp 256 23 Nov 14:00 type=other\r\n\r\n",
+            listed,
+        );
+        assert_eq!(names, ["known"]);
+        let left_out = left_out.unwrap();
+        assert!(
+            left_out.starts_with("1 line(s)") && left_out.contains("23 Nov 14:00 type=other"),
+            "{left_out}"
+        );
+    }
+
+    #[test]
+    fn what_lists_nothing_leaves_nothing_out() {
+        let facts = "Type=cdir;Modify=20261123140000; .\r\ntype=pdir; ..\r\ntype=file;size=1; a\r\n";
+        assert_eq!(read(facts, mlsx), (vec!["a".to_owned()], None));
+        assert_eq!(read("total 0\r\n", listed), (Vec::new(), None));
+        assert!(read("type=file;size=1;modify=2\r\n", mlsx).1.is_some(), "a file without a name");
+    }
 }

@@ -92,7 +92,11 @@ fn act(s3: &S3, call: &Call, report: &mut CheckReport, path: &TargetPath) -> Res
         Ok(found) if found.contains(path) => {
             report.add("names", StepResult::Passed, "a name beyond ASCII comes back byte for byte");
         }
-        Ok(_) => report.add("names", StepResult::Failed, "a name beyond ASCII comes back changed"),
+        Ok(_) => report.add(
+            "names",
+            StepResult::Failed,
+            "the object just written is not listed: listings are late or leave objects out, or its name comes back changed",
+        ),
         Err(error) => report.add("names", StepResult::Failed, error.to_string()),
     }
     if s3.config.retention.is_some() {

@@ -93,6 +93,16 @@ const MIB: u64 = 1 << 20;
 pub const PART_UNIT: u64 = 16 * MIB;
 
 impl Config {
+    /// What the user must know of a connection that nobody protects. The secret key itself is never sent.
+    pub fn unprotected(&self) -> Option<String> {
+        let endpoint = self.endpoint.as_ref().filter(|endpoint| !endpoint.tls)?;
+        Some(format!(
+            "all images, and what signs each request, go to {} without encryption, readable for whoever sits on the way; \
+             use https:// where the server offers it",
+            endpoint.host
+        ))
+    }
+
     /// Errors: `InvalidConfig`.
     pub fn new(url: &str, options: &serde_json::Value) -> Result<Self> {
         let options = match options {

@@ -75,7 +75,12 @@ pub fn list(s3: &S3, call: &Call, dir: &TargetPath, recursive: bool, page: Optio
         return Err(read::not_found(dir));
     }
     let next = answer.next_continuation_token().filter(|_| answer.is_truncated() == Some(true));
-    Ok(Page { entries, next: next.map(|t| t.as_bytes().to_vec()) })
+    let mut page = Page { entries, next: next.map(|t| t.as_bytes().to_vec()), ..Page::default() };
+    if answer.is_truncated() == Some(true) && page.next.is_none() {
+        let why = "the server says that its listing goes on, and not where";
+        page.incomplete.push((dir.clone(), why.to_owned()));
+    }
+    Ok(page)
 }
 
 /// A listing shows no locks; with the option every image was locked when it was published. A deletion looks at the object

@@ -11,7 +11,7 @@ use super::wire::{self, Out, SetAttrs};
 /// Composed and decomposed: a file system that normalises names shows itself. Nothing that Windows refuses.
 const AWKWARD: &str = "é e\u{301} 日本 #%+;";
 const STEPS: &[&str] =
-    &["reach", "trust", "authenticate", "list", "write", "read", "names", "replace", "delete"];
+    &["reach", "trust", "authenticate", "list", "write", "read", "listed", "names", "replace", "delete"];
 
 pub fn check(sftp: &Sftp, call: &Call) -> Result<CheckReport> {
     let mut report = CheckReport::default();

@@ -39,20 +39,22 @@ pub fn list(
         None => Vec::new(),
     };
     let mut result = Page::default();
+    let mut closed = Vec::new();
     let mut visit = |path: TargetPath, attrs: &Attrs| {
         result.entries.push(entry(path, attrs));
         result.entries.len() < PAGE
     };
-    if !walk(sftp, &mut link, call, dir, recursive, &resume, 0, &mut visit)? {
+    if !walk(sftp, &mut link, call, dir, recursive, &resume, 0, &mut closed, &mut visit)? {
         result.next = result.entries.last().map(|last| last.path.as_bytes().to_vec());
     }
+    result.incomplete = closed;
     Ok(result)
 }
 
 pub fn staged(sftp: &Sftp, call: &Call, dir: &TargetPath) -> Result<Vec<StagedInfo>> {
     let mut link = sftp.lease(call)?;
     let mut found = Vec::new();
-    walk(sftp, &mut link, call, dir, true, &[], 0, &mut |path, attrs| {
+    walk(sftp, &mut link, call, dir, true, &[], 0, &mut Vec::new(), &mut |path, attrs| {
         if attrs.is_file() && write::owner_of(path.name()).is_some() {
             found.push(write::info(&path, attrs));
         }
@@ -62,7 +64,7 @@ pub fn staged(sftp: &Sftp, call: &Call, dir: &TargetPath) -> Result<Vec<StagedIn
 }
 
 /// Gives every entry after `resume` (components below this directory) to `visit`; false from it ends the walk and is
-/// returned.
+/// returned. Directories that this user may not read go to `closed`, with the reason.
 #[allow(clippy::too_many_arguments)]
 fn walk(
     sftp: &Sftp,
@@ -72,6 +74,7 @@ fn walk(
     recursive: bool,
     resume: &[Vec<u8>],
     depth: usize,
+    closed: &mut Vec<(TargetPath, String)>,
     visit: &mut dyn FnMut(TargetPath, &Attrs) -> bool,
 ) -> Result<bool> {
     if depth > DEEPEST {
@@ -88,6 +91,10 @@ fn walk(
         {
             return Ok(true);
         }
+        Err(e) if depth > 0 && *e.kind() == ErrorKind::Denied => {
+            closed.push((dir.clone(), e.to_string()));
+            return Ok(true);
+        }
         other => other?,
     };
     for (name, attrs) in names {
@@ -101,7 +108,10 @@ fn walk(
         if !given && !visit(path.clone(), &attrs) {
             return Ok(false);
         }
-        if recursive && attrs.is_dir() && !walk(sftp, link, call, &path, true, below, depth + 1, visit)? {
+        if recursive
+            && attrs.is_dir()
+            && !walk(sftp, link, call, &path, true, below, depth + 1, closed, visit)?
+        {
             return Ok(false);
         }
     }

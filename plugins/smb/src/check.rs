@@ -10,7 +10,7 @@ use super::config::Account;
 
 /// Composed and decomposed: a file system that normalises names shows itself. Nothing that Windows refuses.
 const AWKWARD: &str = "é e\u{301} 日本 #%+;";
-const STEPS: &[&str] = &["list", "write", "read", "names", "replace", "delete"];
+const STEPS: &[&str] = &["list", "write", "read", "listed", "names", "replace", "delete"];
 
 pub fn check(smb: &Smb, call: &Call) -> Result<CheckReport> {
     let mut report = CheckReport::default();

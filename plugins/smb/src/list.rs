@@ -1,13 +1,11 @@
 //! Listings: directory by directory in one fixed order, cut into pages between two directories.
 //!
 //! The page token is the last directory that was given whole, so a page can be asked for again and nothing is held between
-//! pages. Names come from the server: one that is no name of a single component is left out and told.
+//! pages. Names come from the server: one that is no name of a single component makes its directory's listing incomplete.
 
 use std::sync::Arc;
 
-use offsite_plugin_api::{
-    Call, Entry, EntryKind, Error, ErrorKind, Level, Page, Result, StagedInfo, TargetPath,
-};
+use offsite_plugin_api::{Call, Entry, EntryKind, Error, ErrorKind, Page, Result, StagedInfo, TargetPath};
 use smb2::msg::create::CreateDisposition;
 use smb2::msg::directory_info::DirectoryInfoEntry;
 use smb2::pack::FileTime;
@@ -25,14 +23,18 @@ const LARGEST: usize = 5_000_000;
 /// A tree deeper than this is a loop or an attack.
 const DEEPEST: usize = 200;
 
+/// Gets what is in a directory, and why that is not all where it is not.
+type Visit<'a> = dyn FnMut(&TargetPath, Vec<Entry>, Option<String>) -> bool + 'a;
+
 pub fn list(smb: &Smb, call: &Call, dir: &TargetPath, recursive: bool, page: Option<&[u8]>) -> Result<Page> {
     let mut result = Page::default();
     let after = page.map(TargetPath::new).transpose()?;
     if after.as_ref().is_some_and(|after| !after.starts_with(dir)) {
         return Err(Error::new(ErrorKind::Other, "the page token is of another listing"));
     }
-    walk(smb, call, dir, recursive, after.as_ref(), &mut |at, entries| {
+    walk(smb, call, dir, recursive, after.as_ref(), &mut |at, entries, left_out| {
         result.entries.extend(entries);
+        result.incomplete.extend(left_out.map(|why| (at.clone(), why)));
         let full = result.entries.len() >= PAGE;
         if full {
             result.next = Some(at.as_bytes().to_vec());
@@ -44,7 +46,7 @@ pub fn list(smb: &Smb, call: &Call, dir: &TargetPath, recursive: bool, page: Opt
 
 pub fn staged(smb: &Smb, call: &Call, dir: &TargetPath) -> Result<Vec<StagedInfo>> {
     let mut found = Vec::new();
-    let walked = walk(smb, call, dir, true, None, &mut |_, entries| {
+    let walked = walk(smb, call, dir, true, None, &mut |_, entries, _| {
         for entry in entries {
             if entry.kind == EntryKind::File && write::owner_of(entry.path.name()).is_some() {
                 found.push(entry);
@@ -75,7 +77,7 @@ fn walk(
     dir: &TargetPath,
     recursive: bool,
     after: Option<&TargetPath>,
-    visit: &mut dyn FnMut(&TargetPath, Vec<Entry>) -> bool,
+    visit: &mut Visit<'_>,
 ) -> Result<()> {
     let mut todo = vec![dir.clone()];
     while let Some(at) = todo.pop() {
@@ -87,9 +89,13 @@ fn walk(
         if given && after.is_some_and(|after| !after.starts_with(&at)) {
             continue;
         }
-        let entries = match directory(smb, call, &at) {
+        let (entries, left_out) = match directory(smb, call, &at) {
             // Gone since its parent was listed: it is not there.
             Err(error) if *error.kind() == ErrorKind::NotFound && at != *dir => continue,
+            // There, and not for this user ("System Volume Information").
+            Err(error) if *error.kind() == ErrorKind::Denied && at != *dir => {
+                (Vec::new(), Some(error.to_string()))
+            }
             other => other?,
         };
         if recursive {
@@ -98,7 +104,7 @@ fn walk(
             below.sort_unstable_by(|a, b| order(b, a));
             todo.extend(below);
         }
-        if !given && !visit(&at, entries) {
+        if !given && !visit(&at, entries, left_out) {
             return Ok(());
         }
     }
@@ -114,13 +120,15 @@ fn later(a: &TargetPath, b: &TargetPath) -> bool {
     order(a, b).is_gt()
 }
 
-fn directory(smb: &Smb, call: &Call, dir: &TargetPath) -> Result<Vec<Entry>> {
+/// What is in it, and why that is not all where it is not.
+fn directory(smb: &Smb, call: &Call, dir: &TargetPath) -> Result<(Vec<Entry>, Option<String>)> {
     let name = smb.wire(dir)?;
     let listed = smb.on(call, "list", dir, LONG, |live| async move { read_directory(live, &name).await })?;
     let Some(listed) = listed else {
         return Err(failed("list", dir, &of_status(NOT_A_DIRECTORY)));
     };
     let mut entries = Vec::with_capacity(listed.len());
+    let mut left_out = None;
     for item in listed {
         let path = match item.file_name.as_str() {
             "." | ".." => continue,
@@ -129,13 +137,13 @@ fn directory(smb: &Smb, call: &Call, dir: &TargetPath) -> Result<Vec<Entry>> {
         };
         match path {
             Some(path) => entries.push(entry_listed(path, &item)),
-            None => call.log(
-                Level::Warn,
-                &format!("the server lists a name in {} that is none; it is left out", shown(dir)),
-            ),
+            None => {
+                let name = item.file_name.escape_debug();
+                left_out = Some(format!("the server lists a name that is none: '{name}'"));
+            }
         }
     }
-    Ok(entries)
+    Ok((entries, left_out))
 }
 
 /// `None`: it is no directory.

@@ -28,7 +28,8 @@ pub fn delete(dav: &WebDav, call: &Call, path: &TargetPath, expect: &Expect) -> 
     }
     let directory = entry.kind == EntryKind::Dir;
     if directory {
-        if !list::directory(dav, call, path)?.is_empty() {
+        let listed = list::directory(dav, call, path)?;
+        if !listed.found.is_empty() || listed.left_out.is_some() {
             return Err(Error::new(ErrorKind::PreconditionFailed, format!("{} is not empty", shown(path))));
         }
         dav.dirs().retain(|known| !known.starts_with(path));

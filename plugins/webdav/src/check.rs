@@ -10,8 +10,19 @@ use super::ranges;
 
 /// Characters beyond ASCII, composed and decomposed, and those that mean something in a URL.
 const AWKWARD: &str = "é e\u{301} 日本 #%?+;";
-const STEPS: &[&str] =
-    &["reach", "authenticate", "webdav", "folder", "list", "write", "read", "names", "replace", "delete"];
+const STEPS: &[&str] = &[
+    "reach",
+    "authenticate",
+    "webdav",
+    "folder",
+    "list",
+    "write",
+    "read",
+    "listed",
+    "names",
+    "replace",
+    "delete",
+];
 
 pub fn check(dav: &WebDav, call: &Call) -> Result<CheckReport> {
     let mut report = CheckReport::default();

@@ -116,6 +116,19 @@ impl Config {
         })
     }
 
+    /// What the user must know of a login that nobody protects.
+    pub fn unprotected(&self) -> Option<String> {
+        if self.root.scheme() != "http" || self.password.is_empty() {
+            return None;
+        }
+        Some(format!(
+            "the password of '{}' and all images go to {} without encryption, readable for whoever sits on the way; use \
+             https:// where the server offers it",
+            self.user.as_deref().unwrap_or_default(),
+            self.root.host_str().unwrap_or_default()
+        ))
+    }
+
     /// User, host, port and path, however the URL wrote them.
     pub fn identity(&self) -> String {
         let user = self.user.as_deref().unwrap_or_default();

@@ -17,22 +17,42 @@ const PAGE: usize = 10_000;
 const AT_ONCE: usize = 6;
 const DEEPEST: usize = 100;
 
+/// What is directly in a directory.
+#[derive(Default)]
+pub struct Listed {
+    pub found: Vec<(TargetPath, Found)>,
+    /// Why that is not all, where it is not.
+    pub left_out: Option<Error>,
+}
+
+impl Listed {
+    fn leave_out(&mut self, why: Error) {
+        self.left_out.get_or_insert(why);
+    }
+}
+
 /// What is directly in `dir`. Errors: `NotFound` when it is no directory.
-pub fn directory(dav: &WebDav, call: &Call, dir: &TargetPath) -> Result<Vec<(TargetPath, Found)>> {
+pub fn directory(dav: &WebDav, call: &Call, dir: &TargetPath) -> Result<Listed> {
     let what = shown(dir);
     let url = dav.files.url(dir, true);
     let Some(answer) = dav.propfind(call, url, "1", propfind::ENTRY, &what)? else {
         return Err(WebDav::not_found(dir));
     };
     let asked = answer.url().clone();
-    let mut entries = Vec::new();
+    let mut listed = Listed::default();
     let mut is_directory = false;
     dav.each(call, answer, &what, &mut |found| {
-        let path = dav.files.locate(&asked, &found.href)?;
+        let path = match dav.files.locate(&asked, &found.href) {
+            Ok(path) => path,
+            Err(error) => {
+                listed.leave_out(error);
+                return Ok(true);
+            }
+        };
         if path == *dir {
             is_directory |= found.collection;
         } else if path.parent().as_ref() != Some(dir) {
-            return Err(Error::new(
+            listed.leave_out(Error::new(
                 ErrorKind::Corrupt,
                 format!("asked for {what}, the server lists '{}'", path.display()),
             ));
@@ -40,21 +60,26 @@ pub fn directory(dav: &WebDav, call: &Call, dir: &TargetPath) -> Result<Vec<(Tar
             match found.status {
                 // Gone while it was listed.
                 Some(404 | 410) => {}
-                // Leaving it out would look like a file that is gone.
                 Some(status) if !(200..300).contains(&status) => {
                     let status =
                         reqwest::StatusCode::from_u16(status).unwrap_or(reqwest::StatusCode::BAD_GATEWAY);
-                    return Err(refused("look at", &shown(&path), status, &Default::default(), ""));
+                    listed.leave_out(refused("look at", &shown(&path), status, &Default::default(), ""));
                 }
-                _ => entries.push((path, found)),
+                None if !found.told => {
+                    let why = format!("the server lists {} and tells nothing of it", shown(&path));
+                    listed.leave_out(Error::new(ErrorKind::Corrupt, why));
+                }
+                _ => listed.found.push((path, found)),
             }
         }
         Ok(true)
     })?;
-    if is_directory {
-        return Ok(entries);
+    match listed.left_out.take_if(|_| !is_directory) {
+        // Nothing in the answer is of this directory: the way in which it is wrong helps more than that it is missing.
+        Some(error) => Err(error),
+        None if is_directory => Ok(listed),
+        None => Err(WebDav::not_found(dir)),
     }
-    Err(WebDav::not_found(dir))
 }
 
 pub fn list(
@@ -77,12 +102,17 @@ pub fn list(
     let mut result = Page::default();
     while let Some((some, rest)) = take(&mut pending) {
         for (of, listed) in some.iter().zip(directories(dav, call, &some)) {
-            let found = match listed {
+            let listed = match listed {
                 // Removed since its parent was listed.
                 Err(e) if *e.kind() == ErrorKind::NotFound && of != dir => continue,
+                // There, and not for this user.
+                Err(e) if *e.kind() == ErrorKind::Denied && of != dir => {
+                    Listed { left_out: Some(e), ..Listed::default() }
+                }
                 other => other?,
             };
-            for (path, found) in found.into_iter().filter(|(path, _)| !is_servers_own(path)) {
+            result.incomplete.extend(listed.left_out.map(|why| (of.clone(), why.to_string())));
+            for (path, found) in listed.found.into_iter().filter(|(path, _)| !is_servers_own(path)) {
                 let entry = match dav.entry(call, path, &found) {
                     Err(e) if *e.kind() == ErrorKind::NotFound => continue,
                     other => other?,
@@ -124,13 +154,11 @@ fn take(pending: &mut Vec<TargetPath>) -> Option<(Vec<TargetPath>, usize)> {
     Some((some, pending.len()))
 }
 
-type Listed = Result<Vec<(TargetPath, Found)>>;
-
-fn directories(dav: &WebDav, call: &Call, dirs: &[TargetPath]) -> Vec<Listed> {
+fn directories(dav: &WebDav, call: &Call, dirs: &[TargetPath]) -> Vec<Result<Listed>> {
     if let [one] = dirs {
         return vec![directory(dav, call, one)];
     }
-    let results: Vec<Mutex<Option<Listed>>> = dirs.iter().map(|_| Mutex::new(None)).collect();
+    let results: Vec<Mutex<Option<Result<Listed>>>> = dirs.iter().map(|_| Mutex::new(None)).collect();
     std::thread::scope(|scope| {
         for (dir, result) in dirs.iter().zip(&results) {
             scope.spawn(move || {
@@ -152,11 +180,11 @@ pub fn staged(dav: &WebDav, call: &Call, dir: &TargetPath) -> Result<Vec<StagedI
     let mut pending = vec![dir.clone()];
     while let Some((some, _)) = take(&mut pending) {
         for (of, listed) in some.iter().zip(directories(dav, call, &some)) {
-            let found = match listed {
+            let listed = match listed {
                 Err(e) if *e.kind() == ErrorKind::NotFound && of != dir => continue,
                 other => other?,
             };
-            for (path, found) in found {
+            for (path, found) in listed.found {
                 if found.collection {
                     pending.push(path);
                 } else if write::owner_of(path.name()).is_some() {

@@ -28,6 +28,8 @@ pub struct Found {
     pub href: String,
     /// Of the response as a whole, where it has one instead of properties.
     pub status: Option<u16>,
+    /// Some of its properties were given: without any it may be a file or a collection.
+    pub told: bool,
     pub collection: bool,
     /// Bytes.
     pub size: Option<u64>,
@@ -194,6 +196,7 @@ fn merge(found: &mut Found, inside: &mut Found) {
     if !inside.status.is_none_or(|s| (200..300).contains(&s)) {
         return;
     }
+    found.told = true;
     found.collection |= inside.collection;
     found.size = inside.size.or(found.size);
     found.modified = inside.modified.or(found.modified);

@@ -3,7 +3,7 @@
 use offsite_plugin_api::TargetPath;
 
 use super::sim::{SETTLE, World, aip, path, qcow2, step, work};
-use crate::plan::{Action, Code};
+use crate::plan::{Action, Code, NoticeCode};
 
 /// Base and three increments on both sides, mirrored; the last two are gone at the source.
 fn two_gone() -> World {
@@ -170,11 +170,15 @@ fn over_the_limit_nothing_is_deleted_copies_go_on_and_the_run_says_so() {
     world.file("srv@b_20240101_d01_00001.aiv", 5, 99);
     let plan = world.plan();
     assert_eq!(work(&plan), ["copy srv@b_20240101_d01_00001.aiv"]);
-    assert!(plan.notices.iter().any(|n| n.code == "over-delete-limit" && n.failing), "{:?}", plan.notices);
+    assert!(
+        plan.notices.iter().any(|n| n.code == NoticeCode::OverDeleteLimit && n.failing()),
+        "{:?}",
+        plan.notices
+    );
     world.options.allow_deletes = true;
     let plan = world.plan();
     assert_eq!(plan.totals.delete, 2);
-    assert!(plan.notices.iter().all(|n| !n.failing));
+    assert!(plan.notices.iter().all(|n| !n.failing()));
 }
 
 #[test]
@@ -186,7 +190,7 @@ fn allowing_deletes_does_not_allow_an_empty_source_to_wipe_a_target() {
     }
     let plan = world.plan();
     assert_eq!(plan.totals.delete, 0);
-    assert!(plan.notices.iter().any(|n| n.code == "deletes-held" && n.failing));
+    assert!(plan.notices.iter().any(|n| n.code == NoticeCode::DeletesHeld && n.failing()));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::sim::{World, aip, assert_restorable, path, qcow2, step, work};
 use crate::format::{Format, ImageKind};
-use crate::plan::{Action, Baseline, Code, Filter, Policy};
+use crate::plan::{Action, Baseline, Code, Filter, NoticeCode, Policy};
 
 #[test]
 fn a_filter_leaves_images_out_by_kind_format_and_name() {
@@ -78,7 +78,7 @@ fn what_is_copied_without_its_ancestors_is_said_to_be_not_restorable() {
         );
     }
     assert_eq!(step(&plan, &aip(2)).after.len(), 1, "the order is kept among what is copied");
-    assert!(plan.notices.iter().any(|n| n.code == "not-restorable" && !n.failing));
+    assert!(plan.notices.iter().any(|n| n.code == NoticeCode::NotRestorable && !n.failing()));
     // With the base there already, all is well.
     let mut world = World::with_aip(0);
     world.run();
@@ -216,12 +216,12 @@ fn a_gap_is_copied_and_reported_unless_it_may_still_be_filled() {
     let two = step(&plan, &aip(2));
     assert!(two.not_restorable && two.reason.contains("increment 1"), "{}", two.reason);
     assert_eq!(two.after.len(), 1, "after the base: it may be consolidated");
-    assert!(plan.notices.iter().any(|n| n.code == "gap" && !n.failing));
+    assert!(plan.notices.iter().any(|n| n.code == NoticeCode::Gap && !n.failing()));
     world.inventory.unreadable.push((path("x"), "I/O error".into()));
     let plan = world.plan();
     assert_eq!(step(&plan, &aip(2)).code, Code::Waiting);
     assert_eq!(step(&plan, &aip(3)).code, Code::Waiting);
-    assert!(plan.notices.iter().any(|n| n.code == "unreadable" && n.failing));
+    assert!(plan.notices.iter().any(|n| n.code == NoticeCode::Unreadable && n.failing()));
 }
 
 #[test]

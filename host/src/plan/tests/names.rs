@@ -3,7 +3,7 @@
 use offsite_plugin_api::{Capabilities, NameRules, Normalisation};
 
 use super::sim::{World, aip, path, qcow2, step, work};
-use crate::plan::{Action, Code};
+use crate::plan::{Action, Code, NoticeCode};
 
 fn with_rules(names: NameRules) -> Capabilities {
     Capabilities { names, ..Capabilities::default() }
@@ -77,7 +77,7 @@ fn what_a_target_cannot_hold_is_refused_before_anything_runs() {
         assert_eq!((refused.action, refused.code), (Action::Skip, Code::Refused), "{what}");
         assert!(refused.reason.contains(reason), "{what}: {}", refused.reason);
         assert_eq!(work(&plan), ["copy ok"], "{what}");
-        assert!(plan.notices.iter().any(|n| n.code == "refused" && n.failing), "{what}");
+        assert!(plan.notices.iter().any(|n| n.code == NoticeCode::Refused && n.failing()), "{what}");
     }
 }
 

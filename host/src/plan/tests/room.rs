@@ -1,6 +1,7 @@
 //! When deletions happen: before the copies to make room, or only after a while.
 
 use super::sim::{World, path, step, work};
+use crate::notice::NoticeCode;
 use crate::plan::{Action, Code, DeleteFirst};
 
 const DAY: i64 = 86_400 * 1_000_000_000;
@@ -56,8 +57,8 @@ fn the_last_restorable_set_does_not_go_first_unless_the_user_says_so() {
     let plan = world.plan();
     assert_eq!(work(&plan)[..2], [1, 2].map(|day| format!("delete {}", dump(day))), "{:?}", work(&plan));
     assert!(plan.steps[0].reason.contains("before"), "{}", plan.steps[0].reason);
-    let notice = plan.notices.iter().find(|n| n.code == "delete-first").expect("it is told");
-    assert!(!notice.failing && notice.text.contains("--delete-first"), "{notice:?}");
+    let notice = plan.notices.iter().find(|n| n.code == NoticeCode::DeleteFirst).expect("it is told");
+    assert!(!notice.failing() && notice.text.contains("--delete-first"), "{notice:?}");
 }
 
 #[test]
@@ -100,7 +101,8 @@ fn what_would_be_deleted_lies_for_a_while_first() {
     let waits = step(&plan, &dump(1));
     assert_eq!(waits.code, Code::DeleteLater);
     assert!(waits.reason.contains("kept until 1970-04-18"), "{}", waits.reason);
-    assert!(plan.notices.is_empty());
+    let told: Vec<_> = plan.notices.iter().map(|n| &n.code).collect();
+    assert_eq!(told, [&NoticeCode::DeletesLater]);
     world.now_ns = 107 * DAY - 1;
     assert_eq!(world.run().totals.delete, 0);
     world.now_ns = 107 * DAY;

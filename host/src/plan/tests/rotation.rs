@@ -3,6 +3,7 @@
 use offsite_plugin_api::TargetPath;
 
 use super::sim::{World, aip, assert_restorable, path, step, work};
+use crate::notice::NoticeCode;
 use crate::plan::{Action, Code, Plan};
 
 const SECOND: i64 = 1_000_000_000;
@@ -41,7 +42,11 @@ fn images(world: &World) -> usize {
 
 #[track_caller]
 fn held(plan: &Plan) -> Vec<String> {
-    assert!(plan.notices.iter().any(|n| n.code == "deletes-held" && n.failing), "{:?}", plan.notices);
+    assert!(
+        plan.notices.iter().any(|n| n.code == NoticeCode::DeletesHeld && n.failing()),
+        "{:?}",
+        plan.notices
+    );
     plan.steps.iter().filter(|s| s.code == Code::Held).map(|s| s.image.display().into_owned()).collect()
 }
 
@@ -314,6 +319,7 @@ fn an_old_set_stays_while_the_new_one_is_not_whole() {
                 w.inventory.unsettled.push(crate::source::Unsettled {
                     path: path(&aip_set("a", 1, 3)),
                     reason: "still being written".into(),
+                    cause: crate::source::Cause::Unsettled,
                 });
             },
             "a file of its set",
@@ -327,7 +333,11 @@ fn an_old_set_stays_while_the_new_one_is_not_whole() {
         let old = step(&plan, &aip_set("a", 1, 0));
         assert_eq!(old.code, Code::Protected, "{what}");
         assert!(old.reason.contains(reason), "{what}: {}", old.reason);
-        assert!(!plan.notices.iter().any(|n| n.code == "deletes-held"), "{what}: {:?}", plan.notices);
+        assert!(
+            !plan.notices.iter().any(|n| n.code == NoticeCode::DeletesHeld),
+            "{what}: {:?}",
+            plan.notices
+        );
     }
 }
 

@@ -4,23 +4,40 @@
 //! announced together with it: one wait for the local disk for all their intents. Each is published as before, once its
 //! parent is there; what will not be published after all is withdrawn.
 
+use std::collections::HashSet;
+
+use offsite_plugin_api::TargetPath;
+
 use super::super::call::{LONG, SHORT};
+use super::super::transfer;
 use super::{Executor, Ready, State};
 use crate::error::Result;
+use crate::plan::Proof;
+use crate::report::Event;
 use crate::target::{self, Publish, VerifyLevel};
 
 /// Units announced at once. A kill leaves as many intents to be settled by the next run.
 const AHEAD: usize = 32;
 
 impl Executor<'_> {
-    /// Makes a unit's files visible, in the plan's order. Gives the weakest level reached.
-    pub(super) fn publish(&self, unit: usize, steps: &[usize]) -> Result<VerifyLevel> {
+    /// Makes a unit's files visible, in the plan's order. Gives the weakest level reached, and the steps with a file that
+    /// is there and could not be read back: nothing of them was changed. `unproved`: steps that do not hold what they are
+    /// said to have absorbed.
+    pub(super) fn publish(
+        &self,
+        unit: usize,
+        steps: &[usize],
+        unproved: &mut Vec<(usize, Proof)>,
+    ) -> Result<(VerifyLevel, HashSet<usize>)> {
+        let mut unread = HashSet::new();
+        let mut links = Vec::new();
         let mut files = Vec::new();
         let mut keys = Vec::new();
         let mut level = VerifyLevel::ReadBack;
         {
             let mut state = self.lock();
             for step in steps {
+                self.hold_unread(&mut state, *step, &mut unread);
                 for at in 0..self.material.plan.steps[*step].files.len() {
                     match state.ready.remove(&(*step, at)) {
                         Some(Ready::Publish(publish)) => {
@@ -28,18 +45,29 @@ impl Executor<'_> {
                             files.push(*publish);
                             keys.push((*step, at));
                         }
-                        Some(Ready::Adopted(proved)) => level = level.min(proved),
-                        None => {}
+                        Some(Ready::Adopted(proved)) => {
+                            level = level.min(proved);
+                            links.extend(self.link(*step, at));
+                        }
+                        Some(Ready::Unread(_)) | None => {}
                     }
                 }
             }
+        }
+        for &step in steps {
+            let found = self.prove(step, &mut files)?;
+            unproved.extend(found.filter(|proof| *proof != Proof::Proved).map(|proof| (step, proof)));
         }
         let name = self.material.plan.steps[steps[0]].image.display().into_owned();
         let replaced = files.iter().any(|f| f.before.is_some());
         let grouped = files.len() > 1 && (replaced || steps.len() > 1);
         let plain = !grouped && !replaced && !files.is_empty();
         let mut announced = if plain { self.announced(unit, &keys, &files)? } else { Vec::new() };
+        let mut seen: Vec<u64> = files.iter().map(|file| file.seen).collect();
         let result = self.context.retried(Some(&name), &|| 0, || {
+            for (file, seen) in files.iter().zip(&mut seen) {
+                *seen = transfer::still_whole(self.context, file, *seen)?;
+            }
             let call = self.context.line.publishing(LONG);
             let site = self.context.site(&call);
             match files.as_slice() {
@@ -62,10 +90,43 @@ impl Executor<'_> {
             self.give_back(announced.into_iter().flatten().collect());
         }
         result?;
+        // Compared side by side, an image may have been recorded before its parent was.
+        self.context.catalog.link(&links)?;
         for size in files.iter().map(|f| f.record.size).filter(|size| self.context.sent_at_publish(*size)) {
             self.context.line.meter.correct(i64::try_from(size).unwrap_or(i64::MAX));
         }
-        Ok(level)
+        Ok((level, unread))
+    }
+
+    /// An image of which a file could not be read back stays as it is, as a whole, and is told.
+    fn hold_unread(&self, state: &mut State, step: usize, unread: &mut HashSet<usize>) {
+        let files = &self.material.plan.steps[step].files;
+        let error = (0..files.len()).find_map(|at| match state.ready.get(&(step, at)) {
+            Some(Ready::Unread(error)) => Some(error.without_hint()),
+            _ => None,
+        });
+        let Some(error) = error else { return };
+        unread.insert(step);
+        for at in 0..files.len() {
+            state.ready.remove(&(step, at));
+        }
+        let image = self.material.plan.steps[step].image.display().into_owned();
+        state.unread = (state.unread.0 + 1, image.clone());
+        self.context.line.outbox.event(Event::Skipped {
+            image,
+            code: "unread".to_owned(),
+            reason: format!(
+                "the target has it and does not let it be read back, so it is not verified yet: {}",
+                super::super::meter::bounded(&error)
+            ),
+        });
+    }
+
+    /// What an adopted anchor builds on.
+    fn link(&self, step: usize, at: usize) -> Option<(TargetPath, TargetPath)> {
+        let step = &self.material.plan.steps[step];
+        let file = step.files.get(at).filter(|f| f.path == step.image)?;
+        Some((file.target.clone(), step.parent.clone()?))
     }
 
     /// The intents of a unit's files: written down with an earlier unit's, or now, with those of the units that follow.

@@ -8,7 +8,7 @@ use super::super::call::SHORT;
 use super::super::transfer::{self, FileJob};
 use super::{Executor, State};
 use crate::error::{BackendKind, Error, Kind, Result};
-use crate::report::Event;
+use crate::notice::NoticeCode;
 
 /// Whether there was no room.
 pub(super) fn none(error: &Error) -> bool {
@@ -81,14 +81,11 @@ impl<'a> Executor<'a> {
     pub(super) fn tell_room(&self, state: &State) {
         let images = state.summary.no_room;
         if images > 0 {
-            self.context.line.outbox.event(Event::Notice {
-                code: "no-room".to_owned(),
-                text: format!(
-                    "{images} images did not fit on the target, and what builds on them was not sent; free some room \
+            let text = format!(
+                "{images} images did not fit on the target, and what builds on them was not sent; free some room \
                      there, or let old sets go first (sync with --delete-first)"
-                ),
-                failing: true,
-            });
+            );
+            self.context.line.outbox.notice(NoticeCode::NoRoom, text);
         }
     }
 }

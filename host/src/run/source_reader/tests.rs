@@ -1,6 +1,9 @@
 //! Reading and hashing at once: every order, every resume, every way a source can change.
 
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+
 use super::*;
+use crate::run::source_file::times;
 
 struct Fixture {
     dir: tempfile::TempDir,
@@ -142,11 +145,11 @@ fn a_link_inside_the_source_is_not_followed() {
     let f = fixture(10);
     std::os::unix::fs::symlink("d", f.dir.path().join("l")).unwrap();
     let meta = std::fs::metadata(f.dir.path()).unwrap();
-    let root = SourceRoot::open(f.dir.path(), meta.dev(), meta.ino()).unwrap();
+    let root = OnDisk::open(f.dir.path(), meta.dev(), meta.ino()).unwrap();
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW;
     assert!(root.open_file(&TargetPath::new("d/f").unwrap()).is_ok());
     assert!(root.walk(&TargetPath::new("d/f").unwrap(), flags).is_ok());
     assert!(root.open_file(&TargetPath::new("l/f").unwrap()).is_err());
     assert!(root.walk(&TargetPath::new("l/f").unwrap(), flags).is_err());
-    assert!(SourceRoot::open(f.dir.path(), meta.dev(), meta.ino() + 1).is_err());
+    assert!(OnDisk::open(f.dir.path(), meta.dev(), meta.ino() + 1).is_err());
 }

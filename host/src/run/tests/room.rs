@@ -4,7 +4,7 @@ use offsite_plugin_api::{Backend, Call, TargetPath};
 
 use super::{Bench, MIB, Material, Summary, execute};
 use crate::plan::{Action, Code, Plan, Step};
-use crate::source::SourceFile;
+use crate::source::{Inventory, SourceFile};
 use crate::target::{Files, TargetFile, TargetView};
 
 /// The target holds `old` (5 MiB) and has room for 10 MiB in all. To be copied: `large` (8 MiB), `onto` upon it, `small`.
@@ -19,11 +19,13 @@ fn full(tells: bool) -> Bench {
 fn run(bench: &Bench, deletion: impl Fn(&mut Step)) -> Summary {
     let context = bench.context();
     let names = ["large", "lonto", "small"];
-    let scanned: Vec<SourceFile> = names.iter().map(|n| bench.scanned(n)).collect();
+    let mut scanned: Vec<SourceFile> = names.iter().map(|n| bench.scanned(n)).collect();
+    scanned.sort_by(|a, b| a.path.cmp(&b.path));
     let after = [vec![], vec![0], vec![]];
-    let copies = names.iter().zip(&scanned).zip(after);
+    let size = |name: &str| bench.scanned(name).size;
+    let copies = names.iter().zip(after);
     let mut steps: Vec<Step> =
-        copies.map(|((name, file), after)| bench.step(name, Action::Copy, file.size, after)).collect();
+        copies.map(|(name, after)| bench.step(name, Action::Copy, size(name), after)).collect();
     let mut delete = bench.step("old", Action::Delete, 5 * MIB as u64, vec![]);
     deletion(&mut delete);
     if delete.code == Code::DeleteFirst {
@@ -36,8 +38,9 @@ fn run(bench: &Bench, deletion: impl Fn(&mut Step)) -> Summary {
     let entry = bench.wire.stat(&call, &TargetPath::new("old").unwrap()).unwrap();
     let mut view = TargetView::default();
     view.files = Files::listed(vec![TargetFile::from(entry)]);
+    let inventory = Inventory { files: scanned, ..Inventory::default() };
     let plan = Plan { steps, ..Plan::default() };
-    let mut material = Material::new(&plan, &view, &scanned);
+    let mut material = Material::new(&plan, &view, &inventory);
     material.tight = bench.wire.tells;
     execute(&context, &material)
 }

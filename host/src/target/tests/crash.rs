@@ -332,6 +332,35 @@ fn nothing_is_replaced_or_deleted_that_is_not_as_planned() {
 }
 
 #[test]
+fn an_open_swap_is_undone_where_the_server_may_have_lost_the_new_file() {
+    let mut kills = 0;
+    for at in 1.. {
+        let mut mem = Mem::swapping();
+        mem.capabilities.durable_checkpoints = false;
+        let bench = Bench::new(mem);
+        bench.publish("image.aiv", OLD, 3);
+        let file = bench.stage("image.aiv", NEW, 5, bench.was("image.aiv"));
+        if killed_at(at, || replace_file(&bench.site(), &file)).is_some() {
+            break;
+        }
+        let gap = bench.mem.content(&path("image.aiv")).is_none();
+        // The server fell over with the process.
+        for staged in bench.mem.disk().staged.values_mut() {
+            staged.bytes.fill(0);
+        }
+        settle(&bench.site(), &no_source).unwrap();
+        let content = bench.mem.content(&path("image.aiv"));
+        assert!(content.as_deref() == Some(OLD) || content.as_deref() == Some(NEW), "{at}: {content:?}");
+        if gap {
+            kills += 1;
+            assert_eq!(content.as_deref(), Some(OLD), "{at}: what was lost was published");
+            assert!(bench.catalog.staged_at(&path("image.aiv")).unwrap().is_some());
+        }
+    }
+    assert!(kills > 0, "never killed in the gap");
+}
+
+#[test]
 fn a_published_file_of_the_wrong_size_is_taken_down_and_the_old_one_put_back() {
     for (kind, make) in KINDS {
         let bench = Bench::new(make());

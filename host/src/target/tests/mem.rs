@@ -37,6 +37,8 @@ pub(crate) struct Disk {
     /// Files that cannot be read for now, and names that are directories'.
     pub locked: BTreeSet<TargetPath>,
     pub directories: BTreeSet<TargetPath>,
+    /// Names with this in them are refused when they are published.
+    pub refused: BTreeSet<String>,
     pub serial: u64,
     /// Answers `place`, when set.
     pub place: Option<String>,
@@ -193,7 +195,11 @@ impl Backend for Mem {
         let from = page.map_or(0, |p| usize::from_le_bytes(p.try_into().unwrap()));
         let next = from + disk.page;
         let more = (next < all.len()).then(|| next.to_le_bytes().to_vec());
-        Ok(Page { entries: all.into_iter().skip(from).take(disk.page).collect(), next: more })
+        Ok(Page {
+            entries: all.into_iter().skip(from).take(disk.page).collect(),
+            next: more,
+            ..Page::default()
+        })
     }
 
     fn stat(&self, _: &Call, path: &TargetPath) -> Result<Entry> {
@@ -261,6 +267,9 @@ impl Backend for Mem {
     }
 
     fn publish(&self, _: &Call, request: &PublishRequest) -> Result<Entry> {
+        if self.disk().refused.iter().any(|part| request.path.display().contains(part.as_str())) {
+            return Err(Error::new(ErrorKind::NameRefused, "this name is refused"));
+        }
         let staging = staging_of(&request.token)?;
         self.change("mem.publish", |disk| {
             self.meets(disk, &request.path, &request.expect)?;

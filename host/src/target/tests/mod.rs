@@ -4,6 +4,7 @@ mod claim;
 mod crash;
 mod manifests;
 pub(crate) mod mem;
+mod proofs;
 mod remains;
 
 use std::sync::Arc;
@@ -91,6 +92,7 @@ impl Bench {
             mount: None,
         };
         Publish {
+            seen: 0,
             path: path.clone(),
             source_path: path,
             token,
@@ -100,6 +102,7 @@ impl Bench {
             before,
             record,
             span: None,
+            upon: Default::default(),
             source: Arc::new(Bytes(content.to_vec())),
         }
     }

@@ -1,0 +1,229 @@
+//! Files of the source that are not replicated although nobody said so: what no format knows, links, names that no target
+//! can hold, places in doubt. Each kind is told once, with how much it is and an example; a configuration that means it
+//! says so with `ignore`.
+
+use std::collections::{BTreeSet, HashSet};
+
+use offsite_plugin_api::TargetPath;
+
+use super::index::Index;
+use super::{Notice, NoticeCode};
+use crate::chain::ImageFile;
+use crate::report::{bytes, count};
+use crate::source::{Doubt, DoubtCause, LeftAlone, LeftBy};
+
+/// From this size on, a source without any image is a fault, bytes.
+const SIZEABLE: u64 = 1 << 20;
+
+/// Extensions that disk images and backups bear.
+const IMAGES: [&str; 43] = [
+    "adi", "afb", "afbx", "aii", "aiv", "avhd", "avhdx", "bak", "bkf", "dd", "dmg", "e01", "esd", "gho",
+    "ghs", "hdd", "img", "iso", "iv2i", "mrbak", "mrbakx", "mrimg", "mrimgx", "ova", "pbd", "qcow", "qcow2",
+    "qed", "raw", "spf", "spi", "tib", "tibx", "v2i", "vbk", "vdi", "vhd", "vhdx", "vib", "vma", "vmdk",
+    "wim", "xva",
+];
+
+/// Extensions that hide another one.
+const PACKED: [&str; 6] = ["gz", "zst", "xz", "bz2", "lzo", "lz4"];
+
+const ADVICE: &str = "include_other copies such files, ignore leaves them out without a word";
+
+#[derive(Default)]
+struct Tally<'a> {
+    files: u64,
+    bytes: u64,
+    /// The largest.
+    example: Option<&'a ImageFile>,
+    folders: BTreeSet<&'a [u8]>,
+}
+
+impl<'a> Tally<'a> {
+    fn add(&mut self, file: &'a ImageFile) {
+        self.files += 1;
+        self.bytes += file.size;
+        if self.example.is_none_or(|largest| file.size > largest.size) {
+            self.example = Some(file);
+        }
+    }
+
+    /// `5 files (13.0 MiB), 'x.vhdx' for one`.
+    fn text(&self) -> String {
+        let example = self.example.map(|file| file.path.display()).unwrap_or_default();
+        format!("{} ({}), '{example}' for one", count(self.files, "file"), bytes(self.bytes))
+    }
+}
+
+pub(crate) fn notices(index: &Index<'_>) -> Vec<Notice> {
+    let mut notices = Vec::new();
+    let mut say = |code: NoticeCode, text: String| notices.push(Notice::new(code, text));
+    for doubt in &index.input.inventory.doubts {
+        if let Some((code, text)) = of_doubt(doubt, index.input.options.sync) {
+            say(code, text);
+        }
+    }
+    if let Some(text) = of_links(index) {
+        say(NoticeCode::LeftAlone, text);
+    }
+    if let Some(text) = of_names(&index.input.inventory.left_alone) {
+        say(NoticeCode::LeftAlone, text);
+    }
+    if index.input.options.include_other || index.input.source.others.is_empty() {
+        return notices;
+    }
+    let mut all = Tally::default();
+    let (mut images, mut folders, mut rest) = (Tally::default(), Tally::default(), Tally::default());
+    let with_images = directories(index);
+    for other in &index.input.source.others {
+        all.add(&other.file);
+        if is_image_like(&other.file.path) {
+            images.add(&other.file);
+        } else if let Some(folder) = folder_left_out(&other.file.path, &with_images) {
+            folders.add(&other.file);
+            folders.folders.insert(folder);
+        } else {
+            rest.add(&other.file);
+        }
+    }
+    let none = index.input.source.sets.is_empty() && index.unfinished.is_empty();
+    if none && all.example.is_some_and(|largest| largest.size >= SIZEABLE) {
+        let text = format!(
+            "no file of the source is an image that offsite knows: {} are not replicated; is this the folder that the \
+             backup product writes to? {ADVICE}",
+            all.text()
+        );
+        say(NoticeCode::NothingRecognised, text);
+    }
+    if images.files > 0 {
+        let text = format!(
+            "what looks like images, but of no format or name that offsite knows, is not replicated: {}; {ADVICE}",
+            images.text()
+        );
+        say(NoticeCode::ImageLikeUnrecognised, text);
+    }
+    if folders.files > 0 {
+        let what = count(folders.folders.len() as u64, "folder");
+        let first = folders.folders.first().map(|f| String::from_utf8_lossy(f)).unwrap_or_default();
+        let text = format!(
+            "{what} of the source without any image that offsite knows, '{first}' for one, left out: {}; {ADVICE}",
+            folders.text()
+        );
+        say(NoticeCode::ImageLikeUnrecognised, text);
+    }
+    if rest.files > 0 {
+        say(
+            NoticeCode::Unrecognised,
+            format!("not replicated, because no format knows them: {}; {ADVICE}", rest.text()),
+        );
+    }
+    notices
+}
+
+fn of_doubt(doubt: &Doubt, sync: bool) -> Option<(NoticeCode, String)> {
+    let place = if doubt.place.is_root() { ".".into() } else { doubt.place.display() };
+    let example = doubt.example.as_ref().map(|path| path.display()).unwrap_or_default();
+    let files = match doubt.files {
+        0 => String::new(),
+        n => format!(
+            " {} ({}) known from there, '{example}' for one, not found;",
+            count(n, "file"),
+            bytes(doubt.bytes)
+        ),
+    };
+    let accept = format!("if it is meant to stay so: 'offsite source accept {place}'");
+    Some(match &doubt.cause {
+        DoubtCause::Mount { was, now } => {
+            let now_there = now.is_some();
+            let now = now
+                .as_ref()
+                .map_or_else(|| "nothing is mounted now".to_owned(), |now| format!("{now} is now"));
+            let text = format!(
+                "at '{place}' of the source was {was}, where {now}:{files} nothing of it counts as deleted; mount it again, \
+                 or {accept}"
+            );
+            let code = if now_there { NoticeCode::MountChanged } else { NoticeCode::MountMissing };
+            (code, text)
+        }
+        DoubtCause::Empty { was } => {
+            let text = format!(
+                "at '{place}' of the source is {was}, and it is empty:{files} nothing of it counts as deleted; see whether \
+                 the share behind it answers, or {accept}"
+            );
+            (NoticeCode::MountMissing, text)
+        }
+        DoubtCause::Link => {
+            let text = format!(
+                "'{place}' of the source was a folder and is a symbolic link now, which is never followed:{files} they are \
+                 neither replicated nor deleted; mount the folder there instead (mount --bind), or give it a job of its own"
+            );
+            (NoticeCode::SymlinkReplaced, text)
+        }
+        DoubtCause::Unproven if !sync => return None,
+        DoubtCause::Unproven => {
+            let text = format!(
+                "in '{place}' of the source:{files} what was known of the source is lost, and nothing in that folder proves \
+                 that it is the one they were in: they are kept on the target; if they are deleted: 'offsite source accept \
+                 {place}'"
+            );
+            (NoticeCode::StateLost, text)
+        }
+    })
+}
+
+/// Links that are not told as a doubt.
+fn of_links(index: &Index<'_>) -> Option<String> {
+    let inventory = index.input.inventory;
+    let doubted = |path: &TargetPath| inventory.doubts.iter().any(|doubt| doubt.place == *path);
+    let links = inventory.left_alone.iter().filter(|alone| alone.by == LeftBy::Link && !doubted(&alone.path));
+    let links: Vec<&LeftAlone> = links.collect();
+    let first = links.first()?;
+    Some(format!(
+        "{}, '{}' for one, not followed: what they lead to is not replicated",
+        count(links.len() as u64, "symbolic link"),
+        first.path.display()
+    ))
+}
+
+fn of_names(left_alone: &[LeftAlone]) -> Option<String> {
+    let named: Vec<&LeftAlone> = left_alone.iter().filter(|alone| alone.by == LeftBy::Name).collect();
+    let first = named.first()?;
+    Some(format!(
+        "{} left out because a name holds a line break, '{}' for one",
+        count(named.len() as u64, "file or folder"),
+        first.path.display()
+    ))
+}
+
+/// Every directory with an image in or beneath it.
+fn directories<'a>(index: &Index<'a>) -> HashSet<&'a [u8]> {
+    let mut all: HashSet<&[u8]> = HashSet::new();
+    let images = index.input.source.sets.iter().flat_map(|set| &set.images).map(|image| &image.id);
+    for path in images.chain(index.unfinished.iter().map(|(_, path)| *path)) {
+        let mut at = parent(path.as_bytes());
+        while let Some(directory) = at.filter(|directory| all.insert(directory)) {
+            at = parent(directory);
+        }
+    }
+    all
+}
+
+fn parent(path: &[u8]) -> Option<&[u8]> {
+    path.iter().rposition(|b| *b == b'/').map(|at| &path[..at])
+}
+
+/// The outermost folder around a file in which there is no image.
+fn folder_left_out<'a>(path: &'a TargetPath, with_images: &HashSet<&[u8]>) -> Option<&'a [u8]> {
+    let bytes = path.as_bytes();
+    let ends = bytes.iter().enumerate().filter(|(_, b)| **b == b'/').map(|(at, _)| at);
+    ends.map(|at| &bytes[..at]).find(|directory| !with_images.contains(directory))
+}
+
+fn is_image_like(path: &TargetPath) -> bool {
+    let name = path.as_bytes().rsplit(|b| *b == b'/').next().unwrap_or_default();
+    let mut parts = name.rsplit(|b| *b == b'.').map(|part| String::from_utf8_lossy(part).to_lowercase());
+    let mut last = parts.next().unwrap_or_default();
+    if PACKED.contains(&last.as_str()) {
+        last = parts.next().unwrap_or_default();
+    }
+    // A name without a dot is no extension.
+    IMAGES.contains(&last.as_str()) && name.contains(&b'.')
+}
