@@ -7,10 +7,15 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 
 use super::group::Group;
 use crate::error::{Error, Kind, Result};
+
+/// Free bytes from which on a file is written anew.
+const WORTH_TIDYING: i64 = 16 << 20;
+/// Damaged databases kept of one path, the newest.
+const ASIDE: usize = 3;
 
 /// Whether a commit waits for the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -174,6 +179,53 @@ impl Database {
         Ok(value)
     }
 
+    /// Gives back to the disk what deleted rows left, once that is more than half of the file and worth the writing:
+    /// the journal of a large upload, a first run's observations. Somebody who reads at the moment is no reason to wait.
+    pub fn tidy(&self) -> Result<()> {
+        let connection = self.lock();
+        let number = |pragma: &str| connection.query_row(pragma, [], |row| row.get::<_, i64>(0));
+        let inner = || {
+            let (free, pages) = (number("PRAGMA freelist_count")?, number("PRAGMA page_count")?);
+            if free * 2 <= pages || free * number("PRAGMA page_size")? < WORTH_TIDYING {
+                return Ok(());
+            }
+            connection.execute_batch("VACUUM")?;
+            connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+        };
+        match inner() {
+            Err(e)
+                if matches!(
+                    e.sqlite_error_code(),
+                    Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)
+                ) =>
+            {
+                Ok(())
+            }
+            Err(e) if e.sqlite_error_code() == Some(ErrorCode::DiskFull) => Ok(()),
+            other => other.map_err(|e| self.failed("cannot tidy", &e)),
+        }
+    }
+
+    /// For tests: rows by table, bytes of the file, and how many of them are free.
+    #[cfg(test)]
+    pub fn sizes(&self) -> (std::collections::BTreeMap<String, u64>, u64, u64) {
+        let c = self.lock();
+        let number = |sql: &str| c.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap() as u64;
+        let tables: Vec<String> = c
+            .prepare("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")
+            .unwrap()
+            .query_map([], |row| row.get(0))
+            .unwrap()
+            .collect::<rusqlite::Result<_>>()
+            .unwrap();
+        let rows = tables
+            .into_iter()
+            .map(|t| (t.clone(), number(&format!("SELECT count(*) FROM \"{t}\""))))
+            .collect();
+        let page = number("PRAGMA page_size");
+        (rows, number("PRAGMA page_count") * page, number("PRAGMA freelist_count") * page)
+    }
+
     /// A damage found in the middle of a run is remembered, so that the next run moves the file aside.
     fn failed(&self, what: &str, error: &rusqlite::Error) -> Error {
         if let Some(path) = &self.path
@@ -265,6 +317,29 @@ fn bad_mark(path: &Path) -> PathBuf {
     with_ending(path, ".damaged")
 }
 
+/// A disk that damages a database again and again must not be filled with them. Best effort.
+fn drop_oldest(path: &Path) {
+    let prefix = with_ending(path, ".corrupt-");
+    let (Some(dir), Some(prefix)) =
+        (path.parent(), prefix.file_name().map(|n| n.to_string_lossy().into_owned()))
+    else {
+        return;
+    };
+    let age = |name: &str| {
+        let (seconds, number) = name.strip_prefix(&prefix)?.split_once('-')?;
+        Some((seconds.parse::<u64>().ok()?, number.parse::<u32>().ok()?))
+    };
+    let Ok(entries) = std::fs::read_dir(dir) else { return };
+    let names = entries.flatten().map(|e| e.file_name().to_string_lossy().into_owned());
+    let mut aside: Vec<_> = names.filter_map(|name| Some((age(&name)?, name))).collect();
+    aside.sort();
+    for (_, name) in aside.iter().rev().skip(ASIDE) {
+        for ending in ["", "-wal", "-shm"] {
+            let _ = std::fs::remove_file(dir.join(format!("{name}{ending}")));
+        }
+    }
+}
+
 /// Keeps a damaged database under another name: somebody may want to look at it.
 fn move_aside(path: &Path) -> Result<PathBuf> {
     let seconds =
@@ -286,5 +361,6 @@ fn move_aside(path: &Path) -> Result<PathBuf> {
         _ => {}
     }
     let _ = std::fs::remove_file(bad_mark(path));
+    drop_oldest(path);
     Ok(aside)
 }

@@ -113,6 +113,17 @@ impl JobDb {
         peeked.flatten()
     }
 
+    /// Gives back to the disk what deleted rows left, where that is much.
+    pub fn tidy(&self) -> Result<()> {
+        self.db.tidy()
+    }
+
+    /// For tests: see [`Database::sizes`].
+    #[cfg(test)]
+    pub(crate) fn sizes(&self) -> (std::collections::BTreeMap<String, u64>, u64, u64) {
+        self.db.sizes()
+    }
+
     /// Where a damaged predecessor was moved when this one was opened.
     pub fn moved_aside(&self) -> Option<&PathBuf> {
         self.db.moved_aside()

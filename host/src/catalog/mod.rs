@@ -79,6 +79,17 @@ impl Catalog {
         self.db.powered_by(power);
     }
 
+    /// Gives back to the disk what deleted rows left, where that is much.
+    pub fn tidy(&self) -> Result<()> {
+        self.db.tidy()
+    }
+
+    /// For tests: see [`Database::sizes`].
+    #[cfg(test)]
+    pub(crate) fn sizes(&self) -> (std::collections::BTreeMap<String, u64>, u64, u64) {
+        self.db.sizes()
+    }
+
     /// Whether this catalog was empty when opened: new, or lost.
     pub fn is_new(&self) -> bool {
         self.db.is_new()

@@ -38,7 +38,7 @@ pub fn remember(
         }
         let view = before.take().unwrap_or_default();
         // A run that changed nothing left the target as it found it.
-        let none = !plan.steps.iter().any(active);
+        let none = view.parents_known && !plan.steps.iter().any(active);
         let view = if none { view } else { target::after(view, catalog, touched())? };
         Ok(now.get_or_init(|| view))
     };
@@ -59,7 +59,7 @@ pub fn remember(
         done,
         gone: sets.iter().map(String::as_str).collect(),
         scanned_ns: inventory.scanned_ns,
-        whole: inventory.unreadable.is_empty(),
+        whole: inventory.unreadable.is_empty() && inventory.doubts.is_empty(),
     };
     let lagged = catalog.lags()?;
     catalog.put_lags(&lagged, &lag::lags(&run, &lagged, look)?)?;

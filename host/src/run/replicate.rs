@@ -178,6 +178,7 @@ pub(crate) fn on_target(
         for notice in left::remember(&context.catalog, &summary.left, now_ns())? {
             line.outbox.event(notice);
         }
+        context.catalog.tidy()?;
     }
     // The process ends now: giving back a million small pieces would only take time.
     std::mem::forget((survey, source, plan));

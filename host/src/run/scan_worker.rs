@@ -53,7 +53,9 @@ pub fn run(request: &Request, outbox: &Arc<Outbox>, stop: &Arc<Stop>) -> Result<
     let inventory = if request.op == Op::Look {
         scan(&job.source, &options, &mut Forgetful(observations), &mut clock)?
     } else {
-        scan(&job.source, &options, &mut observations, &mut clock)?
+        let inventory = scan(&job.source, &options, &mut observations, &mut clock)?;
+        observations.tidy()?;
+        inventory
     };
     write(path, &inventory)?;
     let answer = Answer::Scanned {

@@ -31,6 +31,7 @@ use crate::target::tests::mem::Mem;
 use crate::target::{TargetView, VerifyLevel};
 
 mod ahead;
+mod bounds;
 mod helpers;
 mod read_back;
 mod room;
