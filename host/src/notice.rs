@@ -62,7 +62,7 @@ macro_rules! codes {
 
 codes! {
     // The source.
-    /// a directory of the source could not be read: its images are not replicated, and nothing is deleted
+    /// a directory of the source could not be read: what is in it is not replicated, and what may belong there not deleted
     Unreadable = "unreadable", Failing;
     /// a file of the source could not be read: its image is not replicated
     UnreadableFile = "unreadable-file", Failing;

@@ -146,7 +146,11 @@ pub enum Event {
         file: usize,
     },
     /// Others merge the increments of a machine's newest set on the target, rightly.
-    MergeThere { target: usize, machine: usize, count: usize },
+    MergeThere {
+        target: usize,
+        machine: usize,
+        count: usize,
+    },
     KeepManifests(usize),
     OldManifests(usize),
     Full(usize, bool),

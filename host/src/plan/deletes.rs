@@ -128,8 +128,8 @@ impl<'a> Deletes<'a> {
         let tips = || self.needs.get(s).map(|r| r.tips.clone()).unwrap_or_default();
         let stand = |kept, why, after| Standing { kept, why, after, doomed: Vec::new() };
         let sources: Vec<TargetPath> = set.images.iter().map(|i| source_path(index, i)).collect();
-        if let Some(dir) = index.hidden(set.format, sources.iter()) {
-            return stand(Some(Reason::Unreadable(dir)), Why::Gone, Vec::new());
+        if let Some(reason) = index.hidden(set.format, sources.iter()) {
+            return stand(Some(reason), Why::Gone, Vec::new());
         }
         let recorded = set.images.iter().find_map(|i| index.input.target.files.get(&i.id)?.recorded.as_ref());
         let name = recorded.and_then(|r| r.recognised.as_ref()).map(|r| r.set.as_str());

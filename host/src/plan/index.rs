@@ -10,6 +10,7 @@ use std::collections::{HashMap, HashSet};
 
 use offsite_plugin_api::{Normalisation, TargetPath};
 
+use super::explain::Reason;
 use super::filter::Matcher;
 use super::{Baseline, Input, Template, names};
 use crate::chain::{Image, ImageSet};
@@ -270,15 +271,15 @@ impl<'a> Index<'a> {
         self.unsettled.keys().copied().filter(|path| beside(path)).min()
     }
 
-    /// A directory of the source that could not be read, and in which files of the set with these images may be: where
-    /// they lie or above; below, too, where a set may spread over folders.
+    /// A directory of the source that could not be read, or of which nothing is known, and in which files of the set with
+    /// these images may be: where they lie or above; below, too, where a set may spread over folders.
     pub fn hidden<'p>(
         &self,
         format: Format,
         mut images: impl Iterator<Item = &'p TargetPath>,
-    ) -> Option<&'a TargetPath> {
-        let unreadable = &self.input.inventory.unreadable;
-        if unreadable.is_empty() {
+    ) -> Option<Reason<'a>> {
+        let inventory = self.input.inventory;
+        if inventory.unreadable.is_empty() && inventory.doubts.is_empty() {
             return None;
         }
         let spreads = matches!(format, Format::Qcow2 | Format::Virtnbdbackup);
@@ -287,7 +288,9 @@ impl<'a> Index<'a> {
             let near = |dir: &TargetPath| {
                 within(image, dir) || (spreads && folder.as_ref().is_none_or(|folder| within(dir, folder)))
             };
-            unreadable.iter().map(|(dir, _)| dir).find(|dir| near(dir))
+            let unreadable = inventory.unreadable.iter().map(|(dir, _)| dir).find(|dir| near(dir));
+            let doubt = || inventory.doubts.iter().map(|doubt| &doubt.place).find(|place| near(place));
+            unreadable.map(Reason::Unreadable).or_else(|| doubt().map(Reason::PlaceUnknown))
         })
     }
 
