@@ -7,6 +7,7 @@
 mod baseline;
 mod consolidated;
 mod database;
+mod deletes;
 mod facts;
 mod group;
 mod intents;
@@ -174,6 +175,11 @@ ALTER TABLE run ADD COLUMN clean INTEGER;
 ALTER TABLE run ADD COLUMN wrong TEXT;
 CREATE TABLE set_lag (set_id TEXT PRIMARY KEY, image BLOB NOT NULL, since INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE gone (path BLOB PRIMARY KEY, since INTEGER NOT NULL) WITHOUT ROWID;
+", "
+CREATE TABLE delete_mark (path BLOB PRIMARY KEY, since INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE delete_hold (
+    path BLOB PRIMARY KEY, size INTEGER NOT NULL, blake3 BLOB, version TEXT, allowed INTEGER NOT NULL
+) WITHOUT ROWID;
 "];
 
 #[cfg(test)]
