@@ -85,8 +85,11 @@ impl<'a> Deletes<'a> {
             notices.push(Notice::new(NoticeCode::DeletesHeld, text));
         }
         if !doomed.is_empty() {
-            let managed = sync::managed(index, &self.unmatched);
-            Fates::new(index, &self.succession, managed, doomed).finish(steps, notices, &mut remember);
+            Fates::new(index, &self.succession, &self.unmatched, doomed).finish(
+                steps,
+                notices,
+                &mut remember,
+            );
         }
         remember
     }

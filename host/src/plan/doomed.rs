@@ -16,7 +16,7 @@ use super::order::Steps;
 use super::succession::{self, Succession};
 use super::sync::{self, Class, Managed};
 use super::{Action, DeleteFirst, FileStep, Notice, NoticeCode, Remember, Step};
-use crate::format::Format;
+use crate::format::{Format, Lineage};
 
 /// Why it can be deleted.
 #[derive(Clone, Debug)]
@@ -63,6 +63,8 @@ pub(crate) struct Doomed<'a> {
 pub(crate) struct Fates<'i, 'a> {
     index: &'i Index<'a>,
     succession: &'i Succession<'a>,
+    /// What the target lists and the source does not, sorted.
+    unmatched: &'i [&'a TargetPath],
     managed: Managed,
     doomed: Vec<Doomed<'a>>,
     /// By position: why it stays after all.
@@ -75,9 +77,10 @@ impl<'i, 'a> Fates<'i, 'a> {
     pub fn new(
         index: &'i Index<'a>,
         succession: &'i Succession<'a>,
-        managed: Managed,
+        unmatched: &'i [&'a TargetPath],
         doomed: Vec<Doomed<'a>>,
     ) -> Self {
+        let managed = sync::managed(index, unmatched);
         let kept = doomed.iter().map(|_| None).collect();
         let pending = &index.input.target.deletes;
         let allowed = doomed.iter().map(|d| {
@@ -85,7 +88,7 @@ impl<'i, 'a> Fates<'i, 'a> {
             recorded.is_some_and(|r| pending.allows(&d.target, r))
         });
         let allowed = allowed.collect();
-        Self { index, succession, managed, doomed, kept, allowed }
+        Self { index, succession, unmatched, managed, doomed, kept, allowed }
     }
 
     /// Adds the steps, and says what was held.
@@ -114,7 +117,7 @@ impl<'i, 'a> Fates<'i, 'a> {
         if !self.doomed.iter().any(wants) {
             return;
         }
-        let staying = self.staying(|of| of.family);
+        let staying = self.staying(|of| of.family, false);
         for at in 0..self.doomed.len() {
             let Why::Rotated { by, order: Order::BeforeItsTime, whole } = self.doomed[at].why else {
                 continue;
@@ -136,15 +139,20 @@ impl<'i, 'a> Fates<'i, 'a> {
         }
     }
 
-    /// Lineages (by `key`) that keep a restorable image on the target whatever of the doomed goes.
-    fn staying(&self, key: impl Fn(crate::format::Lineage) -> String) -> HashSet<String> {
+    /// Lineages (by `key`) that keep a restorable image on the target whatever of the doomed goes. `here`: one that the
+    /// source has, too, counts although nothing but a name and a size proves it on the target.
+    fn staying(&self, key: impl Fn(Lineage) -> String, here: bool) -> HashSet<String> {
         let target = self.index.input.target;
         let going: HashSet<&TargetPath> = self.doomed.iter().map(|d| &d.target).collect();
         let mut staying = HashSet::new();
         for (s, set) in (0..).zip(&target.chains().sets) {
             let stays = (0..).zip(&set.images).any(|(i, image)| {
                 let recorded = target.files.get(&image.id).is_some_and(|f| f.recorded.is_some());
-                recorded && !going.contains(&image.id) && succession::sound(self.index, (s, i))
+                let at_source =
+                    || here && image.restorable && self.unmatched.binary_search(&&image.id).is_err();
+                recorded
+                    && !going.contains(&image.id)
+                    && (succession::sound(self.index, (s, i)) || at_source())
             });
             if stays {
                 staying.insert(key(succession::of_target(self.index, s)));
@@ -180,7 +188,7 @@ impl<'i, 'a> Fates<'i, 'a> {
         if !self.doomed.iter().any(alone) {
             return;
         }
-        let staying = self.staying(|of| of.own);
+        let staying = self.staying(|of| of.own, true);
         let arriving = self.succession.arriving();
         let mut lineages: HashMap<u32, String> = HashMap::new();
         for at in 0..self.doomed.len() {

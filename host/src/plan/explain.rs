@@ -301,7 +301,8 @@ impl Reason<'_> {
             }
             Self::DeleteFirst { by, early: true } => {
                 return format!(
-                    "gone at the source with its whole set; deleted before '{by}', which takes its place, is published,                      because --delete-first makes room"
+                    "gone at the source with its whole set; deleted before '{by}', which takes its place, is published, \
+                     because --delete-first makes room"
                 )
                 .into();
             }

@@ -2,7 +2,8 @@
 //!
 //! `schedule` says what may happen next; the threads here do it. An image that fails takes its descendants along and
 //! nothing else; an error that every further image would meet (no credentials, the source gone) ends the run
-//! at a checkpoint. What finds no room makes way for what does (`room`). A set's manifest is written when its last act is done, and every half minute of a long one.
+//! at a checkpoint. What finds no room makes way for what does (`room`). A set's manifest is written when its last act is
+//! done, and every half minute of a long one.
 
 mod merge;
 mod publish;

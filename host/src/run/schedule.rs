@@ -2,8 +2,8 @@
 //!
 //! A unit is what becomes visible together: one step, or all steps of a group. Its files are staged whenever a thread
 //! is free; it is published once all of them are staged and proved and every unit before it is done; deletions wait,
-//! beyond that, for the last transfer; but those that the plan puts first, to make room, come before any transfer. A unit
-//! that finds no room is set aside, and tried once more when all else is done. A unit that fails takes along whatever comes after it, and nothing else.
+//! beyond that, for the last transfer; but those that the plan puts first, to make room, come before any transfer.
+//! A unit that finds no room is set aside, and tried once more when all else is done. A unit that fails takes along whatever comes after it, and nothing else.
 //! Small files of many sets are staged side by side (`small_queue`). Helpers (`crew`) take small tasks only: whatever large goes on is in the hands of as many threads as there are streams.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
