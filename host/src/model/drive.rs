@@ -637,7 +637,7 @@ impl Play {
             let mut trouble = self.sides[t].store.trouble();
             (trouble.fail, trouble.meanwhile) = (None, None);
             drop(trouble);
-            self.judge(t, &heard);
+            self.judge(t, &heard, fault);
             self.notices.extend(heard.notices);
             acted |= heard.summary.as_ref().is_none_or(|s| s.images + s.deleted + s.failed > 0);
         }
@@ -759,6 +759,7 @@ impl Play {
     /// What the target is shown to hold is there.
     fn look(&self, t: usize) {
         let side = &self.sides[t];
+        let before = self.world().broken.len();
         if side.store.trouble().hides.is_none() {
             let shown = self.shown(t);
             let disk = side.store.mem.disk();
@@ -767,17 +768,53 @@ impl Play {
                 Err(error) => self.world().breaks("the target can be looked at", error.to_string()),
             }
         }
+        if self.world().broken.len() > before {
+            self.tell_chains(t);
+        }
+    }
+
+    /// What the target is shown to hold, in words: for a story that failed there.
+    fn tell_chains(&self, t: usize) {
+        let side = &self.sides[t];
+        let (line, _) = self.line();
+        let capabilities = &side.store.mem.capabilities;
+        let Ok(survey) = replicate::look(&side.store, &side.catalog, capabilities, &line, "0123abcd") else {
+            return;
+        };
+        let mut world = self.world();
+        for set in &survey.view.chains().sets {
+            for image in &set.images {
+                let upon = match image.parent {
+                    crate::chain::Parent::Image(p) => set.images[p].id.display().into_owned(),
+                    ref other => format!("{other:?}"),
+                };
+                let recorded = survey
+                    .view
+                    .files
+                    .recorded(&image.id)
+                    .map(|r| r.parent.as_ref().map(|p| p.path.display()));
+                world.say(format!(
+                    "     {}: restorable {} upon {upon}, recorded {recorded:?}, evidence {:?}, missing {:?}",
+                    image.id.display(),
+                    image.restorable,
+                    image.evidence,
+                    image.missing
+                ));
+            }
+        }
     }
 
     /// What is true after every run, a killed one too.
-    fn judge(&self, t: usize, heard: &Heard) {
+    fn judge(&self, t: usize, heard: &Heard, fault: Fault) {
         if self.over() {
             return;
         }
         self.look(t);
         let side = &self.sides[t];
         let Some(summary) = &heard.summary else { return };
-        let quiet = summary.fatal.is_none()
+        // What came after the scan is the next run's.
+        let quiet = !matches!(fault, Fault::Meanwhile(_))
+            && summary.fatal.is_none()
             && summary.failed == 0
             && summary.left.is_empty()
             && heard.notices.is_empty()

@@ -93,6 +93,7 @@ impl Memory {
         } else if memory.files.iter().any(|(_, seen)| seen.mount.is_none()) {
             memory.recorded = Some(observations.recorded());
         }
+        memory.take_in(observations);
         if !memory.files.is_sorted_by(|a, b| a.0 < b.0) {
             memory.files.sort_by(|a, b| a.0.cmp(&b.0));
             memory.files.dedup_by(|a, b| a.0 == b.0);
@@ -101,6 +102,24 @@ impl Memory {
             memory.changed = (0..memory.files.len()).collect();
         }
         Ok(memory)
+    }
+
+    /// What targets were found to hold from this source, and no scan saw: after a loss of state they are looked for, too.
+    fn take_in(&mut self, observations: &mut dyn Observations) {
+        let learned = observations.learned();
+        if learned.is_empty() {
+            return;
+        }
+        let seen: BTreeSet<&TargetPath> = self.files.iter().map(|(path, _)| path).collect();
+        let unseen: Vec<_> = learned
+            .iter()
+            .filter(|file| !seen.contains(&file.path))
+            .map(|file| (file.path.clone(), never(file)))
+            .collect();
+        if !unseen.is_empty() {
+            self.files.extend(unseen);
+            self.recorded.get_or_insert_with(|| observations.recorded()).extend(learned);
+        }
     }
 
     /// Whether any file that was there at the last scan is there now.
