@@ -62,7 +62,7 @@ macro_rules! codes {
 
 codes! {
     // The source.
-    /// a directory of the source could not be read: its images are not replicated, and nothing is deleted
+    /// a directory of the source could not be read: what is in it is not replicated, and what may belong there not deleted
     Unreadable = "unreadable", Failing;
     /// a file of the source could not be read: its image is not replicated
     UnreadableFile = "unreadable-file", Failing;
@@ -82,6 +82,8 @@ codes! {
     ImageLikeUnrecognised = "image-like-unrecognised", Warning;
     /// the source holds settled files, and none of them is an image, filtered or taken by `include_other`
     NothingRecognised = "nothing-recognised", Failing;
+    /// files of the source are no images, though their names say so: they are empty, or begin otherwise; they are not sent
+    NotAnImage = "not-an-image", Warning;
     /// an image of the source lacks what it builds on
     Gap = "gap", Warning;
     /// the memory of earlier scans was lost or damaged: absence is not believed until files are proved again
@@ -92,6 +94,10 @@ codes! {
     Target = "target", Warning;
     /// a listing of the target left something out: nothing there counts as gone
     IncompleteListing = "incomplete-listing", Warning;
+    /// published files are not listed, and whether the target still has them is not known
+    Unknown = "unknown", Failing;
+    /// an interrupted act on the target could not be settled: its images wait, the others go on
+    Unsettled = "unsettled", Failing;
     /// images are damaged on the target, or were changed there by somebody else
     Damaged = "damaged", Warning;
     /// images are part of a consolidation on the target that nothing proves, or build on one
@@ -114,6 +120,8 @@ codes! {
     NameFolded = "name-folded", Warning;
     /// less room is free on the target than is needed
     Space = "space", Warning;
+    /// images did not fit on the target; what fitted was sent
+    NoRoom = "no-room", Failing;
     /// a manifest on the target is not signed by this installation: its word is not proof
     ManifestUnproven = "manifest-unproven", Warning;
     /// a set's manifest cannot be read or written: that set is held

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::program::Offsite;
 use crate::proxy::Proxy;
-use crate::sandbox::{Sandbox, files, hash};
+use crate::sandbox::{Sandbox, debris, files, hash};
 use crate::servers::account::account;
 use crate::servers::apache::{self, Apache, Login};
 use crate::servers::ftp::{Settings, Tls};
@@ -79,6 +79,16 @@ pub trait Backend: Sized {
 
     /// Lets another machine change the target's files.
     fn change(&self, what: impl FnOnce(&Path));
+
+    /// The server falls over and comes back: of everything staged, what it held from one offset up to another is zeros.
+    /// Gives the bytes lost.
+    fn lose(&self, from: u64, to: u64) -> u64 {
+        let mut lost = 0;
+        self.change(|dir| {
+            lost = debris(dir).iter().map(|path| zero(&dir.join(path), from, to)).sum();
+        });
+        lost
+    }
 
     /// Uploads that the server keeps where no listing of files shows them.
     fn unfinished(&self) -> usize {
@@ -396,6 +406,16 @@ impl Backend for Cloud {
     fn unfinished(&self) -> usize {
         self.0.uploads().len()
     }
+
+    /// Chunks lie in files of their own: the second one of each upload.
+    fn lose(&self, _: u64, _: u64) -> u64 {
+        let chunk = |upload: &PathBuf| {
+            let mut chunks: Vec<PathBuf> = files(upload).into_iter().map(|name| upload.join(name)).collect();
+            chunks.sort();
+            chunks.into_iter().nth(1)
+        };
+        self.0.uploads().iter().filter_map(chunk).map(|path| zero(&path, 0, u64::MAX)).sum()
+    }
 }
 
 impl Network for Cloud {
@@ -416,6 +436,16 @@ impl Network for Cloud {
     fn at_stake(streams: u64) -> u64 {
         streams * (16 << 20)
     }
+}
+
+/// Overwrites a range of a file with zeros, as far as the file reaches. Gives how many.
+pub fn zero(path: &Path, from: u64, to: u64) -> u64 {
+    use std::os::unix::fs::FileExt;
+    let file = std::fs::OpenOptions::new().write(true).open(path).expect("the staged file is there");
+    let end = to.min(file.metadata().expect("it has a size").len());
+    let lost = end.saturating_sub(from);
+    file.write_all_at(&vec![0; lost as usize], from).expect("it can be written");
+    lost
 }
 
 /// How an S3 service is reached, with its own keys.

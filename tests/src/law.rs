@@ -10,6 +10,7 @@ use crate::sandbox;
 pub struct Laws {
     contents: BTreeMap<PathBuf, BTreeSet<String>>,
     parents: BTreeMap<PathBuf, PathBuf>,
+    swaps: bool,
 }
 
 impl Laws {
@@ -40,6 +41,23 @@ impl Laws {
         self
     }
 
+    /// The target cannot replace a name in one act: a parent may be gone from its name while its old file waits beside it.
+    pub fn swaps(mut self) -> Self {
+        self.swaps = true;
+        self
+    }
+
+    /// Whether an old file of that name waits under a side name.
+    fn waits_aside(&self, target: &Path, parent: &Path) -> bool {
+        let allowed = self.contents.get(parent);
+        let side = |path: &PathBuf| {
+            path.extension().is_some_and(|end| end == "old")
+                && path.parent() == parent.parent()
+                && allowed.is_some_and(|allowed| allowed.contains(&sandbox::hash(&target.join(path))))
+        };
+        self.swaps && sandbox::debris(target).iter().any(side)
+    }
+
     /// The laws that the target folder breaks, in words; empty when none.
     pub fn broken(&self, target: &Path) -> Vec<String> {
         let visible = sandbox::tree(target);
@@ -54,6 +72,7 @@ impl Laws {
             }
             if let Some(parent) = self.parents.get(path)
                 && !visible.contains_key(parent)
+                && !self.waits_aside(target, parent)
             {
                 broken.push(format!("{} is visible without its parent {}", path.display(), parent.display()));
             }

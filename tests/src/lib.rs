@@ -3,8 +3,10 @@
 pub mod backends;
 pub mod build;
 pub mod fuse;
+pub mod kill;
 pub mod law;
 pub mod library;
+pub mod mounts;
 pub mod program;
 pub mod proxy;
 pub mod qemu;

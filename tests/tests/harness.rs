@@ -89,6 +89,24 @@ fn laws_notice_partial_foreign_and_orphaned_images() {
 }
 
 #[test]
+fn only_a_declared_swap_excuses_a_parent_that_is_gone_from_its_name() {
+    let box_ = Sandbox::new();
+    qemu::chain(&box_.source(), 2);
+    let laws = Laws::new().allow(&box_.source()).chain(2);
+    let (source, target) = (box_.source(), box_.path("a"));
+    for name in ["base.qcow2", "inc2.qcow2"] {
+        fs::copy(source.join(name), target.join(name)).unwrap();
+    }
+    let side = target.join("offsite-01234567-0123456789abcdef.old");
+    fs::copy(source.join("inc1.qcow2"), &side).unwrap();
+    assert_eq!(laws.broken(&target).len(), 1);
+    let laws = laws.swaps();
+    laws.hold(&target);
+    fs::write(&side, b"not the old file").unwrap();
+    assert_eq!(laws.broken(&target).len(), 1);
+}
+
+#[test]
 fn consolidating_keeps_what_the_guest_sees() {
     let box_ = Sandbox::new();
     qemu::chain(&box_.source(), 3);

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use offsite_tests::kill;
 use offsite_tests::law::Laws;
 use offsite_tests::qemu;
 use offsite_tests::sandbox::{Sandbox, debris, tree};
@@ -13,6 +14,8 @@ struct Story {
     url: fn(&Sandbox) -> String,
     args: &'static [&'static str],
     change: fn(&Path),
+    /// The target replaces a name by the journalled swap.
+    swaps: bool,
 }
 
 fn folder(box_: &Sandbox) -> String {
@@ -34,13 +37,12 @@ fn command(box_: &Sandbox, story: &Story) -> offsite_tests::program::Offsite {
         .args(story.args)
 }
 
-/// Names of the points that one whole run reaches, in order.
-fn points(story: &Story) -> Vec<String> {
+/// The points that one whole run reaches.
+fn points(story: &Story) -> Vec<(u64, String)> {
     let box_ = prepared(story);
     let log = box_.path("points");
     command(&box_, story).env("OFFSITE_KILL_LOG", &log).run().expect(0);
-    let text = std::fs::read_to_string(&log).expect("a debug build logs its kill points");
-    text.lines().map(str::to_owned).collect()
+    kill::logged(&log)
 }
 
 fn prepared(story: &Story) -> Sandbox {
@@ -60,20 +62,22 @@ fn prepared(story: &Story) -> Sandbox {
 fn kill_at_each(story: &Story) {
     let points = points(story);
     assert!(points.len() >= 6, "{}: only {points:?}", story.name);
-    for number in 1..=points.len() {
+    for number in 1..=kill::last(&points) {
         let box_ = prepared(story);
-        let before = tree(&box_.path("a"));
-        let laws = Laws::new().allow(&box_.source());
-        let killed =
-            command(&box_, story).args(["--attempts", "1"]).env("OFFSITE_KILL_AT", number.to_string()).run();
-        let what = format!("{}, killed at {} of {points:?}", story.name, points[number - 1]);
-        // What is visible is what the source has, or what was there before.
-        for line in laws.broken(&box_.path("a")) {
-            let known = before.iter().any(|(path, hash)| {
-                line.starts_with(&*path.to_string_lossy()) && tree(&box_.path("a")).get(path) == Some(hash)
-            });
-            assert!(known, "{what}: {line}\n{}", killed.all());
-        }
+        // What is visible is what the source has, or what was there before, and never without what it builds on.
+        let laws = Laws::new().allow(&box_.source()).allow(&box_.path("a")).chain(3);
+        let laws = if story.swaps { laws.swaps() } else { laws };
+        laws.hold(&box_.path("a"));
+        let log = box_.path("points");
+        let killed = command(&box_, story)
+            .args(["--attempts", "1"])
+            .env("OFFSITE_KILL_AT", number.to_string())
+            .env("OFFSITE_KILL_LOG", &log)
+            .run();
+        let at = kill::met(&killed, &log, number);
+        let what = format!("{}, killed at {number} {at}", story.name);
+        let broken = laws.broken(&box_.path("a"));
+        assert!(broken.is_empty(), "{what}: {broken:#?}\n{}", killed.all());
         let next = command(&box_, story).run();
         assert_eq!(next.code, Some(0), "{what}\n{}", next.all());
         let last = if story.args.contains(&"--sync") { command(&box_, story).run() } else { next };
@@ -84,7 +88,7 @@ fn kill_at_each(story: &Story) {
 
 #[test]
 fn first_run_survives_a_kill_at_every_point() {
-    kill_at_each(&Story { name: "first run", url: folder, args: &[], change: |_| {} });
+    kill_at_each(&Story { name: "first run", url: folder, args: &[], change: |_| {}, swaps: false });
 }
 
 #[test]
@@ -94,6 +98,7 @@ fn replacing_run_survives_a_kill_at_every_point() {
         url: folder,
         args: &[],
         change: |source| qemu::write(source, "inc2.qcow2", 9 << 20, 1 << 20, 42),
+        swaps: false,
     });
 }
 
@@ -104,6 +109,7 @@ fn deleting_run_survives_a_kill_at_every_point() {
         url: folder,
         args: &["--sync", "--allow-deletes"],
         change: |source| std::fs::remove_file(source.join("inc3.qcow2")).unwrap(),
+        swaps: false,
     });
 }
 
@@ -115,5 +121,6 @@ fn swapping_run_survives_a_kill_at_every_point() {
         url: |box_| format!("chaos:{}", box_.text("a")),
         args: &["--option", r#"capabilities={"replace":"none"}"#],
         change: |source| qemu::write(source, "inc2.qcow2", 9 << 20, 1 << 20, 42),
+        swaps: true,
     });
 }

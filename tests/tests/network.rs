@@ -43,6 +43,12 @@ on!(sftp: super::Sftp, s3: super::S3, webdav: super::WebDav, smb: super::Smb,
     no_secret_is_ever_written_down,
 ]);
 
+// Those whose checkpoints are not durable.
+on!(webdav_not_durable: super::WebDav, ftp_not_durable: super::Ftp, ftps_mlsd_not_durable: super::FtpsMlsd,
+    cloud_not_durable: super::Cloud; [
+    what_a_server_lost_in_the_middle_is_never_published,
+]);
+
 // A double lives in the test's own process: it does not restart.
 on!(cloud: super::Cloud; [
     killed_at_sixty_percent_sends_the_rest_and_at_most_what_was_at_stake,
@@ -113,6 +119,28 @@ fn killed_at_sixty_percent_sends_the_rest_and_at_most_what_was_at_stake<B: Netwo
         after / MIB,
         most / MIB
     );
+    same(&box_, &backend);
+}
+
+/// The server's crash, as a power cut leaves files: a hole in the middle of what it had acknowledged.
+fn what_a_server_lost_in_the_middle_is_never_published<B: Network>() {
+    const SIZE: u64 = 192 * MIB;
+    let box_ = Sandbox::new();
+    let backend = B::start();
+    let laws = source(&box_, SIZE);
+    let proxy = backend.proxy();
+    proxy.throttle(Some(60_000_000));
+    let command = || backend.through(proxy.address()).run(&box_).args(["--streams", "4"]);
+    let run = command().start(&box_.path("home"));
+    wait_until("75 % passed the proxy", LIMIT, || proxy.count(Direction::Up) >= SIZE * 3 / 4);
+    kill_all(&run);
+    run.wait(Duration::from_secs(10));
+    let lost = backend.lose(16 * MIB, 24 * MIB);
+    assert!(lost > 0, "there was nothing to lose");
+    proxy.throttle(None);
+    let next = command().run();
+    backend.look(|dir| laws.hold(dir));
+    assert_eq!(next.code, Some(0), "{}", next.all());
     same(&box_, &backend);
 }
 

@@ -2,10 +2,10 @@
 //! wrong, the next run completes, and nothing is left behind.
 #![allow(clippy::unwrap_used)] // Helpers of tests are tests.
 
-use std::fs;
 use std::path::PathBuf;
 
 use offsite_tests::backends::{Backend, Reach, S3, Sftp};
+use offsite_tests::kill;
 use offsite_tests::law::Laws;
 use offsite_tests::program::Offsite;
 use offsite_tests::sandbox::{Sandbox, debris, random_file, tree};
@@ -37,13 +37,17 @@ fn kill_at_each<B: Backend>(backend: &mut B, empty: impl Fn(&mut B)) {
     let (box_, _) = prepare(&reach);
     let log = box_.path("points");
     command(&reach, &box_).env("OFFSITE_KILL_LOG", &log).run().expect(0);
-    let points = fs::read_to_string(&log).expect("a debug build logs its kill points");
-    let points: Vec<&str> = points.lines().collect();
+    let points = kill::logged(&log);
     assert!(points.len() >= 8, "{points:?}");
-    for (number, point) in (1..).zip(&points) {
+    for number in 1..=kill::last(&points) {
         empty(backend);
         let (box_, laws) = prepare(&reach);
-        let killed = command(&reach, &box_).env("OFFSITE_KILL_AT", number.to_string()).run();
+        let log = box_.path("points");
+        let killed = command(&reach, &box_)
+            .env("OFFSITE_KILL_AT", number.to_string())
+            .env("OFFSITE_KILL_LOG", &log)
+            .run();
+        let point = kill::met(&killed, &log, number);
         let seen =
             backend.look(|dir| (laws.broken(dir), tree(dir).contains_key(&PathBuf::from("other-b000.spf"))));
         // A server that replaces in one act never shows a gap.

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use offsite_tests::backends::zero;
 use offsite_tests::fuse::Mirror;
 use offsite_tests::law::Laws;
 use offsite_tests::program::{children, kill_all, wait_until};
@@ -38,6 +39,29 @@ fn kill_in_mid_file_costs_at_most_one_checkpoint_interval() {
     let after = mirror.written() - before;
     // What was left, plus one checkpoint interval (64 MiB), plus marker and manifest.
     assert!(after <= (total - before) + 64 * MIB + MIB, "sent {after} of {total} again after {before}");
+    assert_eq!(tree(&box_.source()), tree(&box_.path("a")));
+    assert!(debris(&box_.path("a")).is_empty());
+}
+
+/// FUSE: a sync may be answered by a file system that did not pass it on.
+#[test]
+fn a_hole_in_what_a_mount_had_acknowledged_is_sent_again_and_never_published() {
+    let box_ = Sandbox::new();
+    let laws = big_source(&box_, 192);
+    std::fs::create_dir(box_.path("mount")).unwrap();
+    let mirror = Mirror::mount(&box_.path("a"), &box_.path("mount"));
+    let run = box_.run(&["mount"]).args(["--bandwidth", "60MiB"]).start(&box_.path("home"));
+    wait_until("150 MiB at the target", Duration::from_secs(60), || mirror.written() > 150 * MIB);
+    kill_all(&run);
+    run.wait(Duration::from_secs(10));
+    let staged: Vec<_> = debris(&box_.path("a")).into_iter().map(|p| box_.path("a").join(p)).collect();
+    let lost: u64 = staged.iter().map(|path| zero(path, 16 * MIB, 24 * MIB)).sum();
+    assert_eq!(lost, 8 * MIB, "{staged:?}");
+    let before = mirror.written();
+    box_.run(&["mount"]).run().expect(0);
+    laws.hold(&box_.path("a"));
+    let after = mirror.written() - before;
+    assert!(after <= 192 * MIB + 4 * MIB - before + lost + 64 * MIB, "{after} MiB were sent again");
     assert_eq!(tree(&box_.source()), tree(&box_.path("a")));
     assert!(debris(&box_.path("a")).is_empty());
 }

@@ -1,6 +1,6 @@
-//! Small facts: manifest generations, sets whose manifest is behind, accepted images, and key/value state.
+//! Small facts: manifest generations, sets whose manifest is behind, and key/value state.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use offsite_plugin_api::TargetPath;
 use rusqlite::{Connection, OptionalExtension, params};
@@ -10,6 +10,7 @@ use super::database::Sync;
 use super::published::{damaged, hash_at, path_at};
 use crate::chain::Span;
 use crate::error::{Error, Kind, Result};
+use crate::target::manifest::{Key, pieces};
 
 /// Largest value a plugin may keep.
 const LARGEST_STATE: usize = 1024 * 1024;
@@ -19,15 +20,12 @@ pub(super) fn put_manifest(
     hash: &str,
     sequence: u64,
     digest: [u8; 32],
+    key: Option<&str>,
 ) -> rusqlite::Result<()> {
-    t.prepare_cached("INSERT OR REPLACE INTO manifest (hash, sequence, digest) VALUES (?1, ?2, ?3)")?
-        .execute(params![hash, sequence as i64, digest.as_slice()])?;
-    Ok(())
-}
-
-pub(super) fn written(t: &Connection, set: &str, changes: i64) -> rusqlite::Result<()> {
-    t.prepare_cached("DELETE FROM unwritten_set WHERE set_id = ?1 AND changes = ?2")?
-        .execute(params![set, changes])?;
+    t.prepare_cached(
+        "INSERT OR REPLACE INTO manifest (hash, sequence, digest, key) VALUES (?1, ?2, ?3, ?4)",
+    )?
+    .execute(params![hash, sequence as i64, digest.as_slice(), key])?;
     Ok(())
 }
 
@@ -56,15 +54,37 @@ impl Catalog {
         })
     }
 
-    /// Remembers that these manifests' facts are in the catalog, with the spans they record.
+    /// The id of the key that signed the generation that is written; `None` where nobody did.
+    pub fn manifest_key(&self, hash: &str) -> Result<Option<String>> {
+        self.db.read(|c| {
+            c.prepare_cached("SELECT key FROM manifest WHERE hash = ?1")?
+                .query_row([hash], |row| row.get(0))
+                .optional()
+                .map(Option::flatten)
+        })
+    }
+
+    /// Hashes of the manifests that another key signed, or none.
+    pub fn manifests_not_signed_with(&self, key: &str) -> Result<BTreeSet<String>> {
+        self.db.read(|c| {
+            c.prepare_cached("SELECT hash FROM manifest WHERE key IS NOT ?1")?
+                .query_map([key], |row| row.get(0))?
+                .collect()
+        })
+    }
+
+    /// Remembers that these manifests' facts are in the catalog, which of them this target's key signed, and the spans they
+    /// record.
     pub fn manifests_seen(
         &self,
         seen: &[(String, u64, [u8; 32])],
+        signed: &BTreeSet<String>,
         spans: &BTreeMap<TargetPath, Span>,
     ) -> Result<()> {
         self.db.write(Sync::Full, |t| {
             for (hash, sequence, digest) in seen {
-                put_manifest(t, hash, *sequence, *digest)?;
+                let key = self.signer().map(Key::id).filter(|_| signed.contains(hash));
+                put_manifest(t, hash, *sequence, *digest, key)?;
             }
             for (image, span) in spans {
                 t.prepare_cached("INSERT OR REPLACE INTO span (image, first, last) VALUES (?1, ?2, ?3)")?
@@ -88,7 +108,20 @@ impl Catalog {
         })
     }
 
-    /// Sets that changed since their manifest was written, each with a number that grows with every change.
+    /// What something is published of, as manifests divide it ([`pieces::unit_of`]).
+    pub fn published_units(&self) -> Result<BTreeSet<String>> {
+        let mut units: BTreeSet<String> = self.published_sets()?.into_iter().collect();
+        if units.contains("") {
+            units.extend(self.db.read(|c| {
+                c.prepare_cached("SELECT path FROM published WHERE set_id = ''")?
+                    .query_map([], |row| Ok(pieces::unit_of("", &path_at(row, 0)?)))?
+                    .collect::<rusqlite::Result<Vec<_>>>()
+            })?);
+        }
+        Ok(units)
+    }
+
+    /// Sets (and folders of other files) that changed since their manifest was written, each with a number that grows with every change.
     pub fn unwritten_sets(&self) -> Result<Vec<(String, i64)>> {
         self.db.read(|c| {
             c.prepare_cached("SELECT set_id, changes FROM unwritten_set ORDER BY set_id")?
@@ -109,33 +142,17 @@ impl Catalog {
 
     /// The set's manifest on the target says what the catalog said at that number of changes.
     pub fn set_written(&self, set: &str, changes: i64) -> Result<()> {
-        self.db.write(Sync::Lazy, |t| written(t, set, changes))
+        self.db.write(Sync::Lazy, |t| {
+            t.prepare_cached("DELETE FROM unwritten_set WHERE set_id = ?1 AND changes = ?2")?
+                .execute(params![set, changes])?;
+            Ok(())
+        })
     }
 
     /// No generation of this manifest is on the target any more.
     pub fn manifest_removed(&self, hash: &str) -> Result<()> {
         self.db.write(Sync::Full, |t| {
             t.prepare_cached("DELETE FROM manifest WHERE hash = ?1")?.execute([hash])?;
-            Ok(())
-        })
-    }
-
-    /// Images whose span the user accepted.
-    pub fn accepted(&self) -> Result<Vec<TargetPath>> {
-        self.db.read(|c| {
-            c.prepare_cached("SELECT image FROM accepted ORDER BY image")?
-                .query_map([], |row| path_at(row, 0))?
-                .collect()
-        })
-    }
-
-    /// Accepts these images' spans.
-    pub fn accept(&self, images: &[TargetPath]) -> Result<()> {
-        self.db.write(Sync::Full, |t| {
-            for image in images {
-                t.prepare_cached("INSERT OR IGNORE INTO accepted (image) VALUES (?1)")?
-                    .execute([image.as_bytes()])?;
-            }
             Ok(())
         })
     }

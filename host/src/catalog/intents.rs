@@ -102,8 +102,20 @@ pub struct PublishStep {
 #[serde(rename_all = "kebab-case")]
 pub enum IntentStep {
     Publish(Box<PublishStep>),
-    Delete { path: TargetPath, was: Was },
-    Manifest { path: TargetPath, hash: String, sequence: u64, digest: [u8; 32], size: u64 },
+    Delete {
+        path: TargetPath,
+        was: Was,
+    },
+    Manifest {
+        path: TargetPath,
+        hash: String,
+        sequence: u64,
+        digest: [u8; 32],
+        size: u64,
+        /// The id of the key that signed it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        key: Option<String>,
+    },
 }
 
 impl IntentStep {
@@ -260,23 +272,19 @@ impl Catalog {
         Ok(())
     }
 
-    /// A step's manifest is written: remembers its generation. `set`: the set and the number of changes it includes, where
-    /// that is known.
+    /// A step's manifest is written: remembers its generation, and the key that signed it.
     pub fn manifest_done(
         &self,
         intent: i64,
         step: i64,
-        set: Option<(&str, i64)>,
         hash: &str,
         sequence: u64,
         digest: [u8; 32],
+        key: Option<&str>,
     ) -> Result<()> {
         killpoint::reach("manifest.before-record");
         self.db.write(Sync::Lazy, |t| {
-            super::facts::put_manifest(t, hash, sequence, digest)?;
-            if let Some((set, changes)) = set {
-                super::facts::written(t, set, changes)?;
-            }
+            super::facts::put_manifest(t, hash, sequence, digest, key)?;
             finish_step(t, intent, step)
         })?;
         killpoint::reach("manifest.after-record");

@@ -17,7 +17,9 @@
 //!   moved aside the newest three stay. Manifests: one or two generations a set. There is no log file.
 
 mod baseline;
+mod consolidated;
 mod database;
+mod deletes;
 mod facts;
 mod group;
 mod intents;
@@ -32,6 +34,7 @@ mod runs;
 mod staged;
 mod wrong;
 
+pub use consolidated::{Absorption, Accepted};
 pub use intents::{Intent, IntentKind, IntentStep, PublishStep, Was};
 pub use job::JobDb;
 pub use lag::SetLag;
@@ -45,28 +48,41 @@ pub use wrong::{FailedImage, Told, Wrong};
 use std::path::{Path, PathBuf};
 
 use crate::error::Result;
+use crate::target::manifest::Key;
 use database::Database;
 
 /// One target's catalog. Safe to share between threads; each call is one transaction.
 pub struct Catalog {
     db: Database,
+    /// What signs this target's manifests; `None` where there is no key (yet).
+    signer: Option<Key>,
 }
 
 impl Catalog {
     /// Opens the catalog, made when it does not exist. A damaged one is moved aside (see [`Catalog::moved_aside`]) and
     /// counts as lost. Errors: `State` when it was made by a newer version or cannot be opened.
     pub fn open(path: &Path) -> Result<Self> {
-        Ok(Self { db: Database::open(path, SCHEMA)? })
+        Ok(Self { db: Database::open(path, SCHEMA)?, signer: None })
     }
 
     /// For what must change nothing (`offsite plan`): the catalog if it exists and is sound, else an empty one in memory.
     pub fn peek(path: &Path) -> Result<Self> {
-        Ok(Self { db: Database::peek(path, SCHEMA)? })
+        Ok(Self { db: Database::peek(path, SCHEMA)?, signer: None })
     }
 
     /// An empty catalog that ends with this value.
     pub fn in_memory() -> Result<Self> {
-        Ok(Self { db: Database::in_memory(SCHEMA)? })
+        Ok(Self { db: Database::in_memory(SCHEMA)?, signer: None })
+    }
+
+    /// With the key that signs this target's manifests.
+    #[must_use]
+    pub fn with_signer(self, signer: Option<Key>) -> Self {
+        Self { signer, ..self }
+    }
+
+    pub fn signer(&self) -> Option<&Key> {
+        self.signer.as_ref()
     }
 
     /// For tests: see [`Database::powered_by`].
@@ -147,6 +163,19 @@ ALTER TABLE published ADD COLUMN parent_blake3 BLOB;
 ALTER TABLE published ADD COLUMN head BLOB;
 ALTER TABLE published ADD COLUMN mount TEXT;
 ", "
+-- What was accepted: the file as it was then. Without a size: accepted by a version that did not bind it.
+ALTER TABLE accepted ADD COLUMN size INTEGER;
+ALTER TABLE accepted ADD COLUMN mtime INTEGER;
+ALTER TABLE accepted ADD COLUMN mtime_precision INTEGER;
+ALTER TABLE accepted ADD COLUMN version TEXT;
+ALTER TABLE accepted ADD COLUMN blake3 BLOB;
+-- Anchors that an image took in at the source; valid while the holder's recorded content is that.
+CREATE TABLE absorbed (
+    path BLOB PRIMARY KEY, holder BLOB NOT NULL, blake3 BLOB NOT NULL, proved INTEGER NOT NULL
+) WITHOUT ROWID;
+-- what only a manifest told of: nearly always nothing
+CREATE INDEX published_learned ON published (path) WHERE source IS NULL OR (source_ctime = 0 AND source_inode = 0);
+", "
 -- only an unsigned manifest, or one signed with a key that is not here, says what these are
 CREATE TABLE vouched (path BLOB PRIMARY KEY) WITHOUT ROWID;
 -- the id of the key that the generation is signed with; NULL for none
@@ -158,6 +187,11 @@ ALTER TABLE run ADD COLUMN clean INTEGER;
 ALTER TABLE run ADD COLUMN wrong TEXT;
 CREATE TABLE set_lag (set_id TEXT PRIMARY KEY, image BLOB NOT NULL, since INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE gone (path BLOB PRIMARY KEY, since INTEGER NOT NULL) WITHOUT ROWID;
+", "
+CREATE TABLE delete_mark (path BLOB PRIMARY KEY, since INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE delete_hold (
+    path BLOB PRIMARY KEY, size INTEGER NOT NULL, blake3 BLOB, version TEXT, allowed INTEGER NOT NULL
+) WITHOUT ROWID;
 "];
 
 #[cfg(test)]

@@ -40,7 +40,7 @@ fn powered(dir: &Path) -> Powered {
         }
     };
     let db = Database::open(&at, SCHEMA).unwrap().on_disk(Group::on(flush));
-    Powered { catalog: Catalog { db }, disk, broken }
+    Powered { catalog: Catalog { db, signer: None }, disk, broken }
 }
 
 /// What the next process finds when the power goes now.

@@ -11,6 +11,7 @@ use crate::chain::Span;
 use crate::error::Result;
 use crate::format::Recognised;
 use crate::source::RecordedFile;
+use crate::target::manifest::pieces;
 use crate::target::{ParentRecord, Recorded, VerifyLevel};
 
 /// One published file.
@@ -174,7 +175,7 @@ pub(super) fn put(t: &Connection, file: &Published, upon: &Upon) -> rusqlite::Re
             None => t.prepare_cached("DELETE FROM span WHERE image = ?1")?.execute([file.path.as_bytes()])?,
         };
     }
-    behind(t, &r.set)
+    behind(t, &pieces::unit_of(&r.set, &file.path))
 }
 
 /// The set's manifest does not say what the catalog says. Counted, so that a change made while a manifest is being
@@ -195,12 +196,13 @@ pub(super) fn remove(t: &Connection, path: &TargetPath) -> rusqlite::Result<()> 
         .query_row([path.as_bytes()], |row| row.get(0))
         .optional()?;
     if let Some(set) = set {
-        behind(t, &set)?;
+        behind(t, &pieces::unit_of(&set, path))?;
     }
     for sql in [
         "DELETE FROM published WHERE path = ?1",
         "DELETE FROM span WHERE image = ?1",
         "DELETE FROM accepted WHERE image = ?1",
+        "DELETE FROM absorbed WHERE path = ?1 OR holder = ?1",
         "DELETE FROM vouched WHERE path = ?1",
     ] {
         t.prepare_cached(sql)?.execute([path.as_bytes()])?;
@@ -252,6 +254,15 @@ impl Catalog {
         })
     }
 
+    /// The same of what one manifest is about.
+    pub fn published_of_unit(&self, unit: &str) -> Result<Vec<Published>> {
+        let mut files = self.published_of_set(pieces::set_of(unit))?;
+        if pieces::set_of(unit).is_empty() {
+            files.retain(|file| pieces::unit_of("", &file.path) == unit);
+        }
+        Ok(files)
+    }
+
     /// Source path -> (size, mtime, ctime) of everything that was published from this machine's source. What only a manifest
     /// told of is left out: whether that is missing at the source is not for a manifest to say.
     pub fn known_sources(&self) -> Result<Vec<(TargetPath, SourceFacts)>> {
@@ -264,6 +275,35 @@ impl Catalog {
                 let source = row.get_ref(1)?.as_blob().map_err(|e| damaged(1, e))?;
                 let source = or_own(source, &path_at(row, 0)?, 1)?;
                 Ok((source, (row.get::<_, i64>(2)? as u64, row.get(3)?, row.get(4)?)))
+            })?
+            .collect()
+        })
+    }
+
+    /// What a manifest told of that this machine's source was never seen to hold, after a loss of state. Only what the key of
+    /// this installation signs, or the user accepted.
+    pub fn learned_sources(&self) -> Result<Vec<RecordedFile>> {
+        self.db.read(|c| {
+            c.prepare_cached(
+                "SELECT path, source, size, source_mtime, blake3, mount, image FROM published \
+                 WHERE (source IS NULL OR (source_ctime = 0 AND source_inode = 0)) \
+                 AND path NOT IN (SELECT path FROM vouched)",
+            )?
+            .query_map([], |row| {
+                let path = path_at(row, 0)?;
+                let image = or_own(row.get_ref(6)?.as_blob().map_err(|e| damaged(6, e))?, &path, 6)?;
+                let source = match row.get_ref(1)?.as_blob_or_null().map_err(|e| damaged(1, e))? {
+                    Some(source) => or_own(source, &path, 1)?,
+                    None if path.as_bytes().ends_with(image.as_bytes()) => image,
+                    None => path,
+                };
+                Ok(RecordedFile {
+                    path: source,
+                    size: row.get::<_, i64>(2)? as u64,
+                    mtime_ns: row.get(3)?,
+                    blake3: hash_at(row, 4)?,
+                    mount: row.get::<_, Option<String>>(5)?.map(Into::into),
+                })
             })?
             .collect()
         })

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use offsite_plugin_api::{Attributes, Range, TargetPath, Timestamp, Token};
 
 use super::{
-    Catalog, Identity, IntentKind, IntentStep, JobDb, Published, RecognisedBytes, RunRecord, StagedFile, Was,
+    Accepted, Catalog, Identity, IntentKind, IntentStep, JobDb, Published, RecognisedBytes, RunRecord,
+    StagedFile, Upon, Was,
 };
 use crate::error::Kind;
 use crate::format;
@@ -83,7 +84,9 @@ fn everything_survives_the_process() {
             .unwrap();
         catalog.begin_intent(IntentKind::Delete, "set", std::slice::from_ref(&step)).unwrap();
         catalog.state_put("host-key", b"\0\xff").unwrap();
-        catalog.accept(&[path("z")]).unwrap();
+        let was = Was { size: 5, mtime: None, version: Some("v".into()) };
+        let accepted = Accepted { was: Some(was), blake3: Some([7; 32]) };
+        catalog.accept(&[(path("z"), accepted)]).unwrap();
         catalog.set_baseline(Policy::NewImages, &kept).unwrap();
         catalog.put_run(&RunRecord::begin("r1", "t")).unwrap();
         catalog.put_run(&run).unwrap();
@@ -105,7 +108,9 @@ fn everything_survives_the_process() {
     assert_eq!((intents.len(), &intents[0].steps), (1, &vec![(0, step)]));
     assert_eq!(catalog.state_get("host-key").unwrap().as_deref(), Some(&b"\0\xff"[..]));
     assert_eq!(catalog.state_get("other").unwrap(), None);
-    assert_eq!(catalog.accepted().unwrap(), [path("z")]);
+    let accepted = catalog.accepted().unwrap();
+    assert_eq!(accepted.keys().collect::<Vec<_>>(), [&path("z")]);
+    assert_eq!(accepted[&path("z")].was.as_ref().map(|w| w.size), Some(5));
     assert_eq!(catalog.baseline(Policy::NewImages).unwrap(), Some(kept));
     assert_eq!(catalog.baseline(Policy::NewSets).unwrap(), None);
     let runs = catalog.runs(Some("t"), 9).unwrap();
@@ -358,4 +363,127 @@ fn a_hundred_thousand_rows_are_read_at_once() {
     let begin = Instant::now();
     assert_eq!(db.load().unwrap().files.len(), files.len());
     eprintln!("100,000 observations: saved in {saved:?}, loaded in {:?}", begin.elapsed());
+}
+
+/// A catalog as version 2 left it, with `count` increments of one chain.
+fn of_version_2(path: &std::path::Path, count: usize) {
+    let mut db = rusqlite::Connection::open(path).unwrap();
+    let t = db.transaction().unwrap();
+    for batch in &super::SCHEMA[..2] {
+        t.execute_batch(batch).unwrap();
+    }
+    t.pragma_update(None, "user_version", 2).unwrap();
+    let mut insert = t
+        .prepare(
+            "INSERT INTO published (path, size, blake3, source_mtime, source_ctime, source_inode, version, mtime, \
+             mtime_precision, level, recognised, set_id, image, source) \
+             VALUES (?1, 9, ?2, ?3, 1, 1, 'v', 1, 1, 1, ?4, 'h@c_20240101_d00_00001.aiv', x'', x'')",
+        )
+        .unwrap();
+    for n in 0..count {
+        let name = match n {
+            0 => "h@c_20240101_d00_00001.aiv".to_owned(),
+            n => format!("h@c_20240101_d00_00001_i{n:05}.aii"),
+        };
+        let recognised = RecognisedBytes::encode(&format::recognise_name(&self::path(&name)).unwrap());
+        insert.execute(rusqlite::params![name.as_bytes(), [n as u8; 32], n as i64, recognised]).unwrap();
+    }
+    drop(insert);
+    t.commit().unwrap();
+}
+
+/// What this thread was given of the processor: the other tests that run beside it do not count.
+fn processor_time() -> Duration {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    Duration::from_nanos(text.split(' ').next().unwrap().parse().unwrap())
+}
+
+#[test]
+fn a_catalog_of_100000_images_is_brought_up_to_date_within_ten_seconds() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("nas.db");
+    of_version_2(&file, 100_000);
+    let begun = processor_time();
+    let catalog = Catalog::open(&file).unwrap();
+    let published = catalog.published().unwrap();
+    assert!(published.len() == 100_000 && published.values().all(|r| r.parent.is_none() && r.head.is_none()));
+    assert!(!catalog.parents_learned().unwrap());
+    let paths: Vec<_> = published.keys().cloned().collect();
+    let links: Vec<_> = paths.windows(2).map(|two| (two[1].clone(), two[0].clone())).collect();
+    catalog.learn_parents(&links).unwrap();
+    let took = processor_time() - begun;
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    assert!(catalog.parents_learned().unwrap());
+    let published = catalog.published().unwrap();
+    for (image, parent) in &links {
+        let own = published[image].parent.as_ref().unwrap();
+        assert_eq!((&own.path, Some(own.blake3)), (parent, published[parent].blake3));
+    }
+    // Its manifests are not written anew for that.
+    assert_eq!(catalog.unwritten_sets().unwrap(), []);
+}
+
+#[test]
+fn an_upgrade_that_ends_in_the_middle_leaves_the_old_version_whole() {
+    use super::database::Database;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("nas.db");
+    of_version_2(&file, 10);
+    let mut broken = super::SCHEMA.to_vec();
+    broken.push("CREATE TABLE made (x INTEGER); INSERT INTO nowhere VALUES (1);");
+    assert!(Database::open(&file, &broken).is_err());
+    let version = |path| {
+        let db = rusqlite::Connection::open(path).unwrap();
+        let columns = "SELECT count(*) FROM pragma_table_info('published') WHERE name = 'parent'";
+        let version: i64 = db.query_row("PRAGMA user_version", [], |r| r.get(0)).unwrap();
+        (version, db.query_row(columns, [], |r| r.get::<_, i64>(0)).unwrap())
+    };
+    assert_eq!(version(&file), (2, 0));
+    let catalog = Catalog::open(&file).unwrap();
+    assert!(catalog.moved_aside().is_none());
+    assert_eq!(catalog.published().unwrap().len(), 10);
+    assert_eq!(version(&file), (super::SCHEMA.len() as i64, 1));
+}
+
+#[test]
+fn an_image_keeps_what_it_was_published_upon_while_its_content_stays() {
+    let catalog = Catalog::in_memory().unwrap();
+    let put = |name: &str, content: u8, parent: Option<&str>, merged: bool| {
+        let mut file = published(name);
+        file.record.blake3 = Some([content; 32]);
+        catalog.adopt(&file, &Upon { parent: parent.map(path), merged }).unwrap();
+    };
+    let upon = |name: &str| {
+        let parent = catalog.published_at(&path(name)).unwrap().unwrap().parent;
+        parent.map(|p| (p.path, p.blake3[0]))
+    };
+    put("base", 1, None, false);
+    put("one", 2, Some("base"), false);
+    put("two", 3, Some("one"), false);
+    assert_eq!(
+        (upon("base"), upon("one"), upon("two")),
+        (None, Some((path("base"), 1)), Some((path("one"), 2)))
+    );
+    // Another base beneath it, and then the same image compared again.
+    put("base", 9, None, false);
+    put("one", 2, Some("base"), false);
+    assert_eq!(upon("one"), Some((path("base"), 1)));
+    // New content is published upon what lies there now; what built on the old does not follow.
+    put("one", 4, Some("base"), false);
+    assert_eq!((upon("one"), upon("two")), (Some((path("base"), 9)), Some((path("one"), 2))));
+    // A merge keeps the restore point, so that what builds on it follows, in the same transaction.
+    put("one", 2, Some("base"), false);
+    put("one", 5, Some("base"), true);
+    assert_eq!(upon("two"), Some((path("one"), 5)));
+    // A parent that has no digest is none.
+    put("lost", 6, Some("nothing"), false);
+    assert_eq!(upon("lost"), None);
+    catalog.link(&[(path("lost"), path("two")), (path("two"), path("base"))]).unwrap();
+    assert_eq!(
+        (upon("lost"), upon("two")),
+        (Some((path("two"), 3)), Some((path("one"), 5))),
+        "only where there is none"
+    );
+    catalog.relink(&[(path("two"), path("base"))]).unwrap();
+    assert_eq!(upon("two"), Some((path("base"), 9)));
 }

@@ -2,7 +2,7 @@
 //! Images come out unlinked; `number`, `time` and `files` find their parents.
 
 use super::{Evidence, Image, ImageFile, Knowledge, Member, Other, Parent, Problem, Span};
-use crate::format::{Format, ImageKind, Link, Recognised, Role};
+use crate::format::{Format, ImageKind, Link, Recognised, Role, signature};
 
 /// An image on its way: what linking reads and writes. The files stay where they are until the image is final.
 pub(super) struct Draft<'a> {
@@ -80,11 +80,23 @@ impl<'a> Draft<'a> {
                     .unwrap_or_else(|| "an ancestor is not restorable".to_owned()),
             ),
         };
+        if let Some(no_image) = self.no_image() {
+            self.lacks = Some(no_image);
+        }
         self.missing = match (self.lacks.clone(), broken) {
             (Some(lacks), _) => Some(lacks),
             (None, broken) => broken,
         };
         self.restorable = self.missing.is_none();
+    }
+
+    /// Which of its files cannot be an image's: an empty one, or one that begins otherwise. A side-car may be empty.
+    fn no_image(&self) -> Option<String> {
+        let own = self.others.iter().filter(|(_, role)| signature::carries(role)).map(|(member, _)| member);
+        own.chain([&self.anchor]).find_map(|member| {
+            let why = if member.size == 0 { signature::EMPTY } else { member.bad? };
+            Some(format!("'{}' is no image: {why}", member.path.display()))
+        })
     }
 
     /// What it lacks, as a sentence. A parent that can never be here is told in the header's own words.

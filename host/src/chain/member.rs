@@ -20,6 +20,8 @@ pub struct Member<'a> {
     pub mtime_ns: Option<i64>,
     /// `None`: no format knows it.
     pub recognised: Option<&'a Recognised>,
+    /// Why its content cannot be an image's, in words, where that is known: it is empty, or begins otherwise.
+    pub bad: Option<&'a str>,
 }
 
 /// A span that names and headers do not show.
@@ -48,6 +50,7 @@ impl Inventory {
                 size: f.size,
                 mtime_ns: Some(f.mtime_ns),
                 recognised: f.recognised.as_ref(),
+                bad: if self.bad.is_empty() { None } else { self.bad.get(&f.path).map(String::as_str) },
             })
             .collect()
     }

@@ -30,7 +30,13 @@ impl Files {
     fn members(&self) -> Vec<Member<'_>> {
         self.0
             .iter()
-            .map(|(path, mtime, r)| Member { path, size: 1, mtime_ns: Some(*mtime), recognised: r.as_ref() })
+            .map(|(path, mtime, r)| Member {
+                path,
+                size: 1,
+                mtime_ns: Some(*mtime),
+                recognised: r.as_ref(),
+                bad: None,
+            })
             .collect()
     }
 

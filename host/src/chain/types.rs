@@ -69,7 +69,7 @@ pub struct Image {
     pub files: Vec<ImageFile>,
     /// Whether every ancestor and every part is present.
     pub restorable: bool,
-    /// A closed format's span that only the catalog supports: `consolidated, unproven`.
+    /// A closed format's span that only the catalog supports: `consolidated, unproven`; or it builds on such an image.
     pub unproven: bool,
     /// Says what is missing when not restorable, in words.
     pub missing: Option<String>,

@@ -4,7 +4,7 @@ use super::args::{ConfigCommand, Global};
 use super::session;
 use std::path::Path;
 
-use crate::config::{self, Job, Problem, Problems};
+use crate::config::{self, Job, MANIFEST_KEY, Problem, Problems};
 use crate::plugin::Registry;
 use crate::report;
 use crate::report::exit::Exit;
@@ -54,7 +54,8 @@ fn beyond(global: &Global, file: &Path, jobs: Vec<Job>) -> Result<Vec<Job>, Prob
         let mut add = |key: String, what: String, hint: Option<String>| {
             found.push(Problem { file: Some(file.to_owned()), line, key, what, hint });
         };
-        let names: Vec<&str> = target.secrets.keys().map(String::as_str).collect();
+        let of_plugin = target.secrets.keys().filter(|name| *name != MANIFEST_KEY);
+        let names: Vec<&str> = of_plugin.map(String::as_str).collect();
         match registry.check_target(&target.url, &target.options, &names) {
             Err(error) => add(format!("{key}.url"), error.without_hint(), error.hint),
             Ok(wrong) => {

@@ -22,4 +22,5 @@ pub use file::{SETTLE, line_of, load, read, source_dir};
 pub use job::{Bandwidth, Job, Priority, Retry, SecretRef, Target, Verify, Window};
 pub use locate::{find, places};
 pub use problem::{Problem, Problems};
+pub use secrets::MANIFEST_KEY;
 pub(crate) use target::glob;

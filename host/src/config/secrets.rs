@@ -19,12 +19,27 @@ pub(super) fn looks_secret(key: &str) -> bool {
 }
 
 /// `credentials = { password = { env = "NAME" } }`.
-pub(super) fn credentials(target: &Section<'_>) -> BTreeMap<String, SecretRef> {
+fn credentials(target: &Section<'_>) -> BTreeMap<String, SecretRef> {
     let Some(section) = target.table("credentials") else { return BTreeMap::new() };
     section
         .entries()
         .filter_map(|(name, _, value)| reference(&section, name, value).map(|r| (name.to_owned(), r)))
         .collect()
+}
+
+/// Under this name the key that signs the manifests is among a target's secrets. No plugin gets it, and no credential of a
+/// plugin can have the name.
+pub const MANIFEST_KEY: &str = "offsite.manifest_key";
+
+/// The plugin's credentials, and `manifest_key`.
+pub(super) fn of_target(target: &Section<'_>) -> BTreeMap<String, SecretRef> {
+    let mut secrets = credentials(target);
+    if let Some(value) = target.value("manifest_key")
+        && let Some(from) = reference(target, "manifest_key", value)
+    {
+        secrets.insert(MANIFEST_KEY.to_owned(), from);
+    }
+    secrets
 }
 
 fn instead(name: &str) -> String {

@@ -4,14 +4,17 @@
 
 mod acronis;
 mod activeimage;
+mod lineage;
 mod macrium;
 mod name;
 mod qcow2;
 mod shadowprotect;
+pub mod signature;
 mod veeam;
 mod virtnbdbackup;
 mod vzdump;
 
+pub use lineage::{Lineage, lineage};
 use offsite_plugin_api::TargetPath;
 use serde::{Deserialize, Serialize};
 

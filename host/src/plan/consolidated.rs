@@ -1,15 +1,14 @@
-//! Consolidation: which images of the source one image of the target holds (merged on the target), and which images
-//! of the target one image of the source holds now (merged at the source).
+//! Consolidation on the target: which images of the source one image of the target holds.
 //!
 //! A header proves it by naming an earlier ancestor as its parent; a closed format only by a span that manifest,
-//! catalog or the user vouch for, which the target's chains carry.
+//! catalog or the user vouch for, which the target's chains carry. What the source merged is `merged`'s.
 
 use std::collections::HashMap;
 
 use offsite_plugin_api::TargetPath;
 
 use super::index::{At, Index};
-use crate::chain::{Evidence, Image, ImageSet, Parent, Span};
+use crate::chain::{Evidence, Image, ImageSet, Parent};
 use crate::format::{ImageKind, Link};
 
 /// The ancestors of source image `i` that the target's image of the same name holds beside it; `None` when it is no
@@ -23,6 +22,9 @@ pub(crate) fn covered(
 ) -> Option<Vec<usize>> {
     let at = there[i]?;
     let image = index.at(at);
+    if !index.whole_there(image) {
+        return None; // what is empty or begins otherwise holds nothing
+    }
     let span = image.span.filter(|s| s.first < s.last);
     if span.is_some() && span == set.images[i].span {
         return None; // consolidated at the source, and replicated like that
@@ -65,32 +67,58 @@ pub(crate) fn covered(
     (matches!(below, Parent::Missing(_)) && image.restorable).then_some(covered)
 }
 
-/// Consolidated images of the target that bear a name of their own, unknown at the source, and the source's images
-/// that each holds: the one that it stands in for first, then down its ancestors.
+/// What a consolidated image of the target holds of a source that does not have that image (any more, or not yet).
+pub(crate) struct Elsewhere {
+    pub holder: At,
+    /// The images of the source, the highest first.
+    pub images: Vec<usize>,
+    /// The holder is the highest of them, under another name: what builds on that builds on it.
+    pub stands_in: bool,
+}
+
+/// Consolidated images of the target that are unknown at the source, and the source's images that each holds. One whose
+/// own image is being written at the source, or is gone there and stays on the target, holds what lies below that: to send
+/// it again would take the evidence away.
 pub(crate) fn covered_by_others(
     index: &Index<'_>,
     set: &ImageSet,
     there: &[Option<At>],
     source_of: &HashMap<At, usize>,
-) -> Vec<(At, Vec<usize>)> {
+) -> Vec<Elsewhere> {
     let mut sets: Vec<u32> = there.iter().flatten().map(|at| at.0).collect();
     sets.sort_unstable();
     sets.dedup();
     let mut found = Vec::new();
     for s in sets {
         for (i, image) in index.input.target.chains().sets[s as usize].images.iter().enumerate() {
-            let at = (s, i as u32);
-            let (Some(span), Parent::Image(parent)) =
-                (image.span.filter(|s| s.first < s.last), &image.parent)
+            let holder = (s, i as u32);
+            let Parent::Image(parent) = image.parent else { continue };
+            let span = image.span.filter(|s| s.first < s.last);
+            if span.is_none() && image.evidence != Some(Evidence::Catalog) || !index.whole_there(image) {
+                continue; // nothing says that it holds others; and what is empty or begins otherwise holds nothing
+            }
+            let Some(&onto) = source_of.get(&(s, parent as u32)).filter(|_| !source_of.contains_key(&holder))
             else {
                 continue;
             };
-            let Some(&onto) = source_of.get(&(s, *parent as u32)).filter(|_| !source_of.contains_key(&at))
-            else {
+            let is_last = |i: &Image| span.is_some_and(|span| i.number == Some(span.last));
+            let stands_in = set.images.iter().any(is_last);
+            if !stands_in && !stays(index, image) {
                 continue;
+            }
+            let written = image.files.last().and_then(|f| f.mtime_ns);
+            let inside = |&p: &usize| {
+                let (own, written_then) =
+                    (&set.images[p], set.images[p].files.last().and_then(|f| f.mtime_ns));
+                there[p].is_none()
+                    && match (span, own.number) {
+                        (Some(span), Some(number)) => (span.first..=span.last).contains(&number),
+                        (None, None) => written_then < written,
+                        _ => false,
+                    }
             };
-            let last = set.images.iter().enumerate().rev().filter(|(_, i)| i.number == Some(span.last));
-            for (top, _) in last {
+            let tops = (0..set.images.len()).rev().filter(|&top| !stands_in || is_last(&set.images[top]));
+            for top in tops.filter(inside) {
                 let mut run = vec![top];
                 let mut below = &set.images[top].parent;
                 while let Parent::Image(p) = *below
@@ -99,15 +127,24 @@ pub(crate) fn covered_by_others(
                     run.push(p);
                     below = &set.images[p].parent;
                 }
-                let inside = |&p: &usize| there[p].is_none() && set.images[p].number >= Some(span.first);
                 if *below == Parent::Image(onto) && run.iter().all(inside) {
-                    found.push((at, run));
+                    found.push(Elsewhere { holder, images: run, stands_in });
                     break;
                 }
             }
         }
     }
     found
+}
+
+/// Whether the target's image stays although the settled source has none of its name: it is being written there, or nothing
+/// is deleted, or nobody vouches for it.
+fn stays(index: &Index<'_>, image: &Image) -> bool {
+    let recorded = index.input.target.files.recorded(&image.id);
+    let at_source = recorded.map_or(&image.id, |r| &r.image);
+    let options = index.input.options;
+    let doubted = image.unproven && !options.accept_unproven;
+    index.unsettled.contains_key(at_source) || !options.sync || doubted
 }
 
 /// Whether the target's file itself says who its parent is, rather than its place in an order, and names another one
@@ -122,73 +159,4 @@ fn header_names_another_parent(index: &Index<'_>, place: &TargetPath, image: &Im
         (Some(Link::Id { parent: there, .. }), Some(Link::Id { parent: here, .. })) => there != here,
         _ => false,
     }
-}
-
-/// Images that only the target has, which lay between an image and its nearest ancestor that the source still has.
-pub(crate) struct Absorbed {
-    pub images: Vec<At>,
-    /// That ancestor, as an index into the source's set.
-    pub onto: usize,
-}
-
-/// What the source's image `i` holds now if the source consolidated: the target's images below it that the source no
-/// longer has. `None` when there are none, or when one of them is still being written.
-pub(crate) fn absorbed(
-    index: &Index<'_>,
-    there: &[Option<At>],
-    source_of: &HashMap<At, usize>,
-    i: usize,
-) -> Option<Absorbed> {
-    let start = there[i]?;
-    let mut at = start;
-    let mut images = Vec::new();
-    while let Parent::Image(p) = index.at(at).parent {
-        at = (at.0, p as u32);
-        if let Some(&onto) = source_of.get(&at) {
-            return (!images.is_empty()).then_some(Absorbed { images, onto });
-        }
-        if images.len() >= index.input.target.chains().sets[at.0 as usize].images.len()
-            || index.at(at).files.iter().any(|f| index.unsettled.contains_key(&f.path))
-        {
-            return None;
-        }
-        images.push(at);
-    }
-    None
-}
-
-/// The run of numbers that an image holds together with what it absorbed.
-pub(crate) fn span_with(index: &Index<'_>, image: &Image, absorbed: &Absorbed) -> Option<Span> {
-    let last = image.number?;
-    let first = absorbed.images.iter().filter_map(|&at| {
-        let there = index.at(at);
-        there.span.map(|s| s.first).or(there.number)
-    });
-    first.min().filter(|&first| first < last).map(|first| Span { first, last })
-}
-
-/// The run of numbers that an image holds if both sides consolidated: the target's image of the same name has a span down to an
-/// ancestor that the source still has, and of what lies between the source has nothing more either.
-pub(crate) fn same_span(
-    index: &Index<'_>,
-    image: &Image,
-    there: &[Option<At>],
-    source_of: &HashMap<At, usize>,
-    i: usize,
-) -> Option<Span> {
-    let held = index.at(there[i]?);
-    held_onto(index, there, source_of, i)?;
-    held.span.filter(|span| span.first < span.last && Some(span.last) == image.number)
-}
-
-/// What the target's image of source image `i` hangs on there, where the source has that.
-pub(crate) fn held_onto(
-    index: &Index<'_>,
-    there: &[Option<At>],
-    source_of: &HashMap<At, usize>,
-    i: usize,
-) -> Option<usize> {
-    let at = there[i]?;
-    let Parent::Image(onto) = index.at(at).parent else { return None };
-    source_of.get(&(at.0, onto as u32)).copied()
 }

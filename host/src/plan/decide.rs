@@ -10,8 +10,10 @@ use offsite_plugin_api::TargetPath;
 use super::compare::{Found, compare};
 use super::explain::{Incomplete, Reason};
 use super::index::{At, Index};
-use super::{Action, FileAction, FileStep, consolidated, names, policy};
+use super::merged::{Merged, merged};
+use super::{Action, FileAction, FileStep, Sign, consolidated, names, policy};
 use crate::chain::{Image, ImageFile, ImageSet, Parent, Span};
+use crate::format::{ImageKind, Link};
 use crate::source::{Cause, same_mtime};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +44,10 @@ pub(crate) struct Decided<'a> {
     pub anchor: usize,
     pub found: Found,
     pub span: Option<Span>,
+    /// What it may have absorbed at the source.
+    pub merge: Option<Merged>,
+    /// The target's image that nothing proves to be a consolidation, and that this one builds on.
+    pub doubt: Option<&'a TargetPath>,
     /// The source merged others into it: it holds the restore point that it held.
     pub merged: bool,
     /// What it builds on then, where the source's chains do not show it.
@@ -79,7 +85,17 @@ pub(crate) fn decide<'a>(index: &Index<'a>, set: &'a ImageSet, near: &mut usize)
         } else {
             index.filter.image(&image.id, Some((image.format, image.kind))).map(Reason::Filtered)
         };
-        look(index, &place, &image.files, out, near)
+        let mut own = look(index, &place, &image.files, out, near);
+        // It replaces nothing and is not sent: the target's copy, where there is one, is the better.
+        if own.fate == Fate::Act
+            && let Some((file, why)) = index.no_image_at_source(image)
+        {
+            own.fate = if own.visible() { Fate::Keep } else { Fate::Held };
+            own.action = if own.visible() { Action::Skip } else { Action::Copy };
+            own.files = Vec::new();
+            own.reason = Reason::NotAnImage { file, why };
+        }
+        own
     });
     let mut decided =
         DecidedSet { images: images.collect(), place, there: Vec::new(), source_of: HashMap::new() };
@@ -91,6 +107,7 @@ pub(crate) fn decide<'a>(index: &Index<'a>, set: &'a ImageSet, near: &mut usize)
         locate(index, set, &mut decided);
         cover(index, set, &mut decided);
         absorb(index, set, &mut decided);
+        doubt(set, &mut decided);
     }
     hold(index, set, &mut decided);
     complete(index, set, &mut decided);
@@ -142,6 +159,7 @@ pub(crate) fn look<'a>(
     let mut steps = Vec::new();
     let (mut anchor, mut anchor_found) = (0, Found::Absent { published: false });
     let mut worst: Option<(u8, FileAction, Found)> = None;
+    let mut unknown = None;
     for file in files {
         let Some(at) = index.position(&file.path, *near) else {
             continue; // chains of another inventory: nothing is known of the file, so nothing is done with it
@@ -150,6 +168,9 @@ pub(crate) fn look<'a>(
         let there = index.target_file(at, place);
         let found = compare(index.file(at), there, there.is_none() && index.gone(at, place));
         (anchor, anchor_found) = (at, found);
+        if there.is_none() {
+            unknown = unknown.or_else(|| index.unknown(at, place));
+        }
         let (weight, action) = file_action(found);
         if action == FileAction::Keep || out.is_some() {
             continue;
@@ -169,6 +190,11 @@ pub(crate) fn look<'a>(
     }
     let (fate, action, reason) = match (out, worst) {
         (Some(reason), _) => (Fate::LeftOut, Action::Skip, reason),
+        // Neither sent again nor taken for there.
+        (None, _) if unknown.is_some() => {
+            steps.clear();
+            (Fate::Held, Action::Skip, Reason::Unknown(unknown.unwrap_or_default()))
+        }
         (None, None) => (Fate::Keep, Action::Skip, Reason::UpToDate),
         (None, Some((_, action, found))) => {
             let (action, reason) = image_action(action, found, anchor_found);
@@ -184,6 +210,8 @@ pub(crate) fn look<'a>(
         anchor,
         found: anchor_found,
         span: None,
+        merge: None,
+        doubt: None,
         merged: false,
         onto: None,
     }
@@ -273,12 +301,12 @@ fn cover<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'a>)
         own.span = image.span.filter(|s| s.first < s.last);
         own.reason = Reason::Consolidated { images: covered.len() + 1, unproven };
     }
-    for (at, covered) in consolidated::covered_by_others(index, set, &decided.there, &decided.source_of) {
-        let image = index.at(at);
-        for (n, p) in covered.into_iter().enumerate() {
+    for held in consolidated::covered_by_others(index, set, &decided.there, &decided.source_of) {
+        let image = index.at(held.holder);
+        for (n, p) in held.images.into_iter().enumerate() {
             if decided.images[p].fate == Fate::Act {
-                holders[p] =
-                    Some(Holder { by: &image.id, unproven: unproven(index, image), stands_in: n == 0 });
+                let stands_in = held.stands_in && n == 0;
+                holders[p] = Some(Holder { by: &image.id, unproven: unproven(index, image), stands_in });
             }
         }
     }
@@ -317,36 +345,38 @@ fn source_moved(index: &Index<'_>, place: &TargetPath, anchor: usize) -> bool {
     recorded.is_some_and(|r| !same_mtime(r.source_mtime_ns, index.file(anchor).mtime_ns))
 }
 
-/// Gives images that the source consolidated their span.
+/// Gives images that the source consolidated their span, and what their transfer is to prove.
 fn absorb<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'a>) {
     for (i, image) in set.images.iter().enumerate() {
         let own = &decided.images[i];
-        if let Some(span) = image.span.filter(|s| s.first < s.last) {
-            if own.fate != Fate::Consolidated {
-                decided.images[i].span = Some(span);
-            }
-        } else if own.fate == Fate::Act
-            && own.found == Found::SourceChanged
-            && matches!(image.parent, Parent::Missing(_))
+        let named = image.span.filter(|s| s.first < s.last);
+        if let Some(span) = named
+            && own.fate != Fate::Consolidated
         {
-            let absorbed = consolidated::absorbed(index, &decided.there, &decided.source_of, i);
-            let onto = match &absorbed {
-                Some(absorbed) => Some(absorbed.onto),
-                None => consolidated::held_onto(index, &decided.there, &decided.source_of, i),
-            };
-            decided.images[i].span = match absorbed {
-                Some(absorbed) => consolidated::span_with(index, image, &absorbed),
-                None => consolidated::same_span(index, image, &decided.there, &decided.source_of, i),
-            };
-            if decided.images[i].span.is_some() {
-                decided.images[i].onto = onto.map(|p| set.images[p].id.clone());
-            }
+            decided.images[i].span = Some(span);
         }
         let own = &decided.images[i];
-        decided.images[i].merged = own.fate == Fate::Act
-            && own.found == Found::SourceChanged
-            && (own.span.is_some()
-                || consolidated::absorbed(index, &decided.there, &decided.source_of, i).is_some());
+        if own.fate != Fate::Act || own.found != Found::SourceChanged {
+            continue;
+        }
+        let merge = merged(index, set, decided, i);
+        let own = &mut decided.images[i];
+        own.merged = named.is_some() || merge.as_ref().is_some_and(|m| m.sign != Sign::Missing);
+        let Some(merge) = merge else { continue };
+        if named.is_none() {
+            own.span = merge.span;
+        }
+        if own.merged && matches!(image.parent, Parent::Missing(_)) {
+            own.onto = merge.onto.map(|p| set.images[p].id.clone());
+        }
+        if !merge.images.is_empty() {
+            let images = merge.images.len();
+            own.reason = match merge.sign {
+                Sign::Missing => Reason::ChangedUnproven { images },
+                _ => Reason::Merged { images },
+            };
+        }
+        own.merge = Some(merge);
     }
 }
 
@@ -359,7 +389,9 @@ fn hold<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'a>) 
         if !own.sends() {
             continue;
         }
-        if let Some(reason) = cannot(index, image, own, unsettled) {
+        if let Some(why) = index.stuck(None, Some(&set.id)) {
+            own_hold(&mut decided.images[i], Reason::Stuck(why));
+        } else if let Some(reason) = cannot(index, image, own, unsettled) {
             own_hold(&mut decided.images[i], reason);
         } else if let Parent::Image(p) = image.parent
             && decided.images[p].fate == Fate::Held
@@ -425,6 +457,9 @@ fn cannot<'a>(
 /// What forbids an image's files: a lock that has not ended, a name or a size that the target refuses.
 pub(crate) fn files_cannot<'a>(index: &Index<'a>, own: &Decided<'a>) -> Option<Reason<'a>> {
     for step in &own.files {
+        if let Some(why) = index.stuck(Some(&step.target), None) {
+            return Some(Reason::Stuck(why));
+        }
         let there = index.input.target.files.get(&step.target);
         let retention = there.and_then(|f| f.entry.retention.as_ref());
         if step.action == FileAction::Replace
@@ -466,8 +501,52 @@ fn unsettled_on_target<'a>(index: &Index<'a>, set: &str, decided: &DecidedSet<'_
     paths.first().copied()
 }
 
+/// Says of each image whether it builds on what nothing proves. Ancestors come first.
+fn doubt<'a>(set: &'a ImageSet, decided: &mut DecidedSet<'a>) {
+    for (i, image) in set.images.iter().enumerate() {
+        let below = match image.parent {
+            Parent::Image(p) => decided.images[p].doubt,
+            _ => None,
+        };
+        let own = &mut decided.images[i];
+        own.doubt = match own.reason {
+            Reason::Consolidated { unproven: true, .. } => Some(&image.id),
+            Reason::Covered { by, unproven: true } => Some(by),
+            _ => below,
+        };
+    }
+}
+
+/// The earliest place in time of an image that only the target has and that is none: whatever time orders after it hangs on
+/// it there.
+fn earliest_damaged(index: &Index<'_>, decided: &DecidedSet<'_>) -> Option<(Option<u64>, Option<i64>)> {
+    let mut sets: Vec<u32> = decided.there.iter().flatten().map(|at| at.0).collect();
+    sets.sort_unstable();
+    sets.dedup();
+    let images = sets.into_iter().flat_map(|s| {
+        let images = index.input.target.chains().sets[s as usize].images.iter().enumerate();
+        images.map(move |(i, image)| ((s, i as u32), image))
+    });
+    let damaged = images.filter(|(at, i)| !decided.source_of.contains_key(at) && !index.whole_there(i));
+    let place = |image: &Image| {
+        let link = index.input.target.files.get(&image.id).and_then(|f| f.recognised()).map(|r| &r.link);
+        in_time(link, image)
+    };
+    damaged.filter_map(|(_, image)| place(image)).min()
+}
+
+/// Where time alone orders an image; `None` where something else does.
+fn in_time(link: Option<&Link>, image: &Image) -> Option<(Option<u64>, Option<i64>)> {
+    match link? {
+        Link::Time => Some((None, image.files.last().and_then(|f| f.mtime_ns))),
+        Link::Moment { at, reverse: false } => Some((Some(*at), None)),
+        _ => None,
+    }
+}
+
 /// Says of what is (or will be) visible whether something below it is left out or lacking.
 fn complete<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'a>) {
+    let damaged = earliest_damaged(index, decided);
     for (i, image) in set.images.iter().enumerate() {
         let own = &decided.images[i];
         if own.fate == Fate::LeftOut {
@@ -481,8 +560,32 @@ fn complete<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'
         if there_instead && restorable_there {
             continue;
         }
+        // It stays as it lies there: what it lacks itself (a record that proves it, its content), this run does not mend.
+        if let (Fate::Consolidated, Some(at)) = (own.fate, decided.there.get(i).copied().flatten())
+            && let there = index.at(at)
+            && !there.restorable
+            && matches!(there.parent, Parent::Image(p) if index.at((at.0, p as u32)).restorable)
+        {
+            let what = there.missing.as_deref().unwrap_or("it is not whole on the target");
+            decided.images[i].incomplete = Some(Incomplete::Broken(what));
+            continue;
+        }
+        let after = |damaged| {
+            let link = index.file(own.anchor).recognised.as_ref().map(|r| &r.link);
+            image.kind == ImageKind::Incremental && in_time(link, image).is_some_and(|own| own > damaged)
+        };
+        if damaged.is_some_and(after) {
+            let what = "an older image, which only the target has, is damaged there";
+            decided.images[i].incomplete = Some(Incomplete::Broken(what));
+            continue;
+        }
         let incomplete = match &image.parent {
-            Parent::Missing(_) | Parent::Cycle if restorable_there || own.span.is_some() => None,
+            // Merged or not: what it builds on, or has taken in, is on the target.
+            Parent::Missing(_) | Parent::Cycle
+                if restorable_there || own.span.is_some() || own.merge.is_some() =>
+            {
+                None
+            }
             Parent::Missing(what) => Some(Incomplete::Lacking(what)),
             Parent::Cycle => Some(Incomplete::Broken("its parents lead back to itself")),
             Parent::Image(p) => match &decided.images[*p] {

@@ -7,6 +7,7 @@ use offsite_plugin_api::TargetPath;
 
 use super::Code;
 use super::filter::LeftOut;
+use crate::target::shown;
 
 /// Why a step is what it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +18,16 @@ pub(crate) enum Reason<'a> {
     FileVanished,
     UpToDate,
     SourceChanged,
+    Merged {
+        images: usize,
+    },
+    ChangedUnproven {
+        images: usize,
+    },
+    NotAnImage {
+        file: &'a TargetPath,
+        why: &'a str,
+    },
     Touched,
     Foreign,
     AdoptUnrecorded,
@@ -41,6 +52,10 @@ pub(crate) enum Reason<'a> {
     FileUnreadable(&'a TargetPath),
     ParentUnread,
     Waiting(&'a TargetPath),
+    Unknown(&'a str),
+    Stuck(&'a str),
+    Unlisted(&'a TargetPath),
+    UnlistedSet(&'a TargetPath),
     NotRecognised(&'a str),
     LeftAlone(&'a str),
     Refused(String),
@@ -51,11 +66,35 @@ pub(crate) enum Reason<'a> {
     Absorbed {
         by: &'a TargetPath,
     },
+    Rotated {
+        by: &'a str,
+    },
+    /// `early`: what takes its place is not published yet.
+    DeleteFirst {
+        by: &'a str,
+        early: bool,
+    },
+    DeleteLater {
+        until: i64,
+    },
+    MergeUnproven {
+        by: &'a TargetPath,
+    },
     KeptNoSync,
     KeptForeign,
     EmptySource,
     Unreadable(&'a TargetPath),
     NothingLeft,
+    NoFileLeft,
+    LastOfLineage,
+    /// A set, or a file, in words.
+    SuccessorNotYet {
+        by: String,
+    },
+    LastBeforeSuccessor {
+        by: &'a str,
+    },
+    OwnUnfinished(&'a TargetPath),
     NotTwiceAbsent,
     /// Its place at the source is in doubt.
     PlaceUnknown(&'a TargetPath),
@@ -86,7 +125,9 @@ impl Reason<'_> {
             Self::New | Self::FileNew => Code::New,
             Self::Vanished | Self::FileVanished | Self::Touched | Self::Foreign => Code::Damaged,
             Self::UpToDate => Code::UpToDate,
-            Self::SourceChanged => Code::Changed,
+            Self::SourceChanged | Self::Merged { .. } => Code::Changed,
+            Self::ChangedUnproven { .. } | Self::MergeUnproven { .. } => Code::ChangedUnproven,
+            Self::NotAnImage { .. } => Code::NotAnImage,
             Self::AdoptUnrecorded | Self::AdoptTouched | Self::AdoptRewritten | Self::AdoptUnread => {
                 Code::Adopt
             }
@@ -99,15 +140,22 @@ impl Reason<'_> {
             Self::SetBeforeBaseline | Self::ImageBeforeBaseline => Code::BeforeBaseline,
             Self::NotSettled(_) | Self::FileNotSettled(_) | Self::SetNotSettled(_) => Code::NotSettled,
             Self::CannotRead(_) => Code::Unreadable,
-            Self::ParentUnread | Self::Waiting(_) | Self::FileUnreadable(_) => Code::Waiting,
+            Self::ParentUnread | Self::Waiting(_) | Self::FileUnreadable(_) | Self::Stuck(_) => Code::Waiting,
+            Self::Unknown(_) | Self::Unlisted(_) | Self::UnlistedSet(_) => Code::Unknown,
             Self::NotRecognised(_) | Self::LeftAlone(_) => Code::NotRecognised,
             Self::Refused(_) => Code::Refused,
             Self::Retained { .. } => Code::Retained,
             Self::GoneAtSource | Self::Absorbed { .. } => Code::GoneAtSource,
+            Self::Rotated { .. } => Code::Rotated,
+            Self::DeleteFirst { .. } => Code::DeleteFirst,
+            Self::DeleteLater { .. } => Code::DeleteLater,
+            Self::NothingLeft | Self::NoFileLeft | Self::LastOfLineage => Code::Held,
             Self::KeptNoSync | Self::KeptForeign => Code::Kept,
             Self::EmptySource
             | Self::Unreadable(_)
-            | Self::NothingLeft
+            | Self::SuccessorNotYet { .. }
+            | Self::LastBeforeSuccessor { .. }
+            | Self::OwnUnfinished(_)
             | Self::NotTwiceAbsent
             | Self::PlaceUnknown(_)
             | Self::TouchedGone
@@ -127,6 +175,26 @@ impl Reason<'_> {
             Self::FileVanished => "one of its files was published, and is gone from the target: copied again",
             Self::UpToDate => "the target holds it as it is at the source",
             Self::SourceChanged => "changed at the source since it was published",
+            Self::Merged { images } => {
+                return format!(
+                    "changed at the source, which seems to have consolidated {images} older images into it"
+                )
+                .into();
+            }
+            Self::ChangedUnproven { images } => {
+                return format!(
+                    "changed at the source, where {images} images below it are gone, and nothing proves that it holds them \
+                     (changed, unproven): replaced, and nothing is deleted; `offsite target accept` settles it"
+                )
+                .into();
+            }
+            Self::NotAnImage { file, why } => {
+                return format!(
+                    "the source's file '{}' is no image: {why}; it is not sent, and replaces nothing",
+                    file.display()
+                )
+                .into();
+            }
             Self::Touched => {
                 "somebody else changed it on the target, and it is no longer this image: copied again"
             }
@@ -192,6 +260,25 @@ impl Reason<'_> {
             }
             Self::ParentUnread => "its parent may be in a directory of the source that could not be read",
             Self::Waiting(parent) => return format!("waits for its ancestor '{}'", parent.display()).into(),
+            Self::Unknown(why) => {
+                return format!("was published, and whether the target still has it is not known: {why}")
+                    .into();
+            }
+            Self::Stuck(why) => return format!("waits: {why}").into(),
+            Self::Unlisted(dir) => {
+                return format!(
+                    "kept: gone at the source, but the target's listing of '{}' is not whole",
+                    shown(dir)
+                )
+                .into();
+            }
+            Self::UnlistedSet(path) => {
+                return format!(
+                    "kept: gone at the source, but whether the target still has '{}' of the same set is not known",
+                    path.display()
+                )
+                .into();
+            }
             Self::NotRecognised(why) => return format!("{why}: left alone").into(),
             Self::LeftAlone(why) => return format!("never replicated: {why}").into(),
             Self::Refused(why) => return why.clone().into(),
@@ -202,14 +289,72 @@ impl Reason<'_> {
             Self::Absorbed { by } => {
                 return format!("gone at the source, which consolidated it into '{}'", by.display()).into();
             }
+            Self::Rotated { by } => {
+                return format!("gone at the source with its whole set, and '{by}' takes its place").into();
+            }
+            Self::DeleteFirst { by, early: false } => {
+                return format!(
+                    "gone at the source with its whole set, and '{by}' takes its place; deleted before the copies, \
+                     because --delete-first makes room"
+                )
+                .into();
+            }
+            Self::DeleteFirst { by, early: true } => {
+                return format!(
+                    "gone at the source with its whole set; deleted before '{by}', which takes its place, is published,                      because --delete-first makes room"
+                )
+                .into();
+            }
+            Self::DeleteLater { until } => {
+                return format!(
+                    "gone at the source; kept until {}, then deleted (delete_after)",
+                    day(*until)
+                )
+                .into();
+            }
+            Self::MergeUnproven { by } => {
+                return format!(
+                    "kept: gone at the source, and nothing proves that '{}', which changed there, holds it \
+                     (changed, unproven); `offsite target accept` settles it",
+                    by.display()
+                )
+                .into();
+            }
             Self::KeptNoSync => "gone at the source; kept, because this target does not mirror deletions",
             Self::KeptForeign => "not replicated by this job: left alone",
             Self::EmptySource => "kept: the source is empty, which may be a missing mount",
             Self::Unreadable(dir) => {
-                return format!("kept: the source's directory '{}' could not be read", dir.display()).into();
+                return format!(
+                    "kept: the source's directory '{}', where files of its set may be, could not be read",
+                    dir.display()
+                )
+                .into();
             }
             Self::NothingLeft => {
                 "kept: no image on this target is at the source any more, which may be a wrong mount"
+            }
+            Self::NoFileLeft => {
+                "kept: none of this target's other files is at the source any more, which may be a wrong mount"
+            }
+            Self::LastOfLineage => {
+                "kept: gone at the source, but without it its host's disk, or its folder, would have no restorable \
+                 image here; 'offsite target allow-deletes' lets it go"
+            }
+            Self::SuccessorNotYet { by } => {
+                return format!(
+                    "kept until '{by}', which takes its place, is wholly published and restorable here"
+                )
+                .into();
+            }
+            Self::LastBeforeSuccessor { by } => {
+                return format!(
+                    "kept until '{by}', which takes its place, is published: it is the last restorable set here; \
+                     --delete-first=last deletes it before"
+                )
+                .into();
+            }
+            Self::OwnUnfinished(path) => {
+                return format!("kept until '{}', a file of its set, is finished", path.display()).into();
             }
             Self::NotTwiceAbsent => "kept until a second scan, one settle time later, finds it absent again",
             Self::PlaceUnknown(place) => {

@@ -10,10 +10,12 @@ use std::collections::{HashMap, HashSet};
 
 use offsite_plugin_api::{Normalisation, TargetPath};
 
+use super::explain::Reason;
 use super::filter::Matcher;
+use super::respell::Spellings;
 use super::{Baseline, Input, Template, names};
 use crate::chain::{Image, ImageSet};
-use crate::format::{self, ImageKind, Link, Recognised};
+use crate::format::{self, Format, ImageKind, Link, Recognised, signature};
 use crate::source::ignore::Ignore;
 use crate::source::{SourceFile, Unsettled};
 use crate::target::TargetFile;
@@ -32,6 +34,8 @@ pub(crate) struct Index<'a> {
     image_places: HashMap<&'a TargetPath, TargetPath>,
     /// Whether every target path is the source path.
     identity: bool,
+    /// What the target spells otherwise.
+    spellings: Option<Spellings>,
     /// By inventory index; only where `identity`.
     found: Vec<Option<&'a TargetFile>>,
     /// Paths listed on the target that no source file maps to; only where `identity`.
@@ -76,6 +80,7 @@ impl<'a> Index<'a> {
             places,
             image_places,
             identity,
+            spellings: None,
             found: Vec::new(),
             unmatched: Vec::new(),
             collisions: HashMap::new(),
@@ -87,6 +92,7 @@ impl<'a> Index<'a> {
             index.merge();
         }
         if names::folds(rules) {
+            index.respell();
             index.collisions = index.collide();
         }
         index
@@ -103,6 +109,47 @@ impl<'a> Index<'a> {
             self.found.push(listed.next_if(|(path, _)| **path == file.path).map(|(_, there)| there));
         }
         self.unmatched.extend(listed.map(|(path, _)| path));
+    }
+
+    /// What the target has under another spelling is the source's file, too.
+    fn respell(&mut self) {
+        let inventory = self.input.inventory;
+        let there = &self.input.target.files;
+        if self.identity && inventory.unsettled.is_empty() && self.found.iter().all(Option::is_some) {
+            return;
+        }
+        let unmatched = self.all_unmatched();
+        let recorded = unmatched.iter().copied().filter(|path| there.recorded(path).is_some());
+        let at_source = |name: &[u8]| {
+            let file = TargetPath::new(name).is_ok_and(|name| inventory.file(&name).is_some());
+            let mut within = name.to_vec();
+            within.push(b'/');
+            let next = inventory.files.partition_point(|f| f.path.as_bytes() < within.as_slice());
+            file || inventory.files.get(next).is_some_and(|f| f.path.as_bytes().starts_with(&within))
+        };
+        let rules = &self.input.capabilities.names;
+        let Some(spellings) = Spellings::new(rules, recorded, at_source) else { return };
+        for unsettled in &inventory.unsettled {
+            // It exists, and is being written: what the target has of it is not gone at the source.
+            if let Some(path) = spellings.of(&unsettled.path)
+                && let Some(recorded) = there.recorded(&path)
+            {
+                self.unsettled.insert(&recorded.image, unsettled);
+            }
+        }
+        if self.identity {
+            let mut matched = HashSet::new();
+            for (at, file) in inventory.files.iter().enumerate() {
+                if self.found[at].is_none()
+                    && let Some(path) = spellings.of(&file.path)
+                {
+                    self.found[at] = there.get(&path);
+                    matched.insert(path);
+                }
+            }
+            self.unmatched.retain(|path| !matched.contains(path));
+        }
+        self.spellings = Some(spellings);
     }
 
     fn collide(&self) -> HashMap<usize, TargetPath> {
@@ -158,11 +205,15 @@ impl<'a> Index<'a> {
     }
 
     pub fn target_path(&self, place: &TargetPath, path: &TargetPath) -> TargetPath {
+        let spelled = |path: TargetPath| match &self.spellings {
+            Some(spellings) => spellings.of(&path).unwrap_or(path),
+            None => path,
+        };
         if self.identity {
-            return path.clone();
+            return spelled(path.clone());
         }
         let path = names::normalised(path, &self.input.capabilities.names);
-        if place.is_root() { path } else { place.join(path.as_bytes()).unwrap_or(path) }
+        spelled(if place.is_root() { path } else { place.join(path.as_bytes()).unwrap_or(path) })
     }
 
     /// The inventory's index of a path. `near`: where to look first; files of a set lie close together.
@@ -194,6 +245,24 @@ impl<'a> Index<'a> {
             && self.input.target.gone.contains_key(&self.target_path(place, &self.file(at).path))
     }
 
+    /// Why it is not known whether the target still has it.
+    pub fn unknown(&self, at: usize, place: &TargetPath) -> Option<&'a str> {
+        let unknown = &self.input.target.unknown;
+        if unknown.is_empty() {
+            return None;
+        }
+        unknown.get(&self.target_path(place, &self.file(at).path)).map(|unknown| unknown.why.as_str())
+    }
+
+    /// Why nothing is done with this name on the target, or with this set: an interrupted act on it could not be settled.
+    pub fn stuck(&self, path: Option<&TargetPath>, set: Option<&str>) -> Option<&'a str> {
+        let stuck = self.input.target.stuck.iter();
+        let of = |s: &&crate::target::Stuck| {
+            path.is_some_and(|path| s.paths.contains(path)) || set.is_some() && s.set.as_deref() == set
+        };
+        stuck.filter(|s| !s.paths.is_empty()).find(of).map(|s| s.why.as_str())
+    }
+
     /// Where the target's chains have the image with this anchor (a target path). Built when first asked.
     pub fn target_image(&self, anchor: &TargetPath) -> Option<At> {
         self.target_images
@@ -212,6 +281,26 @@ impl<'a> Index<'a> {
         &self.input.target.chains().sets[at.0 as usize].images[at.1 as usize]
     }
 
+    /// Whether the target's files of this image can be what their names say: none is empty or begins otherwise.
+    pub fn whole_there(&self, image: &Image) -> bool {
+        let bad = &self.input.target.bad;
+        image
+            .files
+            .iter()
+            .filter(|f| signature::carries(&f.role))
+            .all(|f| f.size > 0 && (bad.is_empty() || !bad.contains_key(&f.path)))
+    }
+
+    /// Why the source's files of this image cannot be what their names say: the file, and why, in words.
+    pub fn no_image_at_source(&self, image: &'a Image) -> Option<(&'a TargetPath, &'a str)> {
+        let bad = &self.input.inventory.bad;
+        image.files.iter().filter(|f| signature::carries(&f.role)).find_map(|f| match f.size {
+            0 => Some((&f.path, signature::EMPTY)),
+            _ if bad.is_empty() => None,
+            _ => bad.get(&f.path).map(|why| (&f.path, why.as_str())),
+        })
+    }
+
     /// A file of this image that is still being written: by what its name says, or because the header names it.
     pub fn unfinished_file(&self, anchor: usize) -> Option<&'a TargetPath> {
         if self.unsettled.is_empty() {
@@ -221,6 +310,61 @@ impl<'a> Index<'a> {
         let named = own.parts.iter().find_map(|p| self.unsettled.get_key_value(p).map(|(path, _)| *path));
         let sibling = |(r, _): &&(Recognised, _)| r.set == own.set && r.image == own.image;
         named.or_else(|| self.unfinished.iter().find(sibling).map(|(_, path)| *path))
+    }
+
+    /// An unfinished file of the set that this source image belongs to.
+    pub fn unfinished_beside(&self, format: Format, anchor: Option<usize>) -> Option<&'a TargetPath> {
+        if self.unsettled.is_empty() {
+            return None;
+        }
+        let file = self.file(anchor?);
+        self.unfinished_of(format, file.recognised.as_ref().map(|r| r.set.as_str()), &file.path)
+    }
+
+    /// An unfinished file of a set: by its name, or, where only headers tell, one beside the image whose header may.
+    pub fn unfinished_of(
+        &self,
+        format: Format,
+        set: Option<&str>,
+        image: &TargetPath,
+    ) -> Option<&'a TargetPath> {
+        if self.unsettled.is_empty() {
+            return None;
+        }
+        let named = self.unfinished.iter().find(|(r, _)| r.format == format && Some(r.set.as_str()) == set);
+        if named.is_some() || format != Format::Qcow2 {
+            return named.map(|(_, path)| *path);
+        }
+        let beside = |path: &TargetPath| path.parent() == image.parent() && format::wants_header(path);
+        self.unsettled.keys().copied().filter(|path| beside(path)).min()
+    }
+
+    /// A directory of the source that could not be read, or of which nothing is known, and in which files of the set with
+    /// these images may be: where they lie or above; below, too, where a set may spread over folders.
+    pub fn hidden<'p>(
+        &self,
+        format: Format,
+        mut images: impl Iterator<Item = &'p TargetPath>,
+    ) -> Option<Reason<'a>> {
+        let inventory = self.input.inventory;
+        if inventory.unreadable.is_empty() && inventory.doubts.is_empty() {
+            return None;
+        }
+        let spreads = matches!(format, Format::Qcow2 | Format::Virtnbdbackup);
+        images.find_map(|image| {
+            let folder = image.parent();
+            let near = |dir: &TargetPath| {
+                within(image, dir) || (spreads && folder.as_ref().is_none_or(|folder| within(dir, folder)))
+            };
+            let unreadable = inventory.unreadable.iter().map(|(dir, _)| dir).find(|dir| near(dir));
+            let doubt = || inventory.doubts.iter().map(|doubt| &doubt.place).find(|place| near(place));
+            unreadable.map(Reason::Unreadable).or_else(|| doubt().map(Reason::PlaceUnknown))
+        })
+    }
+
+    /// An image that the source has under an unreadable directory is not absent.
+    pub fn hides(&self, path: &TargetPath) -> Option<&'a TargetPath> {
+        self.input.inventory.unreadable.iter().map(|(dir, _)| dir).find(|dir| within(path, dir))
     }
 
     /// An unfinished file that may be an ancestor of this image. `missing`: its parent is not among the settled images.
@@ -284,6 +428,18 @@ impl<'a> Index<'a> {
     }
 }
 
+/// Whether a path is this directory or lies somewhere in it.
+fn within(path: &TargetPath, dir: &TargetPath) -> bool {
+    let below = || path.as_bytes().strip_prefix(dir.as_bytes()).is_some_and(|rest| rest.starts_with(b"/"));
+    dir.is_root() || path == dir || below()
+}
+
+/// The path at the source of an image that the target has: its anchor's.
+pub(crate) fn source_path(index: &Index<'_>, image: &Image) -> TargetPath {
+    let recorded = index.input.target.files.get(&image.id).and_then(|f| f.recorded.as_ref());
+    recorded.map_or_else(|| image.id.clone(), |r| r.image.clone())
+}
+
 /// What precedes the image's own path in the target path of its anchor; `None` when the path does not end with it.
 pub(crate) fn place_of_anchor(path: &TargetPath, image: &TargetPath) -> Option<TargetPath> {
     let front = path.as_bytes().strip_suffix(image.as_bytes())?;
@@ -302,7 +458,8 @@ fn places<'a>(input: &Input<'a>, template: bool) -> Places<'a> {
     let rules = &input.capabilities.names;
     let mut places: Places<'a> = Default::default();
     let listed = input.target.files.iter().filter_map(|(path, file)| Some((path, file.recorded.as_ref()?)));
-    for (path, recorded) in listed.chain(&input.target.gone) {
+    let unknown = input.target.unknown.iter().map(|(path, unknown)| (path, &unknown.recorded));
+    for (path, recorded) in listed.chain(&input.target.gone).chain(unknown) {
         let longer = path.as_bytes().len() > recorded.image.as_bytes().len();
         if !template && !longer {
             continue;

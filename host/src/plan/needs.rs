@@ -5,12 +5,21 @@ use std::collections::HashMap;
 
 use offsite_plugin_api::TargetPath;
 
-use super::Action;
-use super::consolidated;
 use super::decide::{DecidedSet, Fate};
 use super::index::{At, Index};
+use super::{Action, Sign, merged};
 use crate::chain::{Evidence, Image, ImageSet, Parent};
-use crate::format::{Link, Recognised};
+use crate::format::{ImageKind, Link, Recognised};
+
+/// An image of the source that holds another one now.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Holder<'a> {
+    pub by: &'a TargetPath,
+    /// What is deleted for it does not count against `max_delete`.
+    pub verified: bool,
+    /// Only what this run sends of it can prove that.
+    pub conditional: bool,
+}
 
 /// One set of the target in which something is gone at the source.
 pub(crate) struct Remains<'a> {
@@ -18,8 +27,12 @@ pub(crate) struct Remains<'a> {
     pub needed: Vec<bool>,
     /// By image: the source has it.
     pub matched: Vec<bool>,
-    /// By image: the source's image that holds it now, and whether that is verified.
-    pub absorbed: HashMap<usize, (&'a TargetPath, bool)>,
+    /// By image: the source's image that holds it now.
+    pub absorbed: HashMap<usize, Holder<'a>>,
+    /// By image: the source's image that changed and may hold it, which nothing proves.
+    pub unproven: HashMap<usize, &'a TargetPath>,
+    /// Bases of the source that took in what lay right above them.
+    of_base: Vec<&'a TargetPath>,
     /// By image: the source's image is held back, so nothing of it is deleted.
     pub held: Vec<bool>,
     /// By image: this run puts the source's in its place.
@@ -36,6 +49,8 @@ impl Remains<'_> {
             needed: vec![false; images],
             matched: vec![false; images],
             absorbed: HashMap::new(),
+            unproven: HashMap::new(),
+            of_base: Vec::new(),
             held: vec![false; images],
             replaced: vec![false; images],
             spans: Vec::new(),
@@ -61,8 +76,13 @@ impl<'a> Needs<'a> {
     /// Learns what becomes of a source set's images (`decided` has been located).
     pub fn learn(&mut self, index: &Index<'a>, set: &'a ImageSet, decided: &DecidedSet<'a>) -> Vec<u32> {
         let mut touched = Vec::new();
-        for i in 0..set.images.len() {
-            self.needs(index, set, decided, i);
+        // First all that is merged: who builds on a base that took its parent in needs that no more.
+        let mut onto = vec![None; set.images.len()];
+        for (i, onto) in onto.iter_mut().enumerate() {
+            *onto = self.merges(index, set, decided, i);
+        }
+        for (i, onto) in onto.into_iter().enumerate() {
+            self.needs(index, set, decided, i, onto);
             let Some(at) = decided.there[i] else { continue };
             let own = &decided.images[i];
             let remains = self.of(index, at.0);
@@ -80,46 +100,111 @@ impl<'a> Needs<'a> {
         touched
     }
 
-    /// Marks what image `i` needs once the run is done, and what it holds of images that only the target has.
-    fn needs(&mut self, index: &Index<'a>, set: &'a ImageSet, decided: &DecidedSet<'a>, i: usize) {
+    /// Notes what image `i` took in at the source: by what this run will find out, or by what an earlier one found. Gives the
+    /// source's image that it builds on then, where that is another one than before.
+    fn merges(
+        &mut self,
+        index: &Index<'a>,
+        set: &'a ImageSet,
+        decided: &DecidedSet<'a>,
+        i: usize,
+    ) -> Option<usize> {
+        let own = &decided.images[i];
+        let by = &set.images[i].id;
+        let base = set.images[i].kind == ImageKind::Base;
+        let acts = own.fate == Fate::Act && own.action != Action::Skip;
+        if let Some(merged) = own.merge.as_ref().filter(|_| acts) {
+            for gone in &merged.images {
+                let remains = self.of(index, gone.0);
+                if merged.sign == Sign::Missing {
+                    remains.unproven.insert(gone.1 as usize, by);
+                } else {
+                    let holder = Holder { by, verified: true, conditional: true };
+                    remains.absorbed.insert(gone.1 as usize, holder);
+                    remains.of_base.extend(base.then_some(by));
+                }
+            }
+            return merged.onto.filter(|_| merged.sign != Sign::Missing);
+        }
+        let at = decided.there[i]?;
+        if acts || index.input.target.absorbed.is_empty() {
+            return None;
+        }
+        // What an earlier run found out holds as long as the holder is what it was then.
+        let holder = &index.at(at).id;
+        let known = |gone: &Image| index.input.target.absorbed.get(&gone.id).filter(|a| a.holder == *holder);
+        for (g, gone) in index.input.target.chains().sets[at.0 as usize].images.iter().enumerate() {
+            let Some(absorbed) = known(gone).filter(|_| !decided.source_of.contains_key(&(at.0, g as u32)))
+            else {
+                continue;
+            };
+            let remains = self.of(index, at.0);
+            if absorbed.proved || index.input.options.accept_unproven {
+                remains.absorbed.insert(g, Holder { by, verified: true, conditional: false });
+                remains.of_base.extend(base.then_some(by));
+            } else {
+                remains.unproven.insert(g, by);
+            }
+        }
+        let mut below = at;
+        while let Parent::Image(p) = index.at(below).parent {
+            below = (at.0, p as u32);
+            if let Some(&onto) = decided.source_of.get(&below) {
+                return Some(onto).filter(|_| index.at(at).parent != Parent::Image(p));
+            }
+            if self.of(index, at.0).absorbed.get(&p).is_none_or(|h| h.by != by) {
+                return None;
+            }
+        }
+        None
+    }
+
+    /// Marks what image `i` needs once the run is done. `onto`: what it builds on after a merge.
+    fn needs(
+        &mut self,
+        index: &Index<'a>,
+        set: &'a ImageSet,
+        decided: &DecidedSet<'a>,
+        i: usize,
+        onto: Option<usize>,
+    ) {
         let own = &decided.images[i];
         let image = &set.images[i];
         let merged_there = own.fate == Fate::Consolidated;
         self.holds_by_span(index, image, own.anchor, &decided.there, decided.there[i], merged_there);
         let Some(at) = decided.there[i] else { return };
         let link = index.file(own.anchor).recognised.as_ref().map(|r| &r.link);
-        let header = matches!(link, Some(Link::File(_) | Link::Id { .. }));
-        let named = image.evidence == Some(Evidence::Name);
         let replaced = own.fate == Fate::Act && own.action != Action::Skip;
-        let mut parent = match image.parent {
+        let unproven = own.merge.as_ref().is_some_and(|m| m.sign == Sign::Missing);
+        let parent = onto.or(match image.parent {
             Parent::Image(p) => Some(p),
             _ => None,
-        };
-        let mut known = parent.is_some() || image.parent == Parent::None;
-        if replaced
-            && let Some(absorbed) = consolidated::absorbed(index, &decided.there, &decided.source_of, i)
-            && (parent == Some(absorbed.onto) || (!known && own.span.is_some()))
-        {
-            (parent, known) = (Some(absorbed.onto), true);
-            for gone in absorbed.images {
-                let verified = header || named;
-                self.of(index, gone.0).absorbed.insert(gone.1 as usize, (&image.id, verified));
-            }
-        }
+        });
+        let known = parent.is_some() || image.parent == Parent::None;
         if let Some(parent) = parent.and_then(|p| decided.there[p]) {
             self.of(index, parent.0).needed[parent.1 as usize] = true;
         }
         // The source's word for the parent holds where the image is (or becomes) the source's, its parent will be
-        // there, and a missing image between the two would show: not where only time orders a set.
+        // there, and a missing image between the two would show: not where only time orders a set, unless it was merged.
         let there = parent.is_none_or(|p| {
             decided.there[p].is_some() || matches!(decided.images[p].fate, Fate::Act | Fate::Keep)
         });
         let own_word = !matches!(link, Some(Link::Time | Link::Moment { .. }));
-        let same = own.fate == Fate::Keep && own_word;
-        if !(known && there && (replaced || same))
-            && let Parent::Image(p) = index.at(at).parent
-        {
-            self.of(index, at.0).needed[p] = true;
+        let replaced = replaced && !unproven && (own_word || onto.is_some());
+        let same = own.fate == Fate::Keep && (own_word || onto.is_some());
+        if known && there && (replaced || same) {
+            return;
+        }
+        // What a base took in at the source is no parent any more.
+        let mut below = &index.at(at).parent;
+        let remains = self.of(index, at.0);
+        while let Parent::Image(p) = *below {
+            let gone = remains.absorbed.get(&p);
+            if !gone.is_some_and(|holder| remains.of_base.contains(&holder.by)) {
+                remains.needed[p] = true;
+                return;
+            }
+            below = &index.at((at.0, p as u32)).parent;
         }
     }
 
@@ -143,19 +228,32 @@ impl<'a> Needs<'a> {
         let verified = named.is_some() || merged_there;
         let span = named.or(proven.and_then(|t| t.span));
         let Some(span) = span.filter(|s| s.first < s.last) else { return };
+        let by = &image.id;
         let branch = index.file(anchor).recognised.as_ref().and_then(branch_of);
         let mut sets: Vec<u32> = there.iter().flatten().map(|at| at.0).collect();
         sets.sort_unstable();
         sets.dedup();
         for s in sets {
-            for (g, gone) in index.input.target.chains().sets[s as usize].images.iter().enumerate() {
+            let there = &index.input.target.chains().sets[s as usize].images;
+            let held = |(g, gone): &(usize, &Image)| {
                 let file = index.input.target.files.get(&gone.id);
-                if Some((s, g as u32)) != own
+                Some((s, *g as u32)) != own
                     && gone.kind == image.kind
                     && gone.number.is_some_and(|n| (span.first..=span.last).contains(&n))
                     && file.and_then(|f| f.recognised()).and_then(branch_of) == branch
-                {
-                    self.of(index, s).absorbed.entry(g).or_insert((&image.id, verified));
+            };
+            let held: Vec<(usize, &Image)> = there.iter().enumerate().filter(held).collect();
+            // A name says that it holds them; its size must be able to, as with any other merge.
+            let fits = merged_there
+                || named.is_none()
+                || index.input.options.accept_unproven
+                || merged::holds(image, held.iter().map(|(_, gone)| *gone));
+            for (g, _) in held {
+                let remains = self.of(index, s);
+                if fits {
+                    remains.absorbed.entry(g).or_insert(Holder { by, verified, conditional: false });
+                } else if !remains.absorbed.contains_key(&g) {
+                    remains.unproven.insert(g, by);
                 }
             }
         }

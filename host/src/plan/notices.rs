@@ -1,10 +1,24 @@
 //! What the user must see that is no step.
 
+use offsite_plugin_api::TargetPath;
+
 use super::index::Index;
 use super::{Code, Notice, NoticeCode, Step, omitted};
+use crate::target::shown;
 
 /// Problems of the source's chains shown one by one; more are counted.
 const PROBLEMS: usize = 20;
+
+/// That images stay upon another ancestor than they were published upon.
+pub(crate) fn another(count: usize, image: &TargetPath, ancestor: &TargetPath) -> Notice {
+    let text = format!(
+        "{count} images build on an ancestor that is another one than they were published upon, '{}' on '{}' for one: a \
+         restore would mix two chains unless the two belong together; `offsite target accept` settles it",
+        image.display(),
+        ancestor.display()
+    );
+    Notice::new(NoticeCode::AncestorAltered, text)
+}
 
 /// `steps`: the finished plan's.
 pub(crate) fn notices(index: &Index<'_>, steps: &[Step]) -> Vec<Notice> {
@@ -15,10 +29,37 @@ pub(crate) fn notices(index: &Index<'_>, steps: &[Step]) -> Vec<Notice> {
     }
     for (dir, why) in &index.input.inventory.unreadable {
         let text = format!(
-            "the source's directory '{}' could not be read ({why}): its images are not replicated, and nothing is deleted",
+            "the source's directory '{}' could not be read ({why}): what is in it is not replicated, and nothing \
+             is deleted that may belong to it",
             dir.display()
         );
         say(NoticeCode::Unreadable, text);
+    }
+    for stuck in index.input.target.stuck.iter().take(PROBLEMS) {
+        say(NoticeCode::Unsettled, format!("{}; its images wait, the others go on", stuck.why));
+    }
+    for (dir, why) in index.input.target.incomplete.iter().take(PROBLEMS) {
+        let text = format!(
+            "the target's listing of '{}' is not whole ({why}): nothing in it is taken for gone, and nothing in it is deleted",
+            shown(dir)
+        );
+        say(NoticeCode::IncompleteListing, text);
+    }
+    let more = index.input.target.incomplete.len().saturating_sub(PROBLEMS);
+    if more > 0 {
+        let text = format!("{more} more directories of the target are not listed wholly");
+        say(NoticeCode::IncompleteListing, text);
+    }
+    let mut unknown = index.input.target.unknown.iter();
+    if let Some((example, first)) = unknown.next() {
+        let text = format!(
+            "{} published files are not listed by the target, and whether it still has them is not known, '{}' for one \
+             ({}): they are neither sent again nor deleted",
+            unknown.count() + 1,
+            example.display(),
+            first.why
+        );
+        say(NoticeCode::Unknown, text);
     }
     for problem in index.input.source.problems.iter().take(PROBLEMS) {
         say(NoticeCode::Gap, format!("'{}': {}", problem.image.display(), problem.what));
@@ -63,6 +104,24 @@ pub(crate) fn notices(index: &Index<'_>, steps: &[Step]) -> Vec<Notice> {
             example(Code::Unproven)
         );
         say(NoticeCode::Unproven, text);
+    }
+    let changed = count(Code::ChangedUnproven);
+    if changed > 0 {
+        let text = format!(
+            "{changed} images belong to a consolidation at the source that nothing proves (changed, unproven), '{}' for \
+             one: nothing of it is deleted; `offsite target accept` settles it",
+            example(Code::ChangedUnproven)
+        );
+        say(NoticeCode::ChangedUnproven, text);
+    }
+    let no_image = count(Code::NotAnImage);
+    if no_image > 0 {
+        let text = format!(
+            "{no_image} files of the source are no images, though their names say so, '{}' for one: they are empty, or do \
+             not begin as their format does; they are not sent",
+            example(Code::NotAnImage)
+        );
+        say(NoticeCode::NotAnImage, text);
     }
     let lost = steps.iter().filter(|s| s.not_restorable).count();
     if lost > 0 {

@@ -11,7 +11,7 @@ use offsite_plugin_api::TargetPath;
 use super::decide::{Decided, DecidedSet, Fate};
 use super::explain::{Incomplete, Reason};
 use super::index::Index;
-use super::{Action, FileAction, Step, decide};
+use super::{Action, Code, FileAction, Step, decide};
 use crate::chain::{ImageSet, Other, Parent};
 use crate::format::Format;
 
@@ -20,6 +20,8 @@ pub(crate) struct Steps {
     pub steps: Vec<Step>,
     /// See [`super::Plan::links`].
     pub links: Vec<(TargetPath, TargetPath)>,
+    /// Images that stay upon another ancestor than they were published upon: how many, and one of them with that.
+    pub another: (usize, Option<(TargetPath, TargetPath)>),
     groups: u32,
 }
 
@@ -58,8 +60,14 @@ impl Steps {
                 _ => None,
             };
             let merged = own.merged;
+            if let Some(Incomplete::Another(ancestor)) = own.incomplete {
+                self.another.0 += 1;
+                self.another.1.get_or_insert_with(|| (image.id.clone(), ancestor.clone()));
+            }
             nearest[i] = if acts { self.steps.len() as u32 } else { below };
+            let merge = own.merge.as_ref().filter(|_| acts).map(|m| m.step(index));
             let mut step = step(image.id.clone(), name.clone(), Some(image.format), own);
+            step.merge = merge;
             if acts && below != FREE {
                 step.after = vec![below as usize];
                 awaited.push(below as usize);
@@ -160,6 +168,22 @@ impl Steps {
         self.steps.push(step(path.clone(), Arc::from(""), None, own));
     }
 
+    /// Moves the deletions that make room before everything else.
+    pub fn deletions_first(&mut self) {
+        let (first, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut self.steps)
+            .into_iter()
+            .enumerate()
+            .partition(|(_, step)| step.code == Code::DeleteFirst);
+        let mut place = vec![0; first.len() + rest.len()];
+        for (now, (before, _)) in first.iter().chain(&rest).enumerate() {
+            place[*before] = now;
+        }
+        for (_, mut step) in first.into_iter().chain(rest) {
+            step.after.iter_mut().chain(&mut step.proof).for_each(|other| *other = place[*other]);
+            self.steps.push(step);
+        }
+    }
+
     pub fn skip(&mut self, image: &TargetPath, set: Arc<str>, format: Option<Format>, reason: &Reason<'_>) {
         self.steps.push(Step {
             action: Action::Skip,
@@ -174,6 +198,8 @@ impl Steps {
             not_restorable: false,
             span: None,
             group: None,
+            merge: None,
+            proof: None,
             parent: None,
             merged: false,
         });
@@ -194,7 +220,14 @@ fn step(image: TargetPath, set: Arc<str>, format: Option<Format>, own: Decided<'
         {
             Cow::Owned(own.reason.text().into_owned() + &incomplete.text())
         }
-        _ => own.reason.text(),
+        _ => match own.doubt.filter(|_| acts && own.action != Action::Skip) {
+            Some(by) => Cow::Owned(format!(
+                "{}; restorable if the target's '{}' is a genuine consolidation (unproven)",
+                own.reason.text(),
+                by.display()
+            )),
+            None => own.reason.text(),
+        },
     };
     Step {
         action: if acts { own.action } else { Action::Skip },
@@ -209,6 +242,8 @@ fn step(image: TargetPath, set: Arc<str>, format: Option<Format>, own: Decided<'
         not_restorable: own.incomplete.is_some() && matches!(own.fate, Fate::Act | Fate::Keep),
         span: own.span,
         group: None,
+        merge: None,
+        proof: None,
         parent: None,
         merged: false,
     }

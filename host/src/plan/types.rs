@@ -40,8 +40,22 @@ pub enum Code {
     Consolidated,
     /// As `Covered` or `Consolidated`, supported by the catalog only.
     Unproven,
+    /// Changed at the source, where images that it may hold now are gone, and nothing proves that it holds them; or one of
+    /// those.
+    ChangedUnproven,
+    /// The source's file is empty, or does not begin as its format does.
+    NotAnImage,
     /// Gone at the source for two scans (sync).
     GoneAtSource,
+    /// Its whole set is gone at the source, and a newer set of the same lineage takes its place (sync).
+    Rotated,
+    /// As `Rotated`, but deleted before the newer set is published, to make room: the user asked for it.
+    DeleteFirst,
+    /// To be deleted, but not before `delete_after` is over.
+    DeleteLater,
+    /// Gone at the source, kept until the user allows it: it is the last that is restorable of its lineage, or nothing
+    /// of the target is at the source any more.
+    Held,
     /// Gone at the source, kept: the options do not delete.
     Kept,
     /// Gone at the source, but a rule forbids deleting it now.
@@ -62,6 +76,8 @@ pub enum Code {
     Refused,
     /// The server keeps it until a lock ends.
     Retained,
+    /// Whether the target (still) has it is not known: its listing leaves something out.
+    Unknown,
     /// Waits for an ancestor that cannot be there yet.
     Waiting,
 }
@@ -116,12 +132,43 @@ pub struct Step {
     pub span: Option<Span>,
     /// Steps with one number are staged and verified together and published under one intent.
     pub group: Option<u32>,
+    /// With a copy or a replacement: what it may have absorbed at the source, to be proved by its own transfer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub merge: Option<Merge>,
+    /// With a deletion: the step whose replacement must prove that it holds this image. Otherwise it is not deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof: Option<usize>,
     /// The anchor on the target of the image that this one builds on, where the plan knows it: to be recorded with its digest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<TargetPath>,
     /// The source merged other images into this one: it holds the restore point that it held, and what builds on it stays valid.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub merged: bool,
+}
+
+/// Images that the source no longer has, and that an image of the source may hold now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Merge {
+    /// Their anchors on the target. None where the target had merged them already.
+    pub images: Vec<TargetPath>,
+    pub sign: Sign,
+}
+
+/// What says that an image absorbed others, beside a content that is not the recorded one. Without a sign, or with the
+/// same content, nothing is deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Sign {
+    /// Its header names their parent as its own.
+    Header,
+    /// Its name says so, and its size can hold them.
+    Name,
+    /// A closed format: its size can hold them, and its first bytes must be its format's.
+    Head,
+    /// The user accepts whatever the source consolidates.
+    Accepted,
+    /// None: it is too small, or nothing is recorded that it could be compared with.
+    Missing,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -155,10 +202,35 @@ pub struct Plan {
     pub steps: Vec<Step>,
     pub notices: Vec<Notice>,
     pub totals: Totals,
+    #[serde(default)]
+    pub remember: Remember,
     /// Images that stay as they are and whose records do not say what they build on, and what they build on at the
     /// source: anchors on the target.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub links: Vec<(TargetPath, TargetPath)>,
+}
+
+/// What a run is to remember of deletions that it does not do yet. Paths on the target: anchors, and files of their own.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remember {
+    /// Could be deleted now, for the first time: `delete_after` counts from this run.
+    pub found: Vec<TargetPath>,
+    /// Held until the user allows it.
+    pub held: Vec<TargetPath>,
+    /// Gone from the target, or at the source again: what was remembered of them ends.
+    pub dropped: Vec<TargetPath>,
+}
+
+/// Whether old sets go before new ones are copied, because there is no room for both: a declared exception to law 3.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DeleteFirst {
+    #[default]
+    No,
+    /// Where another set of the lineage stays restorable meanwhile.
+    Proved,
+    /// Also the last one.
+    Last,
 }
 
 /// What the user leaves out. Empty means everything.
@@ -187,13 +259,18 @@ pub struct Options {
     pub policy: Option<Policy>,
     /// `{job} {host} {set} {date}` already known to be the only placeholders.
     pub subfolder: Option<String>,
-    /// Share of managed images, 0 to 1.
+    /// Share of managed images, 0 to 1; of managed other files likewise.
     pub max_delete: f64,
     /// `--allow-deletes` for this run.
     pub allow_deletes: bool,
     pub include_other: bool,
     /// Accept catalog-only evidence of a consolidation.
     pub accept_unproven: bool,
+    #[serde(default)]
+    pub delete_first: DeleteFirst,
+    /// How long what could be deleted stays, nanoseconds.
+    #[serde(default)]
+    pub delete_after_ns: i64,
 }
 
 impl Default for Options {
@@ -207,6 +284,8 @@ impl Default for Options {
             allow_deletes: false,
             include_other: false,
             accept_unproven: false,
+            delete_first: DeleteFirst::No,
+            delete_after_ns: 0,
         }
     }
 }

@@ -1,8 +1,9 @@
 //! What every part of one target's run works with.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use offsite_plugin_api::{Backend, Call, Capabilities, Source};
+use offsite_plugin_api::{Backend, Call, Capabilities, Retry as Retryable, Source};
 
 use super::call::Line;
 use super::retry::{Again, Attempts};
@@ -10,7 +11,7 @@ use super::source_reader::{BlockCache, SourceReader, SourceRoot};
 use super::verify::Method;
 use crate::catalog::Catalog;
 use crate::config::Retry;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::report::Event;
 use crate::source::SourceFile;
 use crate::target::Site;
@@ -25,15 +26,29 @@ pub struct Context {
     pub retry: Retry,
     /// How staged files are proved before they are published.
     pub method: Method,
+    /// The user asked for no more than sizes (`verify = "size"`).
+    pub size_suffices: bool,
     /// Uploads at once, ranges of one file included.
     pub streams: u32,
     /// The configuration names that number: nothing goes beyond it.
     pub streams_fixed: bool,
     pub root: Arc<SourceRoot>,
     pub cache: Arc<BlockCache>,
+    /// How often the target was lost sight of in this run: each time its server may have fallen over.
+    pub interruptions: AtomicU64,
 }
 
 impl Context {
+    /// Whether what was staged before an interruption, on a target without durable checkpoints, has to be read back
+    /// block by block: the user wants more than sizes, and the proof alone would not look at every byte.
+    pub fn proves_resumed(&self) -> bool {
+        !self.size_suffices && !matches!(self.method, Method::ServerDigest(_) | Method::ReadBack)
+    }
+
+    pub fn interruptions(&self) -> u64 {
+        self.interruptions.load(Ordering::Acquire)
+    }
+
     pub fn site<'a>(&'a self, call: &'a Call) -> Site<'a> {
         Site {
             backend: &*self.backend,
@@ -53,8 +68,15 @@ impl Context {
         &self,
         image: Option<&str>,
         moved: &dyn Fn() -> u64,
-        act: impl FnMut() -> Result<T>,
+        mut act: impl FnMut() -> Result<T>,
     ) -> Result<T> {
+        let act = || {
+            act().inspect_err(|error| {
+                if interrupted(error) {
+                    self.interruptions.fetch_add(1, Ordering::AcqRel);
+                }
+            })
+        };
         retried(&self.line, self.retry, image, moved, act)
     }
 
@@ -72,6 +94,13 @@ impl Context {
         }
         Ok(())
     }
+}
+
+/// Whether the target's server may have fallen over and come back.
+fn interrupted(error: &Error) -> bool {
+    use offsite_plugin_api::ErrorKind::{Interrupted, Offline, TimedOut, Unreachable};
+    let Kind::Backend(kind) = &error.kind else { return false };
+    matches!(kind, Interrupted | Offline | TimedOut | Unreachable) || error.retry == Retryable::Now
 }
 
 /// As [`Context::retried`], before there is a context.

@@ -14,9 +14,11 @@ use super::call::{Line, SHORT};
 use super::context::retried;
 use super::protocol::{Ask, Request, SecretText};
 use crate::catalog::{Catalog, catalog_path};
+use crate::config::MANIFEST_KEY;
 use crate::error::{Error, Kind, Result};
 use crate::notice::NoticeCode;
 use crate::plugin::{PluginLog, Registry};
+use crate::target::manifest::{Key, key};
 
 /// How long the supervisor may take to resolve a secret again.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -128,21 +130,34 @@ pub fn open(request: &Request, line: &Line, answers: &Arc<Answers>, writes: bool
         );
         line.outbox.notice(NoticeCode::CatalogLost, text);
     }
-    let catalog = Arc::new(catalog);
-    let secrets = Secrets(request.secrets.0.iter().map(|(n, v)| (n.clone(), v.clone())).collect());
+    let catalog = Arc::new(catalog.with_signer(signer(request, writes)?));
+    let of_plugin = || request.secrets.0.iter().filter(|(name, _)| *name != MANIFEST_KEY);
+    let secrets = Secrets(of_plugin().map(|(n, v)| (n.clone(), v.clone())).collect());
     let log = Arc::new(PluginLog::new(target.name.clone()));
     let host = Arc::new(TargetHost {
         line: line.clone(),
         answers: answers.clone(),
         catalog: catalog.clone(),
         kept: (!writes).then(Mutex::default),
-        secrets: request.secrets.0.keys().cloned().collect(),
+        secrets: of_plugin().map(|(name, _)| name.clone()).collect(),
     });
     let registry = Registry::discover(&request.plugin_dirs);
     let backend = retried(line, target.retry, None, &|| 0, || {
         registry.open_target(&target.url, &target.options, secrets.clone(), host.clone(), log.clone())
     })?;
     Ok(Open { backend: backend.into(), catalog, line: line.clone(), _lock: lock })
+}
+
+/// What signs the target's manifests: the configuration's secret, else the key beside the catalog, which a run makes.
+fn signer(request: &Request, writes: bool) -> Result<Option<Key>> {
+    let (job, target) = (&request.job.name, &request.target()?.name);
+    let path = key::key_path(&request.state_dir, job, target);
+    let master = match request.secrets.0.get(MANIFEST_KEY) {
+        Some(secret) => Some(key::from_secret(secret)?),
+        None if writes => Some(key::kept_or_made(&path)?),
+        None => key::kept(&path)?,
+    };
+    Ok(master.map(|master| Key::new(&master, job, target)))
 }
 
 impl Open {

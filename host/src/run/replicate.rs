@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use offsite_plugin_api::{Backend, Capabilities, TargetPath};
@@ -61,6 +62,8 @@ fn tell_end(line: &Line, summary: &Summary) {
         Some(error) if error.kind == Kind::Stopped => Outcome::Stopped,
         Some(_) => Outcome::Failed,
         None if summary.failed > 0 => Outcome::Failed,
+        // A target that had room for nothing failed; where something was done, the notice says that not all was.
+        None if summary.no_room > 0 && summary.images + summary.deleted == 0 => Outcome::Failed,
         None => Outcome::Done,
     };
     let error = summary.fatal.as_ref().or(summary.first_error.as_ref());
@@ -69,7 +72,7 @@ fn tell_end(line: &Line, summary: &Summary) {
         sent_bytes: line.meter.sent(),
         images: summary.images,
         deleted: summary.deleted,
-        failed: summary.failed + summary.unreadable,
+        failed: summary.failed + summary.no_room + summary.unreadable,
         left: (summary.left.len() + summary.waiting.len()) as u64,
         error: error.map(ToString::to_string),
         failure: error.map(|error| Box::new(error.bounded(TEXT))),
@@ -121,6 +124,7 @@ pub(crate) fn on_target(
     let context = Context {
         backend: open.backend.clone(),
         method: verify::choose(target.verify, &capabilities)?,
+        size_suffices: target.verify == crate::config::Verify::Size,
         catalog: open.catalog.clone(),
         line: line.clone(),
         installation: request.installation.clone(),
@@ -130,6 +134,7 @@ pub(crate) fn on_target(
         capabilities,
         root,
         cache: Arc::default(),
+        interruptions: AtomicU64::default(),
     };
     // The source's chains are assembled while the target is listed.
     let (survey, source) = std::thread::scope(|scope| {
@@ -143,11 +148,13 @@ pub(crate) fn on_target(
     let names = names(request);
     let plan = plan::plan(&Input { names: &names, now_ns: now_ns(), ..input });
     tell_plan(line, &plan);
-    tell_space(&context, plan.totals.bytes);
+    let tight = tell_space(&context, plan.totals.bytes);
     line.stop.proceed()?;
+    remember_deletes(&context.catalog, &survey, &plan)?;
     clean(&context, &survey, &plan)?;
     context.catalog.link(&plan.links)?;
-    let material = Material::new(&plan, &survey.view, inventory);
+    let mut material = Material::new(&plan, &survey.view, inventory);
+    material.tight = tight;
     let mut summary = execute(&context, &material);
     drop(material);
     // Also after a failure: what was published is recorded on the target. Not after a stop: the next run does it.
@@ -157,8 +164,16 @@ pub(crate) fn on_target(
         let call = line.call(Some(LONG));
         let written =
             retried(line, target.retry, None, &|| 0, || manifest::write_behind(&context.site(&call)));
-        if let Err(error) = written {
-            summary.fatal.get_or_insert(error);
+        match written {
+            Ok(done) => {
+                for (set, error) in done.failed {
+                    let text = format!(
+                        "the manifest of {set} could not be written: {error}; the next run tries again"
+                    );
+                    line.outbox.notice(NoticeCode::ManifestDamaged, text);
+                }
+            }
+            Err(error) => drop(summary.fatal.get_or_insert(error)),
         }
         for notice in left::remember(&context.catalog, &summary.left, now_ns())? {
             line.outbox.event(notice);
@@ -190,10 +205,13 @@ fn prepare(context: &Context, request: &Request, target: &Target, inventory: &In
         transfer::reopen(&context.root, &context.cache, file, &step.record)
     };
     let reopen: Reopen<'_> = &reopen;
+    let mut stuck = Vec::new();
     act(&mut |site| {
-        for what in target::settle(site, reopen)? {
+        let settled = target::settle(site, reopen)?;
+        for what in settled.said {
             line.outbox.event(Event::Settled { what });
         }
+        stuck = settled.stuck;
         Ok(())
     })?;
     let mut surveyed = None;
@@ -206,8 +224,23 @@ fn prepare(context: &Context, request: &Request, target: &Target, inventory: &In
         }
         Ok(())
     })?;
-    let survey = surveyed.ok_or_else(|| Error::new(Kind::State, "the target was not listed"))?;
+    let mut survey = surveyed.ok_or_else(|| Error::new(Kind::State, "the target was not listed"))?;
+    survey.view.stuck = stuck;
     target::remember(&context.catalog, &survey.learned)?;
+    let mut survey = survey;
+    if target.plan.accept_unproven {
+        let mut accepted = false;
+        act(&mut |site| {
+            accepted = target::accept_changed(site, &survey.view)?;
+            Ok(())
+        })?;
+        if accepted {
+            act(&mut |site| {
+                survey = target::survey(site)?;
+                Ok(())
+            })?;
+        }
+    }
     if !survey.view.parents_known {
         context.catalog.learn_parents(&target::proof::links(&survey.view))?;
     }
@@ -276,6 +309,21 @@ fn now_ns() -> i64 {
     now.map_or(0, |d| i64::try_from(d.as_nanos()).unwrap_or(i64::MAX))
 }
 
+/// Keeps what the plan found of deletions that it does not do.
+fn remember_deletes(catalog: &Catalog, survey: &Survey, plan: &Plan) -> Result<()> {
+    let plan::Remember { found, held, dropped } = &plan.remember;
+    let known = &survey.view.deletes;
+    let bound = |path: &TargetPath| {
+        let recorded = survey.view.files.get(path).and_then(|f| f.recorded.as_ref());
+        recorded.map(|r| (path.clone(), target::Bound::of(r)))
+    };
+    let held: Vec<_> = held.iter().filter_map(bound).collect();
+    if found.is_empty() && dropped.is_empty() && held.iter().map(|(p, b)| (p, b)).eq(&known.held) {
+        return Ok(());
+    }
+    catalog.remember_deletes(found, now_ns(), &held, dropped)
+}
+
 fn tell_plan(line: &Line, plan: &Plan) {
     let t = plan.totals;
     line.outbox.event(Event::Planned {
@@ -291,16 +339,18 @@ fn tell_plan(line: &Line, plan: &Plan) {
 }
 
 /// Says beforehand that the room will not do, where the target knows. No reason to stop: what fits is a gain, replaced files
-/// give room back, and the target refuses what does not fit.
-fn tell_space(context: &Context, needed: u64) {
+/// give room back, and the target refuses what does not fit. Answers whether it said so.
+fn tell_space(context: &Context, needed: u64) -> bool {
     let line = &context.line;
-    let Ok(space) = context.backend.space(&line.call(Some(SHORT))) else { return };
+    let Ok(space) = context.backend.space(&line.call(Some(SHORT))) else { return false };
     if let Some(free) = space.free.filter(|free| *free < needed) {
         let (needed, free) = (crate::report::bytes(needed), crate::report::bytes(free));
         let text =
             format!("{needed} are to be sent and {free} are free on the target: not all of it may fit");
         line.outbox.notice(NoticeCode::Space, text);
+        return true;
     }
+    false
 }
 
 /// Sweeps what this plan does not go on with. What cannot be swept now is no reason not to replicate.
@@ -311,6 +361,8 @@ fn clean(context: &Context, survey: &Survey, plan: &Plan) -> Result<()> {
         .flat_map(|s| &s.files)
         .filter(|f| matches!(f.action, FileAction::Copy | FileAction::Replace | FileAction::Adopt))
         .map(|f| &f.target)
+        // Still to be settled: what is staged for it is published then.
+        .chain(survey.view.stuck.iter().flat_map(|stuck| &stuck.paths))
         .collect();
     let line = &context.line;
     let call = line.call(Some(LONG));

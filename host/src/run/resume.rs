@@ -1,29 +1,28 @@
 //! What of an earlier staging can be gone on with.
 //!
 //! The source must be the file it was: the same size and modification time, and sampled blocks that hash as journalled;
-//! where its inode or change time differ, all of them. The target must hold what the journal says: where checkpoints
-//! are not durable there, each range is read back from its tail until it is what was sent. Only whole blocks with a
-//! journalled hash count: the rest is sent again, and so no byte is published whose hash was not taken.
+//! where its inode or change time differ, all of them. The target must hold what the journal says. Where its checkpoints
+//! are not durable, a server that fell over meanwhile may have lost any part of what it had acknowledged: all of it is
+//! read back, and what is not as it was sent is sent again. What can be read only when the file is whole is read with the
+//! proof; what cannot be read at all is sent anew. Only whole blocks with a journalled hash count: the rest is sent
+//! again, and so no byte is published whose hash was not taken.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use offsite_plugin_api::{ErrorKind, Range, ResumeFrom, Token};
+use offsite_plugin_api::{ErrorKind, Range, Resume, ResumeFrom, Token};
 
 use super::blocks::{BlockHash, Layout};
 use super::context::Context;
+use super::reread::Reread;
 use super::retry::chance;
 use super::source_reader::SourceReader;
 use super::transfer::FileJob;
-use super::verify::Compare;
 use crate::catalog::{Identity, StagedFile};
 use crate::error::Result;
 
 /// Blocks hashed again where nothing hints at a change.
 const SAMPLED: usize = 8;
-
-/// Bytes of one file under way at once (plugin contract: a checkpoint every 64 MiB).
-const UNDER_WAY: u64 = 64 << 20;
 
 /// How a staging begins.
 pub struct TakenUp {
@@ -34,6 +33,11 @@ pub struct TakenUp {
     pub complete: Option<Token>,
     /// Proved already, to no less than what is asked now.
     pub proved: bool,
+    /// Blocks staged before an interruption that the server may have lost since, and that were not read back: the proof
+    /// reads them.
+    pub doubtful: Vec<u64>,
+    /// Whether what is held is known to outlast the server's fall.
+    pub durable: bool,
     /// Offsets at which this transfer was taken up again, this time included; sorted, each once.
     pub boundaries: Vec<u64>,
 }
@@ -48,9 +52,10 @@ pub fn boundaries(before: &[u64], ranges: &[Range], size: u64) -> Vec<u64> {
 }
 
 /// Opens the source and decides. What cannot be gone on with is discarded, and a fresh staging begun in the catalog.
-pub fn take_up(context: &Context, job: &FileJob) -> Result<TakenUp> {
+/// `streams`: ranges read back at once.
+pub fn take_up(context: &Context, job: &FileJob, streams: u32) -> Result<TakenUp> {
     if let Some(staged) = context.catalog.staged_at(&job.step.target)? {
-        if let Some(taken) = go_on(context, job, &staged)? {
+        if let Some(taken) = go_on(context, job, &staged, streams)? {
             return Ok(taken);
         }
         if let Some(token) = &staged.token {
@@ -65,7 +70,15 @@ pub fn take_up(context: &Context, job: &FileJob) -> Result<TakenUp> {
 pub fn fresh(context: &Context, job: &FileJob) -> Result<TakenUp> {
     let reader = Arc::new(context.open(&job.source)?);
     context.catalog.begin_staging(&record(job, &reader))?;
-    Ok(TakenUp { reader, from: None, complete: None, proved: false, boundaries: Vec::new() })
+    Ok(TakenUp {
+        reader,
+        from: None,
+        complete: None,
+        proved: false,
+        doubtful: Vec::new(),
+        durable: true,
+        boundaries: Vec::new(),
+    })
 }
 
 fn record(job: &FileJob, reader: &SourceReader) -> StagedFile {
@@ -96,7 +109,7 @@ fn identity(job: &FileJob, reader: &SourceReader) -> Identity {
     }
 }
 
-fn go_on(context: &Context, job: &FileJob, staged: &StagedFile) -> Result<Option<TakenUp>> {
+fn go_on(context: &Context, job: &FileJob, staged: &StagedFile, streams: u32) -> Result<Option<TakenUp>> {
     let layout = Layout::new(job.source.size);
     let was = staged.identity;
     let same_file = staged.source == job.step.path
@@ -115,16 +128,24 @@ fn go_on(context: &Context, job: &FileJob, staged: &StagedFile) -> Result<Option
     let mut blocks: Vec<u64> =
         layout.blocks_of(&layout.whole_blocks(&staged.ranges)).filter(|i| hashes.contains_key(i)).collect();
     let trusted = staged.durable && context.capabilities.durable_checkpoints;
-    let readable = !trusted && context.capabilities.staged_readable;
-    let kept = match readable.then(|| roll_back(context, token, layout, &blocks, &hashes)).transpose() {
-        // Whole files can be read back there, their parts cannot (Nextcloud): what the server says it holds has to do until
-        // the whole is verified.
-        Err(e) if e.is_backend(&ErrorKind::Unsupported) => None,
-        other => other?,
-    };
-    if let Some(kept) = kept {
-        blocks = kept;
-    } else if held < layout.ranges_of(blocks.iter().copied()).iter().map(|r| r.length).sum() {
+    let mut doubtful = Vec::new();
+    if !trusted {
+        let whole = context.proves_resumed();
+        let reread = Reread { context, token, layout, hashes: &hashes, streams };
+        let read = || if whole { reread.all(&blocks) } else { reread.ends(&blocks) };
+        match context.capabilities.staged_readable.then(read).transpose() {
+            Ok(Some(sound)) => blocks = sound,
+            // Nothing could prove it.
+            Ok(None) if whole => return Ok(None),
+            Ok(None) => {}
+            // Whole files can be read back there, their parts cannot (Nextcloud).
+            Err(e) if e.is_backend(&ErrorKind::Unsupported) && whole => doubtful.clone_from(&blocks),
+            Err(e) if e.is_backend(&ErrorKind::Unsupported) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    blocks = taken_by(context.capabilities.resume, blocks, layout);
+    if held < layout.ranges_of(blocks.iter().copied()).iter().map(|r| r.length).sum() {
         return Ok(None);
     }
     if blocks.is_empty() && layout.size > 0 {
@@ -154,7 +175,8 @@ fn go_on(context: &Context, job: &FileJob, staged: &StagedFile) -> Result<Option
     }
     let proved = trusted && complete.is_some() && staged.verified >= Some(context.method.level());
     let from = Some(ResumeFrom { token: token.clone(), ranges });
-    Ok(Some(TakenUp { reader, from, complete, proved, boundaries }))
+    doubtful.retain(|block| blocks.binary_search(block).is_ok());
+    Ok(Some(TakenUp { reader, from, complete, proved, doubtful, durable: trusted, boundaries }))
 }
 
 fn sample(blocks: &[u64]) -> Vec<u64> {
@@ -169,44 +191,27 @@ fn sample(blocks: &[u64]) -> Vec<u64> {
     out
 }
 
-/// Reads each run of blocks back from its end and drops what is not what was sent. Where ranges go side by side, the last to arrive
-/// need not be the last to reach the disk: then all that may have been under way at once has to be right.
-fn roll_back(
-    context: &Context,
-    token: &Token,
-    layout: Layout,
-    blocks: &[u64],
-    hashes: &BTreeMap<u64, BlockHash>,
-) -> Result<Vec<u64>> {
-    let wanted = if context.capabilities.parallel_ranges > 1 { UNDER_WAY } else { 1 };
-    let mut kept = Vec::new();
-    for run in layout.ranges_of(blocks.iter().copied()) {
-        let mut right = 0;
-        for block in layout.blocks_of(&[run]).collect::<Vec<_>>().into_iter().rev() {
-            let range = layout.range(block);
-            if right < wanted {
-                if !holds(context, token, layout, range, hashes[&block])? {
-                    right = 0;
-                    continue;
-                }
-                right += range.length;
-            }
-            kept.push(block);
-        }
+/// What such a target can go on from: some only from one offset, some not from the middle of a file at all.
+fn taken_by(resume: Resume, blocks: Vec<u64>, layout: Layout) -> Vec<u64> {
+    match resume {
+        Resume::Offset => (0..).zip(blocks).take_while(|(n, block)| n == block).map(|(_, b)| b).collect(),
+        Resume::None if (blocks.len() as u64) < layout.count() => Vec::new(),
+        _ => blocks,
     }
-    kept.sort_unstable();
-    Ok(kept)
 }
 
-fn holds(context: &Context, token: &Token, layout: Layout, range: Range, value: BlockHash) -> Result<bool> {
-    context.tick("reading back what an earlier run staged")?;
-    let sink = Arc::new(Compare::new(layout, range, move |_| Some(value)));
-    let (call, _) = context.line.sending_unseen();
-    match context.backend.read_staged(&call, token, range, sink.clone()) {
-        Ok(()) => Ok(sink.finish().is_ok()),
-        // The sink's verdict, or a file that ends before the range does: not what was sent.
-        Err(e) if !matches!(e.retry(), offsite_plugin_api::Retry::Never) => Err(e.into()),
-        Err(e) if matches!(e.kind(), ErrorKind::Cancelled | ErrorKind::Unsupported) => Err(e.into()),
-        Err(_) => Ok(false),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hole_ends_what_one_offset_can_go_on_from() {
+        let layout = Layout { size: 5 * 1024, block: 1024 };
+        let blocks = vec![0, 1, 3, 4];
+        assert_eq!(taken_by(Resume::Ranges, blocks.clone(), layout), blocks);
+        assert_eq!(taken_by(Resume::Offset, blocks.clone(), layout), [0, 1]);
+        assert_eq!(taken_by(Resume::None, blocks, layout), Vec::<u64>::new());
+        assert_eq!(taken_by(Resume::None, vec![0, 1, 2, 3, 4], layout), [0, 1, 2, 3, 4]);
+        assert_eq!(taken_by(Resume::Offset, vec![1], layout), Vec::<u64>::new());
     }
 }

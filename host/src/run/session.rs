@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use offsite_plugin_api::{Error, ErrorKind, Range, Result, ResumeFrom, Session, TargetPath, Token};
 
+use super::resume::TakenUp;
 use super::source_reader::SourceReader;
 use crate::catalog::Catalog;
 
@@ -37,25 +38,41 @@ pub struct StageSession {
     catalog: Arc<Catalog>,
     path: TargetPath,
     reader: Arc<SourceReader>,
+    /// What was staged before an interruption was read back, or was safe. Where not, no later checkpoint is durable either,
+    /// whatever the plugin says.
+    sound: bool,
     state: Mutex<State>,
 }
 
 impl StageSession {
-    /// For a staging that [`Catalog::begin_staging`] recorded. `from`: what is staged already and recorded as such.
-    pub fn new(
-        catalog: Arc<Catalog>,
-        path: TargetPath,
-        reader: Arc<SourceReader>,
-        from: Option<ResumeFrom>,
-    ) -> Self {
-        let latest = from.map(|f| Point { token: f.token, ranges: f.ranges, durable: true });
-        Self { catalog, path, reader, state: Mutex::new(State { latest, ..State::default() }) }
+    /// For a staging that [`Catalog::begin_staging`] recorded and that begins as `taken`: what is staged already is recorded
+    /// as such.
+    pub fn new(catalog: Arc<Catalog>, path: TargetPath, taken: &TakenUp) -> Self {
+        let point = |from: &ResumeFrom| Point {
+            token: from.token.clone(),
+            ranges: from.ranges.clone(),
+            durable: taken.durable,
+        };
+        let latest = taken.from.as_ref().map(point);
+        Self {
+            catalog,
+            path,
+            reader: taken.reader.clone(),
+            sound: taken.doubtful.is_empty(),
+            state: Mutex::new(State { latest, ..State::default() }),
+        }
     }
 
     /// Writes what was not written yet. Call it when the staging has failed; a complete one is recorded as such.
     pub fn flush(&self) -> crate::error::Result<()> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.pending { self.write(&mut state) } else { Ok(()) }
+    }
+
+    /// Whether the latest checkpoint outlasts the server's fall.
+    pub fn is_durable(&self) -> bool {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.latest.as_ref().is_some_and(|point| point.durable)
     }
 
     /// What the next attempt can go on from: the whole blocks of the latest checkpoint.
@@ -86,6 +103,7 @@ impl Session for StageSession {
     fn checkpoint(&self, token: &Token, ranges: &[Range], durable: bool) -> Result<()> {
         check(token, ranges, self.reader.layout().size)?;
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let durable = durable && self.sound;
         state.latest = Some(Point { token: token.clone(), ranges: ranges.to_vec(), durable });
         state.pending = true;
         let due = match state.written {

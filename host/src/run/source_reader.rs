@@ -18,6 +18,7 @@ use rustix::fs::{Advice, Mode, OFlags, ResolveFlags};
 
 use super::blocks::{BlockHash, Hashes, Layout};
 use super::source_file::{Folder, Opened};
+use crate::format::signature;
 use crate::source::SourceFile;
 
 /// Blocks begun and not finished per file before further ones are read whole: bounds their hashers' memory.
@@ -238,6 +239,12 @@ impl SourceReader {
 
     pub fn inode(&self) -> u64 {
         self.inode
+    }
+
+    /// The content's first bytes; `None` where it is shorter, or cannot be read.
+    pub fn head(&self) -> Option<[u8; signature::HEAD]> {
+        let mut head = [0; signature::HEAD];
+        self.read_exact(0, &mut head).ok().map(|()| head)
     }
 
     /// Takes over values that an earlier run journalled; what is read now must match them.

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use offsite_plugin_api::{
     Backend, Call, Capabilities, CheckReport, Digest, Entry, Error as BackendError, ErrorKind, Expect,
-    Object, Page, PublishRequest, Range, Result, Session, Sink, Source, StageRequest, Staged, StagedInfo,
-    TargetPath, Token,
+    Object, Page, PublishRequest, Range, Result, Session, Sink, Source, Space, StageRequest, Staged,
+    StagedInfo, TargetPath, Token,
 };
 
 use sha2::{Digest as _, Sha256};
@@ -34,6 +34,7 @@ mod ahead;
 mod bounds;
 mod helpers;
 mod read_back;
+mod room;
 
 const MIB: usize = 1 << 20;
 const PIECE: usize = 256 << 10;
@@ -55,6 +56,9 @@ struct Wire {
     before_publish: Option<Hook>,
     /// Called before staged bytes are read back.
     before_read: Option<Hook>,
+    /// What fits on the target, and whether it says so.
+    room: Option<u64>,
+    tells: bool,
 }
 
 type Hook = Arc<dyn Fn(&str) -> Result<()> + Send + Sync>;
@@ -70,7 +74,19 @@ impl Wire {
             denied: None,
             before_publish: None,
             before_read: None,
+            room: None,
+            tells: false,
         }
+    }
+
+    /// Bytes free, where there is a limit.
+    fn free(&self) -> Option<u64> {
+        let disk = self.mem.disk();
+        let own = |path: &TargetPath| !path.display().starts_with("offsite-m");
+        let files = disk.files.iter().filter(|(p, _)| own(p)).map(|(_, f)| f.bytes.len() as u64);
+        let staged = disk.staged.values().map(|s| s.bytes.len() as u64);
+        let used: u64 = files.chain(staged).sum();
+        self.room.map(|room| room.saturating_sub(used))
     }
 
     fn sent(&self) -> usize {
@@ -89,6 +105,10 @@ impl Backend for Wire {
 
     fn capabilities(&self, call: &Call) -> Result<Capabilities> {
         self.mem.capabilities(call)
+    }
+
+    fn space(&self, _: &Call) -> Result<Space> {
+        Ok(Space { free: self.free().filter(|_| self.tells), ..Space::default() })
     }
 
     fn check(&self, call: &Call) -> Result<CheckReport> {
@@ -137,6 +157,9 @@ impl Backend for Wire {
             }
             if let Some(flip) = self.flip.filter(|f| (at..at + piece.len()).contains(f)) {
                 piece[flip - at] ^= 1;
+            }
+            if self.free().is_some_and(|free| free < piece.len() as u64) {
+                return Err(BackendError::new(ErrorKind::NoSpace, "the disk is full"));
             }
             let mut disk = self.mem.disk();
             let staged = disk.staged.entry(request.staging.clone()).or_insert_with(|| {
@@ -248,10 +271,12 @@ impl Bench {
             installation: "0123abcd".into(),
             retry: Retry { attempts: self.attempts, first_wait: Duration::from_millis(1) },
             method: self.method,
+            size_suffices: self.method == Method::Size,
             streams: 3,
             streams_fixed: true,
             root: Arc::new(SourceRoot::open(self.dir.path(), meta.dev(), meta.ino()).unwrap()),
             cache: Arc::default(),
+            interruptions: AtomicU64::default(),
         }
     }
 
@@ -269,33 +294,36 @@ impl Bench {
         }
     }
 
+    /// A step that copies or deletes this file.
+    fn step(&self, name: &str, action: Action, bytes: u64, after: Vec<usize>) -> Step {
+        let path = TargetPath::new(name).unwrap();
+        let file = if action == Action::Delete { FileAction::Delete } else { FileAction::Copy };
+        Step {
+            action,
+            image: path.clone(),
+            set: name[..1].into(),
+            format: None,
+            bytes,
+            code: Code::New,
+            reason: "".into(),
+            files: vec![FileStep { action: file, path: path.clone(), target: path, bytes }],
+            after,
+            not_restorable: false,
+            span: None,
+            group: None,
+            merge: None,
+            proof: None,
+            parent: None,
+            merged: false,
+        }
+    }
+
     /// Copies these files, each after the one before it with the same first letter.
     fn copy(&self, context: &Context, names: &[&str]) -> Summary {
         let files: Vec<SourceFile> = names.iter().map(|n| self.scanned(n)).collect();
         let steps = names.iter().enumerate().map(|(at, name)| {
-            let path = TargetPath::new(*name).unwrap();
             let before = (0..at).rev().find(|b| names[*b][..1] == name[..1]);
-            Step {
-                action: Action::Copy,
-                image: path.clone(),
-                set: name[..1].into(),
-                format: None,
-                bytes: files[at].size,
-                code: Code::New,
-                reason: "".into(),
-                files: vec![FileStep {
-                    action: FileAction::Copy,
-                    path: path.clone(),
-                    target: path,
-                    bytes: files[at].size,
-                }],
-                after: before.into_iter().collect(),
-                not_restorable: false,
-                span: None,
-                group: None,
-                parent: None,
-                merged: false,
-            }
+            self.step(name, Action::Copy, files[at].size, before.into_iter().collect())
         });
         let plan = Plan { steps: steps.collect(), ..Plan::default() };
         let inventory = Inventory { files, ..Inventory::default() };
@@ -439,6 +467,115 @@ fn what_a_server_lost_behind_a_checkpoint_is_sent_again() {
     assert_eq!(bench.copy(&bench.context(), &["a1"]).images, 1);
     bench.assert_same("a1");
     assert_eq!(bench.wire.sent(), 11 * MIB);
+}
+
+/// A crash of the server leaves a hole where nobody samples: in the middle of what it had acknowledged.
+fn lose(bench: &Bench) {
+    for staged in bench.wire.mem.disk().staged.values_mut() {
+        staged.bytes[8 * MIB + 7..10 * MIB].fill(0);
+    }
+}
+
+fn not_durable(method: Method) -> Bench {
+    let mut bench = Bench::new(&[("a1", 24 * MIB)]);
+    bench.wire.mem.capabilities.durable_checkpoints = false;
+    bench.wire.mem.capabilities.resume = offsite_plugin_api::Resume::Offset;
+    bench.method = method;
+    bench
+}
+
+#[test]
+fn a_hole_in_the_middle_of_what_was_staged_is_never_published() {
+    let bench = not_durable(Method::Sampled);
+    bench.cut("a1", 20 * MIB);
+    bench.copy(&bench.context(), &["a1"]);
+    lose(&bench);
+    assert_eq!(bench.copy(&bench.context(), &["a1"]).images, 1);
+    bench.assert_same("a1");
+    // From the hole on.
+    assert_eq!(bench.wire.sent(), (20 + 16) * MIB);
+}
+
+#[test]
+fn a_hole_is_found_over_several_kills_and_in_a_complete_staging() {
+    let mut bench = not_durable(Method::Sampled);
+    for _ in 0..3 {
+        bench.cut("a1", 6 * MIB);
+        bench.copy(&bench.context(), &["a1"]);
+    }
+    lose(&bench);
+    // Now whole, with the hole read back and filled; interrupted before its publish.
+    bench.wire.before_publish = Some(Arc::new(|_| Err(BackendError::new(ErrorKind::Denied, "not now"))));
+    assert_eq!(bench.copy(&bench.context(), &["a1"]).failed, 1);
+    bench.wire.before_publish = None;
+    lose(&bench);
+    assert_eq!(bench.copy(&bench.context(), &["a1"]).images, 1);
+    bench.assert_same("a1");
+}
+
+#[test]
+fn a_server_that_fell_over_between_two_attempts_of_one_run_is_read_back() {
+    let mut bench = not_durable(Method::Sampled);
+    bench.attempts = 3;
+    bench.cut("a1", 20 * MIB);
+    let (mem, once) = (bench.wire.mem.clone(), std::sync::Once::new());
+    // The first read after the line broke: the server is back by then.
+    bench.wire.before_read = Some(Arc::new(move |_| {
+        once.call_once(|| {
+            for staged in mem.disk().staged.values_mut() {
+                staged.bytes[8 * MIB + 7..10 * MIB].fill(0);
+            }
+        });
+        Ok(())
+    }));
+    assert_eq!(bench.copy(&bench.context(), &["a1"]).images, 1);
+    bench.assert_same("a1");
+}
+
+#[test]
+fn what_waited_for_its_publish_while_the_server_fell_over_is_read_back() {
+    let mut bench = not_durable(Method::Sampled);
+    bench.attempts = 3;
+    let (mem, once) = (bench.wire.mem.clone(), std::sync::Once::new());
+    bench.wire.before_publish = Some(Arc::new(move |_| {
+        let mut result = Ok(());
+        once.call_once(|| {
+            for staged in mem.disk().staged.values_mut() {
+                staged.bytes[8 * MIB + 7..10 * MIB].fill(0);
+            }
+            result = Err(BackendError::new(ErrorKind::Unreachable, "the server went away"));
+        });
+        result
+    }));
+    let summary = bench.copy(&bench.context(), &["a1"]);
+    assert_eq!((summary.images, summary.failed), (0, 1), "{:?}", summary.first_error);
+    assert_eq!(bench.visible(), Vec::<String>::new(), "the hole must not be published");
+    // The next run sends what is missing, and no more.
+    assert_eq!(bench.copy(&bench.context(), &["a1"]).images, 1);
+    bench.assert_same("a1");
+    assert_eq!(bench.wire.sent(), (24 + 16) * MIB);
+}
+
+#[test]
+fn only_sizes_are_compared_where_the_user_asked_for_no_more() {
+    let bench = not_durable(Method::Size);
+    bench.cut("a1", 20 * MIB);
+    bench.copy(&bench.context(), &["a1"]);
+    lose(&bench);
+    assert_eq!(bench.copy(&bench.context(), &["a1"]).images, 1);
+    assert_eq!(bench.wire.sent(), 24 * MIB);
+}
+
+#[test]
+fn what_cannot_be_read_back_is_sent_again() {
+    let mut bench = not_durable(Method::CheckedParts);
+    bench.wire.mem.capabilities.staged_readable = false;
+    bench.cut("a1", 20 * MIB);
+    bench.copy(&bench.context(), &["a1"]);
+    lose(&bench);
+    assert_eq!(bench.copy(&bench.context(), &["a1"]).images, 1);
+    bench.assert_same("a1");
+    assert_eq!(bench.wire.sent(), (20 + 24) * MIB);
 }
 
 #[test]

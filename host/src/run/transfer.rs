@@ -87,7 +87,7 @@ impl FileJob {
             set: self.set.clone(),
             image: self.image.clone(),
             parent: None,
-            head: None,
+            head: reader.head(),
             mount: self.mount.clone(),
         }
     }
@@ -104,7 +104,7 @@ pub fn stage(context: &Context, job: &FileJob, streams: u32) -> Result<Publish> 
     let result = context.retried(Some(&name), &|| growth.gained.get(), || {
         let taken = match state.borrow_mut().take() {
             Some(taken) => taken,
-            None => resume::take_up(context, job)?,
+            None => resume::take_up(context, job, reading(context, streams))?,
         };
         attempt(context, job, streams, taken, &growth, &state)
     });
@@ -136,7 +136,7 @@ impl Growth {
 }
 
 /// Drops what is staged for a file whose content is gone. Failing to is no more than debris that the next run sweeps.
-fn give_up(context: &Context, job: &FileJob) {
+pub(super) fn give_up(context: &Context, job: &FileJob) {
     if let Ok(Some(staged)) = context.catalog.staged_at(&job.step.target) {
         if let Some(token) = &staged.token
             && context.backend.discard(&context.line.call(Some(SHORT)), token).is_err()
@@ -145,6 +145,11 @@ fn give_up(context: &Context, job: &FileJob) {
         }
         let _ = context.catalog.drop_staged(&job.step.target);
     }
+}
+
+/// Ranges of one file in flight at once.
+fn reading(context: &Context, streams: u32) -> u32 {
+    streams.clamp(1, context.capabilities.parallel_ranges.max(1))
 }
 
 fn attempt(
@@ -156,6 +161,7 @@ fn attempt(
     state: &RefCell<Option<TakenUp>>,
 ) -> Result<Publish> {
     let reader = taken.reader.clone();
+    let seen = context.interruptions();
     let held = taken.from.as_ref().map_or(0, |f| sum(&f.ranges));
     growth.reached(held);
     let gained = growth.gained.get();
@@ -181,7 +187,8 @@ fn attempt(
             reader: &reader,
             blake3,
             boundaries: &taken.boundaries,
-            streams: streams.clamp(1, context.capabilities.parallel_ranges.max(1)),
+            doubtful: &taken.doubtful,
+            streams: reading(context, streams),
         };
         // A long proof that fails for want of a connection goes on from here, not from the first byte.
         let small = job.source.size <= reader.layout().block;
@@ -218,6 +225,7 @@ fn attempt(
         record: job.recorded(&reader, blake3, level),
         span: job.span,
         upon: job.upon.clone(),
+        seen,
         source: Arc::new(LazySource::new(
             context.root.clone(),
             context.cache.clone(),
@@ -225,6 +233,35 @@ fn attempt(
             blake3,
         )),
     })
+}
+
+/// Looks again, before its publish, at what was staged and proved while the target's server may have fallen over since:
+/// without durable checkpoints it may have lost any of it. Gives the interruptions seen by then.
+///
+/// Errors: `Verify` when it is not whole any more; the next run goes on from what is left of it.
+pub fn still_whole(context: &Context, file: &Publish, seen: u64) -> Result<u64> {
+    let now = context.interruptions();
+    if context.capabilities.durable_checkpoints || context.size_suffices || now == seen {
+        return Ok(now);
+    }
+    context.tick("reading back what was staged before an interruption")?;
+    let (call, _) = context.line.sending_unseen();
+    let range = Range { offset: 0, length: file.record.size };
+    let whole = Arc::new(verify::Whole::default());
+    let read = match range.length {
+        0 => Ok(()),
+        _ => context.backend.read_staged(&call, &file.token, range, whole.clone()),
+    };
+    match read {
+        // An earlier attempt published it: whoever publishes it again sees that.
+        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::StaleToken) => Ok(now),
+        Err(e) if !matches!(e.kind(), ErrorKind::Unsupported) => Err(e.into()),
+        Ok(()) if whole.is(file.record.size, file.record.blake3) => Ok(now),
+        _ => Err(Error::new(Kind::Verify, "the target lost a part of what it had acknowledged")
+            .on(file.source_path.display())
+            .because("its server went away after this file was staged, and the staged file is not what was sent any more")
+            .hint("the next run sends what is missing")),
+    }
 }
 
 /// Sends what is missing. On failure also gives what the next attempt goes on with; `None`: it looks for itself.
@@ -237,18 +274,13 @@ fn send(
 ) -> std::result::Result<Staged, Box<(Error, Option<TakenUp>)>> {
     let (reader, from) = (&taken.reader, &taken.from);
     let held = from.as_ref().map_or(0, |f| sum(&f.ranges));
-    let session = Arc::new(StageSession::new(
-        context.catalog.clone(),
-        job.step.target.clone(),
-        reader.clone(),
-        from.clone(),
-    ));
+    let session = Arc::new(StageSession::new(context.catalog.clone(), job.step.target.clone(), taken));
     let request = StageRequest {
         path: job.step.target.clone(),
         staging: job.staging.clone(),
         attributes: job.attributes.clone(),
         size: job.source.size,
-        streams: streams.clamp(1, context.capabilities.parallel_ranges.max(1)),
+        streams: reading(context, streams),
         owner: context.installation.clone(),
         resume: from.clone(),
     };
@@ -276,16 +308,25 @@ fn send(
             }
             context.line.meter.correct(-signed(held) - signed(acked));
             growth.reached(session.resume().map_or(0, |kept| sum(&kept.ranges)));
+            let lasting = context.capabilities.durable_checkpoints && session.is_durable();
             let again = match error.kind() {
                 ErrorKind::StaleToken => {
                     give_up(context, job);
                     None
                 }
                 // A checkpoint not known to be durable is looked at before it is trusted; so is one that was refused.
-                _ => session.resume().filter(|_| context.capabilities.durable_checkpoints).map(|from| {
+                _ => session.resume().filter(|_| lasting).map(|from| {
                     let boundaries = resume::boundaries(&taken.boundaries, &from.ranges, job.source.size);
                     let reader = reader.clone();
-                    TakenUp { reader, from: Some(from), complete: None, proved: false, boundaries }
+                    TakenUp {
+                        reader,
+                        from: Some(from),
+                        complete: None,
+                        proved: false,
+                        doubtful: Vec::new(),
+                        durable: true,
+                        boundaries,
+                    }
                 }),
             };
             if let Some(again) = &again

@@ -95,6 +95,8 @@ pub struct Proof<'a> {
     pub blake3: [u8; 32],
     /// Offsets where the transfer was taken up again.
     pub boundaries: &'a [u64],
+    /// Blocks that the server may have lost since they were staged; sorted.
+    pub doubtful: &'a [u64],
     /// Ranges that may be read back at once.
     pub streams: u32,
 }
@@ -114,11 +116,14 @@ impl Proof<'_> {
                 return Err(differs("the server's digest of the staged file is not the source's"));
             }
         }
-        let blocks = match method {
+        let mut blocks = match method {
             Method::Sampled => sample(layout, self.boundaries),
             Method::ReadBack => (0..layout.count()).collect(),
             _ => Vec::new(),
         };
+        blocks.extend(self.doubtful);
+        blocks.sort_unstable();
+        blocks.dedup();
         self.read_back(&layout.ranges_of(blocks))?;
         Ok(method.level())
     }
@@ -237,9 +242,17 @@ impl<F: Fn(u64) -> Option<BlockHash> + Send + Sync> Sink for Compare<F> {
     }
 }
 
-/// Hashes a whole published file.
+/// Hashes a whole file of the target.
 #[derive(Default)]
-struct Whole(Mutex<(u64, blake3::Hasher)>);
+pub struct Whole(Mutex<(u64, blake3::Hasher)>);
+
+impl Whole {
+    /// Whether what came is, byte for byte, the file of this size and hash.
+    pub fn is(&self, size: u64, blake3: Option<[u8; 32]>) -> bool {
+        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.0 == size && blake3 == Some(*state.1.finalize().as_bytes())
+    }
+}
 
 impl Sink for Whole {
     fn write(&self, bytes: &[u8]) -> offsite_plugin_api::Result<()> {
@@ -267,8 +280,7 @@ pub fn published(
     let sink = Arc::new(Whole::default());
     let (call, _) = line.sending_unseen();
     backend.get(&call, path, None, None, sink.clone())?;
-    let state = sink.0.lock().unwrap_or_else(PoisonError::into_inner);
-    Ok((state.0 == size && *state.1.finalize().as_bytes() == blake3).then_some(VerifyLevel::ReadBack))
+    Ok(sink.is(size, Some(blake3)).then_some(VerifyLevel::ReadBack))
 }
 
 #[cfg(test)]

@@ -109,7 +109,7 @@ pub struct Inventory {
     /// Never replicated: symbolic links, sockets, trash and snapshot folders; with the reason.
     #[serde(default)]
     pub left_alone: Vec<LeftAlone>,
-    /// Directories that could not be read, with the reason; not empty forbids every deletion.
+    /// Directories that could not be read, with the reason: nothing is deleted that may belong there.
     pub unreadable: Vec<(TargetPath, String)>,
     /// When the scan ended, nanoseconds since the Unix epoch.
     pub scanned_ns: i64,
@@ -118,6 +118,10 @@ pub struct Inventory {
     pub absent_since: std::collections::BTreeMap<TargetPath, i64>,
     /// The settle time this scan used, nanoseconds.
     pub settle_ns: i64,
+    /// Settled files whose content cannot be what their name says, and why, in words. What is merely empty shows by its
+    /// size, and is not named here.
+    #[serde(default)]
+    pub bad: std::collections::BTreeMap<TargetPath, String>,
     /// The file systems that make up the source, by the place each is mounted at and by what lasts; the root first.
     #[serde(default)]
     pub mounts: Vec<(TargetPath, Arc<str>)>,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use offsite_plugin_api::{Entry, TargetPath};
 
-use super::{Files, Gathered, Recorded, TargetFile, TargetView, evidence, intent};
+use super::{Files, Gathered, Learned, Recorded, TargetFile, TargetView, consolidated, evidence, intent};
 use crate::catalog::Catalog;
 use crate::error::Result;
 
@@ -28,6 +28,8 @@ pub fn after<'a>(
         }
     }
     let (open, sets) = intent::open_intents(catalog)?;
+    let mut bad = before.bad;
+    bad.retain(|path, _| !changed.contains_key(path));
     let mut headers = BTreeMap::new();
     let mut files = Vec::with_capacity(before.files.len());
     for file in before.files.into_files() {
@@ -41,21 +43,17 @@ pub fn after<'a>(
     }
     let published = changed.into_iter().filter_map(|(path, now)| Some((path, now?)));
     files.extend(published.map(|(path, record)| TargetFile::from(entry(path, record))));
-    let gathered = Gathered {
-        files: Files::listed(files),
-        records,
-        headers,
-        spans: catalog.spans()?,
-        accepted: catalog.accepted()?,
-        open,
-    };
-    let now = evidence::view(gathered);
-    Ok(TargetView {
-        in_transition: sets.into_iter().collect(),
-        vouched,
-        parents_known: catalog.parents_learned()?,
-        ..now
-    })
+    let files = Files::listed(files);
+    let accepted = consolidated::still_accepted(catalog, &files, &records, &mut Learned::default())?;
+    let absorbed = consolidated::absorbed(catalog, &files, &records)?;
+    let spans = catalog.spans()?;
+    let mut view = evidence::view(Gathered { files, records, headers, spans, accepted, open, bad, absorbed });
+    view.in_transition.extend(sets);
+    view.parents_known = catalog.parents_learned()?;
+    view.vouched = vouched;
+    view.unknown = before.unknown;
+    view.incomplete = before.incomplete;
+    Ok(view)
 }
 
 /// The entry right after the publish.

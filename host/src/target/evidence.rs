@@ -9,9 +9,9 @@ use std::collections::{BTreeMap, HashMap};
 
 use offsite_plugin_api::{Entry, TargetPath};
 
-use super::{Files, Recorded, TargetFile, TargetView, proof};
-use crate::chain::{Chains, Evidence, ImageFile, Knowledge, Member, ProvenSpan, Span, assemble};
-use crate::format::{self, ImageKind, Link, Recognised, Role};
+use super::{AbsorbedBy, Files, Recorded, TargetFile, TargetView, names, proof};
+use crate::chain::{Chains, Evidence, ImageFile, Knowledge, Member, Parent, ProvenSpan, Span, assemble};
+use crate::format::{self, ImageKind, Link, Recognised, Role, signature};
 
 /// What a worker gathers before it plans.
 #[derive(Clone, Debug, Default)]
@@ -28,6 +28,10 @@ pub struct Gathered {
     pub accepted: Vec<TargetPath>,
     /// Open intents and swaps, in words.
     pub open: Vec<String>,
+    /// Files whose first bytes show that they are not what their name says, and why, in words.
+    pub bad: BTreeMap<TargetPath, String>,
+    /// What the catalog knows of merges at the source; see [`TargetView::absorbed`].
+    pub absorbed: BTreeMap<TargetPath, AbsorbedBy>,
 }
 
 /// The files whose header must be read back: it may say what neither name nor an untouched record does.
@@ -43,9 +47,26 @@ pub fn headers_to_read(files: &Files, records: &BTreeMap<TargetPath, Box<Recorde
     paths.filter(|path| format::wants_header(path)).cloned().collect()
 }
 
+/// The files that were published, that somebody changed since, and whose first bytes may show that they are not what their
+/// name says any more. What a header tells is read by [`headers_to_read`].
+pub fn heads_to_read(files: &Files, records: &BTreeMap<TargetPath, Box<Recorded>>) -> Vec<TargetPath> {
+    let mut records = records.iter().peekable();
+    let changed = |file: &&TargetFile| {
+        let path = &file.entry.path;
+        while records.next_if(|(recorded, _)| *recorded < path).is_some() {}
+        let recorded = records.next_if(|(recorded, _)| *recorded == path);
+        file.entry.size > 0
+            && recorded.is_some_and(|(_, r)| {
+                r.touched(&file.entry) && r.recognised.as_ref().is_some_and(|k| signature::carries(&k.role))
+            })
+    };
+    let paths = files.values().filter(changed).map(|file| &file.entry.path);
+    paths.filter(|path| !format::wants_header(path)).cloned().collect()
+}
+
 /// Pairs listing and records. Both are sorted by path, so that it is one walk along the two.
 pub fn view(gathered: Gathered) -> TargetView {
-    let Gathered { mut files, records, mut headers, spans, accepted, open } = gathered;
+    let Gathered { mut files, records, mut headers, spans, accepted, open, bad, absorbed } = gathered;
     let places = places(&records);
     let mut gone = BTreeMap::new();
     let mut records = records.into_iter().peekable();
@@ -61,14 +82,14 @@ pub fn view(gathered: Gathered) -> TargetView {
         file.recognised = recognised(&file.entry, recorded, place, header).map(Box::new);
     }
     gone.extend(records);
-    TargetView { files, gone, accepted, spans, open, ..TargetView::default() }
+    TargetView { files, gone, accepted, spans, open, bad, absorbed, ..TargetView::default() }
 }
 
 /// Assembles what is there.
 pub(super) fn chains(view: &TargetView) -> Chains {
     let catalog = from_catalog(view);
     let knowledge = knowledge(view, &catalog);
-    let members: Vec<Member<'_>> = view.files.values().map(member).collect();
+    let members: Vec<Member<'_>> = view.files.values().map(|file| member(view, file)).collect();
     let mut chains = assemble(&members, &knowledge);
     for image in chains.sets.iter_mut().flat_map(|s| &mut s.images) {
         // Sets that only time orders have no numbers that a span could be told in.
@@ -81,8 +102,22 @@ pub(super) fn chains(view: &TargetView) -> Chains {
         }
     }
     proof::apply(view, &mut chains);
+    pass_on_doubt(&mut chains);
     in_transition(view, &mut chains);
     chains
+}
+
+/// What builds on an unproven image is as doubtful as that. Ancestors come first.
+fn pass_on_doubt(chains: &mut Chains) {
+    for set in &mut chains.sets {
+        for at in 0..set.images.len() {
+            if let Parent::Image(parent) = set.images[at].parent
+                && set.images[parent].unproven
+            {
+                set.images[at].unproven = true;
+            }
+        }
+    }
 }
 
 /// Images of sets that an interrupted replacement left between old and new are not restorable.
@@ -99,13 +134,14 @@ fn in_transition(view: &TargetView, chains: &mut Chains) {
     }
 }
 
-fn member(file: &TargetFile) -> Member<'_> {
+fn member<'a>(view: &'a TargetView, file: &'a TargetFile) -> Member<'a> {
     let listed = file.entry.mtime.map(|t| t.ns);
     Member {
         path: &file.entry.path,
         size: file.entry.size,
         mtime_ns: file.recorded.as_ref().map(|r| r.source_mtime_ns).or(listed),
         recognised: file.recognised(),
+        bad: if view.bad.is_empty() { None } else { view.bad.get(&file.entry.path).map(String::as_str) },
     }
 }
 
@@ -210,7 +246,13 @@ fn from_catalog(view: &TargetView) -> HashMap<TargetPath, Option<Span>> {
             let state = match (recorded.touched(&file.entry), recorded.recognised.as_ref(), file.recognised())
             {
                 (false, ..) => State::AsPublished,
-                (true, Some(then), Some(now)) if then.format == now.format && then.kind == now.kind => {
+                // What is empty, or begins otherwise than its format does, is not what a merge leaves.
+                (true, Some(then), Some(now))
+                    if then.format == now.format
+                        && then.kind == now.kind
+                        && file.entry.size > 0
+                        && !view.bad.contains_key(path) =>
+                {
                     State::Changed
                 }
                 _ => State::Unrecognised,
@@ -233,7 +275,7 @@ fn from_catalog(view: &TargetView) -> HashMap<TargetPath, Option<Span>> {
 fn published<'a>(path: &'a TargetPath, recorded: &'a Recorded, state: State) -> Option<Published<'a>> {
     let recognised =
         recorded.recognised.as_ref().filter(|r| matches!(r.role, Role::Anchor | Role::Running(_)))?;
-    if !path.as_bytes().ends_with(recorded.image.as_bytes()) {
+    if !names::ends_with(path, &recorded.image) {
         return None;
     }
     let (place, order): (_, (&[u64], i128)) = match &recognised.link {

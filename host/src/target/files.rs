@@ -26,6 +26,15 @@ impl Files {
         Self(files)
     }
 
+    /// With files that the listing left out.
+    pub fn and(mut self, more: Vec<TargetFile>) -> Self {
+        if more.is_empty() {
+            return self;
+        }
+        self.0.extend(more);
+        Self::listed(self.0)
+    }
+
     pub fn get(&self, path: &TargetPath) -> Option<&TargetFile> {
         self.0.binary_search_by(|f| f.entry.path.cmp(path)).ok().map(|at| &self.0[at])
     }

@@ -10,8 +10,11 @@ use offsite_plugin_api::TargetPath;
 
 use super::manifest::{self, FromManifests};
 use super::site::{Site, of_target};
-use super::{Files, Gathered, Listing, Recorded, TargetView, evidence, intent, listing, proof, small};
-use crate::catalog::{Catalog, Published};
+use super::{
+    Files, Gathered, Listing, Recorded, TargetFile, TargetView, ask, consolidated, evidence, intent, listing,
+    proof, small,
+};
+use crate::catalog::{Accepted, Catalog, Published};
 use crate::chain::Span;
 use crate::error::{Error, Kind, Result};
 use crate::format::{self, Recognised};
@@ -23,9 +26,16 @@ use crate::plan::{Baseline, Policy};
 pub struct Learned {
     /// Files that a manifest vouches for and the catalog did not know.
     pub files: Vec<Published>,
+    /// Of these, what only an unsigned manifest says, sorted.
+    unproven: Vec<TargetPath>,
     seen: Vec<(String, u64, [u8; 32])>,
+    signed: BTreeSet<String>,
     spans: BTreeMap<TargetPath, Span>,
     baselines: Vec<(Policy, Baseline)>,
+    /// Accepted by a version that did not note as what.
+    pub(super) accepted: Vec<(TargetPath, Accepted)>,
+    /// Not what was accepted any more.
+    pub(super) not_accepted: Vec<TargetPath>,
     behind: Vec<String>,
 }
 
@@ -63,15 +73,24 @@ pub fn survey(site: &Site<'_>) -> Result<Survey> {
     for (path, file) in &from.files {
         let entry = listing.files.get(path).map(|listed| &listed.entry);
         let agreed = entry.filter(|entry| manifest::agrees(file, entry));
-        // A manifest that another machine wrote (it consolidated on the target) knows spans that this catalog does not.
+        let unproven = from.unproven.contains(path);
+        if let Some(known) = records.get(path) {
+            // What the catalog knows beats what a manifest says. But a file that somebody changed on the target, and that
+            // a manifest signed with this target's key speaks of as it lies there now, is what that says: another machine
+            // consolidated there.
+            let changed = entry.is_some_and(|entry| known.touched(entry));
+            if unproven || !changed || agreed.is_none() {
+                continue;
+            }
+        }
         if let Some(span) = file.span
             && agreed.is_some()
         {
             spans.insert(path.clone(), span);
             learned.spans.insert(path.clone(), span);
         }
-        if records.contains_key(path) {
-            continue;
+        if unproven {
+            learned.unproven.push(path.clone());
         }
         // What is gone or changed since is a record too: it shows what happened to the target meanwhile.
         let mut file = file.clone();
@@ -83,13 +102,27 @@ pub fn survey(site: &Site<'_>) -> Result<Survey> {
         learned.files.push(file);
     }
     let (open, sets) = intent::open_intents(site.catalog)?;
-    let files = std::mem::take(&mut listing.files);
+    let mut files = std::mem::take(&mut listing.files);
+    let asked = ask::unlisted(site, &files, records.keys(), &mut listing.incomplete)?;
+    files = files.and(asked.found.into_iter().map(TargetFile::from).collect());
+    let unknown = ask::unknown_of(asked.unknown, &mut records);
     let headers = headers(site, &files, &records)?;
-    let accepted = site.catalog.accepted()?;
-    let mut view = evidence::view(Gathered { files, records, headers, spans, accepted, open });
+    let bad = consolidated::no_images(site, &files, &records)?;
+    let accepted = consolidated::still_accepted(site.catalog, &files, &records, &mut learned)?;
+    let absorbed = consolidated::absorbed(site.catalog, &files, &records)?;
+    let gathered = Gathered { files, records, headers, spans, accepted, open, bad, absorbed };
+    let mut view = evidence::view(gathered);
     view.in_transition.extend(sets);
+    view.deletes = site.catalog.pending_deletes()?;
     view.parents_known = site.catalog.parents_learned()?;
-    from.damaged.extend(manifest::missing(&listing.manifests, &known));
+    view.vouched = site.catalog.vouched()?;
+    view.vouched.extend(learned.unproven.iter().cloned());
+    tell_vouched(&view, &mut notices);
+    view.unknown = unknown;
+    view.incomplete.clone_from(&listing.incomplete);
+    if !manifest::left_out(&listing.incomplete) {
+        from.damaged.extend(manifest::missing(&listing.manifests, &known));
+    }
     learn(&mut learned, from, &known, site.catalog)?;
     Ok(Survey { view, listing, learned, notices })
 }
@@ -124,15 +157,7 @@ fn headers(
 pub fn accept(site: &Site<'_>, images: &[TargetPath]) -> Result<Vec<TargetPath>> {
     let survey = survey(site)?;
     let doubted = proof::doubted(&survey.view);
-    let mut unproven: BTreeSet<TargetPath> = survey
-        .view
-        .chains()
-        .sets
-        .iter()
-        .flat_map(|set| &set.images)
-        .filter(|image| image.unproven)
-        .map(|image| image.id.clone())
-        .collect();
+    let mut unproven = consolidated::unproven(&survey.view);
     unproven.extend(doubted.iter().map(|(image, _)| image.clone()));
     if !images.is_empty() {
         // Never all of them at once: a whole seeded target would be taken for verified.
@@ -141,7 +166,7 @@ pub fn accept(site: &Site<'_>, images: &[TargetPath]) -> Result<Vec<TargetPath>>
     if let Some(other) = images.iter().find(|image| !unproven.contains(*image)) {
         return Err(Error::new(Kind::Usage, "this image has nothing that could be accepted")
             .on(other.display())
-            .hint("'offsite chains --target' shows the images that have one"));
+            .hint("'offsite chains --target' and 'offsite plan' show the images that have one"));
     }
     let mut accepted: Vec<TargetPath> =
         if images.is_empty() { unproven.into_iter().collect() } else { images.to_vec() };
@@ -149,9 +174,26 @@ pub fn accept(site: &Site<'_>, images: &[TargetPath]) -> Result<Vec<TargetPath>>
     accepted.sort_unstable();
     let among = |image: &TargetPath| accepted.binary_search(image).is_ok();
     site.catalog.relink(&doubted.into_iter().filter(|(image, _)| among(image)).collect::<Vec<_>>())?;
-    site.catalog.believe(&accepted)?;
-    site.catalog.accept(&accepted)?;
+    // All of them: also files that belong to no image.
+    let all = images.is_empty().then(|| survey.view.vouched.iter().cloned());
+    let of = survey.view.chains().sets.iter().flat_map(|set| &set.images).filter(|image| among(&image.id));
+    let files = of.flat_map(|image| &image.files).map(|file| file.path.clone());
+    site.catalog.believe(&files.chain(all.into_iter().flatten()).collect::<Vec<_>>())?;
+    consolidated::accept(site, &survey.view, &accepted)?;
     Ok(accepted)
+}
+
+/// Once, whatever the number of manifests.
+fn tell_vouched(view: &TargetView, notices: &mut Vec<Notice>) {
+    let Some(example) = view.vouched.first() else { return };
+    let text = format!(
+        "{} file(s) on the target are known only by manifests that are not signed with this target's key, '{}' for one: \
+         they are kept, not sent again and called unproven until they are compared or accepted (the key was lost? put it \
+         back with 'offsite target key --import FILE'; else 'offsite target accept')",
+        view.vouched.len(),
+        example.display()
+    );
+    notices.push(Notice::new(NoticeCode::ManifestUnproven, text));
 }
 
 fn tell(listing: &Listing, notices: &mut Vec<Notice>) {
@@ -173,10 +215,12 @@ fn learn(
     catalog: &Catalog,
 ) -> Result<()> {
     if !from.damaged.is_empty() {
-        let sets = catalog.published_sets()?;
-        learned.behind.extend(sets.into_iter().filter(|s| from.damaged.contains(&manifest::set_hash(s))));
+        let damaged: BTreeSet<&String> = from.damaged.iter().collect();
+        let units = catalog.published_units()?.into_iter();
+        learned.behind.extend(units.filter(|unit| of_unit(unit, known).any(|hash| damaged.contains(&hash))));
     }
     learned.seen = from.seen;
+    learned.signed = from.signed;
     for hash in from.damaged {
         if let Some((sequence, _)) = known.get(&hash)
             && !learned.seen.iter().any(|(h, ..)| *h == hash)
@@ -192,16 +236,36 @@ fn learn(
     Ok(())
 }
 
+/// Hashes of the manifests that a unit is written in, as far as is known.
+fn of_unit<'a>(
+    unit: &'a str,
+    known: &'a BTreeMap<String, (u64, [u8; 32])>,
+) -> impl Iterator<Item = String> + 'a {
+    let hash = |n| manifest::set_hash(&manifest::pieces::piece(unit, n));
+    std::iter::once(hash(0)).chain((1..).map(hash).take_while(|hash| known.contains_key(hash)))
+}
+
 /// Keeps what was learned. For runs; a plan keeps nothing.
 pub fn remember(catalog: &Catalog, learned: &Learned) -> Result<()> {
-    if !learned.files.is_empty() {
-        catalog.record(&learned.files)?;
+    let (unproven, known): (Vec<_>, Vec<_>) =
+        learned.files.iter().cloned().partition(|f| learned.unproven.binary_search(&f.path).is_ok());
+    if !known.is_empty() {
+        catalog.record(&known)?;
+    }
+    if !unproven.is_empty() {
+        catalog.record_vouched(&unproven)?;
     }
     for (policy, baseline) in &learned.baselines {
         catalog.set_baseline(*policy, baseline)?;
     }
     if !learned.seen.is_empty() || !learned.spans.is_empty() {
-        catalog.manifests_seen(&learned.seen, &learned.spans)?;
+        catalog.manifests_seen(&learned.seen, &learned.signed, &learned.spans)?;
+    }
+    if !learned.accepted.is_empty() {
+        catalog.accept(&learned.accepted)?;
+    }
+    if !learned.not_accepted.is_empty() {
+        catalog.no_longer_accepted(&learned.not_accepted)?;
     }
     if !learned.behind.is_empty() {
         catalog.manifests_behind(&learned.behind)?;

@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use offsite_plugin_api::{Attributes, Digest, ErrorKind, Expect, Source, TargetPath, Token};
 
-use super::site::{Reopen, Site};
+use super::site::{Reopen, Site, of_target};
 use super::small::Unreadable;
 use super::swap::{self, State};
-use super::{Recorded, manifest};
+use super::{Recorded, VerifyLevel, manifest};
 use crate::catalog::{Intent, IntentKind, IntentStep, PublishStep, Published, Upon, Was};
 use crate::chain::Span;
 use crate::error::{BackendKind, Error, Kind, Result};
@@ -38,6 +38,8 @@ pub struct Publish {
     pub span: Option<Span>,
     /// With the anchor: what it builds on.
     pub upon: Upon,
+    /// How often the run had lost sight of the target when these bytes were staged and proved.
+    pub seen: u64,
     /// For backends that send small objects only now.
     pub source: Arc<dyn Source>,
 }
@@ -294,17 +296,51 @@ fn delete_one(site: &Site<'_>, path: &TargetPath, was: &Was) -> Result<()> {
     }
 }
 
-/// Settles every open intent by looking at the names, before a listing is interpreted: finishes or undoes. Gives what was
-/// done, in words. Idempotent, and may be killed and repeated at any instant.
+/// An act that was interrupted and that cannot be settled now, for a reason of its own names alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stuck {
+    /// The names it was about, on the target.
+    pub paths: Vec<TargetPath>,
+    /// The set of which nothing may change until it is settled; `None` where its own names are all.
+    pub set: Option<String>,
+    /// Why, and what to do.
+    pub why: String,
+}
+
+/// What [`settle`] did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settled {
+    /// In words.
+    pub said: Vec<String>,
+    /// What stays open: its images wait, the others go on.
+    pub stuck: Vec<Stuck>,
+}
+
+/// Settles every open intent by looking at the names, before a listing is interpreted: finishes or undoes. Idempotent,
+/// and may be killed and repeated at any instant.
 ///
 /// A group of which some files are visible and another can no longer be finished stays open (its set is in transition)
-/// until its files are published anew. Errors: what kept it from looking or acting; nothing may run then.
-pub fn settle(site: &Site<'_>, reopen: Reopen<'_>) -> Result<Vec<String>> {
-    let mut said = Vec::new();
+/// until its files are published anew. One whose names cannot be looked at or changed (a directory has the name of an
+/// image) stays open, and nothing else waits for it. Errors: what says something of the whole target; nothing may run then.
+pub fn settle(site: &Site<'_>, reopen: Reopen<'_>) -> Result<Settled> {
+    let mut settled = Settled::default();
     for intent in site.catalog.intents()? {
-        said.extend(settle_one(site, &intent, reopen)?);
+        match settle_one(site, &intent, reopen) {
+            Ok(said) => settled.said.extend(said),
+            Err(error) if of_target(&error) => return Err(error),
+            Err(error) => settled.stuck.push(stuck(&intent, &error)),
+        }
     }
-    Ok(said)
+    Ok(settled)
+}
+
+fn stuck(intent: &Intent, error: &Error) -> Stuck {
+    let whole = matches!(intent.kind, IntentKind::Replace | IntentKind::Group | IntentKind::Delete);
+    Stuck {
+        paths: intent.steps.iter().map(|(_, step)| step.path().clone()).collect(),
+        set: whole.then(|| intent.set.clone()),
+        why: format!("{}, and cannot be settled: {error}", describe(intent)),
+    }
 }
 
 /// What [`settle`] would begin with, in words, and the sets that are in transition; changes nothing.
@@ -390,6 +426,10 @@ fn settle_publish(site: &Site<'_>, intent: &Intent, reopen: Reopen<'_>) -> Resul
     let mut said = Vec::new();
     let mut left = Vec::new();
     for (number, step, state, staged) in states {
+        // A server without durable checkpoints may have lost any of it since it was proved: the run that goes on with it
+        // reads it back first. Until then the old file is the good one.
+        let sound = site.capabilities.durable_checkpoints || step.record.level == VerifyLevel::Size;
+        let staged = staged && sound;
         let name = step.path.display();
         let side = step.side.as_ref();
         let source = || reopen(step).unwrap_or_else(|| Arc::new(Unreadable(step.record.size)));

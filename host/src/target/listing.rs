@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use offsite_plugin_api::{Backend, Call, Entry, EntryKind, ErrorKind, TargetPath};
 
+use super::Incomplete;
 use super::names::{self, Own};
 use super::{Files, TargetFile};
 use crate::error::{Error, Kind, Result};
@@ -28,6 +29,8 @@ pub struct Listing {
     pub nested: Vec<TargetPath>,
     /// Neither files nor directories.
     pub strange: Vec<TargetPath>,
+    /// Directories of which it leaves something out.
+    pub incomplete: Incomplete,
 }
 
 impl Listing {
@@ -52,7 +55,10 @@ pub fn list(backend: &dyn Backend, call: &Call) -> Result<Listing> {
             Err(e) if *e.kind() == ErrorKind::NotFound && page.is_none() => return Ok(listing),
             Err(e) => return Err(e.into()),
         };
-        count += answer.entries.len();
+        count += answer.entries.len() + answer.incomplete.len();
+        for (dir, why) in answer.incomplete {
+            listing.incomplete.entry(dir).or_insert(why);
+        }
         for entry in answer.entries {
             files.extend(sort_in(&mut listing, entry).map(TargetFile::from));
         }
@@ -76,6 +82,7 @@ pub fn list(backend: &dyn Backend, call: &Call) -> Result<Listing> {
             list.retain(|e| !foreign(&e.path));
         }
         listing.strange.retain(|path| !foreign(path));
+        listing.incomplete.retain(|dir, _| !foreign(dir));
         listing.nested = nested;
     }
     listing.files = Files::listed(files);

@@ -5,6 +5,8 @@
 
 mod after;
 mod announce;
+mod ask;
+mod consolidated;
 mod evidence;
 mod files;
 mod gather;
@@ -25,15 +27,19 @@ pub(crate) mod tests;
 
 pub use after::after;
 pub use announce::{announce, publish_announced, withdraw};
+pub use ask::{Incomplete, shown};
+pub use consolidated::accept_changed;
 pub use evidence::{Gathered, headers_to_read, view};
 pub use files::Files;
 pub use gather::{Learned, Survey, accept, baseline, remember, survey};
 pub use intent::{
-    Delete, Publish, delete_file, delete_files, open_intents, publish_file, publish_group, replace_file,
-    settle,
+    Delete, Publish, Settled, Stuck, delete_file, delete_files, open_intents, publish_file, publish_group,
+    replace_file, settle,
 };
 pub use listing::{Listing, list};
 pub use marker::{Claim, Marker, Who, take_over};
 pub use site::{Reopen, Site, no_source, of_target, replaceable};
-pub use small::readable;
-pub use view::{ParentRecord, Recorded, TargetFile, TargetView, VerifyLevel};
+pub use small::{read_head, readable};
+pub use view::{
+    AbsorbedBy, Bound, ParentRecord, PendingDeletes, Recorded, TargetFile, TargetView, Unknown, VerifyLevel,
+};

@@ -139,7 +139,10 @@ pub fn sweep(site: &Site<'_>, survey: &Survey, resumed: &dyn Fn(&TargetPath) -> 
 fn nobodys(survey: &Survey, resumed: &dyn Fn(&TargetPath) -> bool, info: &StagedInfo) -> bool {
     let view = &survey.view;
     let written = |path: &TargetPath| {
-        resumed(path) || view.gone.contains_key(path) || view.files.recorded(path).is_some()
+        resumed(path)
+            || view.gone.contains_key(path)
+            || view.unknown.contains_key(path)
+            || view.files.recorded(path).is_some()
     };
     info.path.as_ref().is_some_and(written) || info.age.is_some_and(|age| age >= LEFT)
 }

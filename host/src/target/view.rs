@@ -6,7 +6,8 @@ use std::sync::{Arc, OnceLock};
 use offsite_plugin_api::{Entry, TargetPath, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::{Files, evidence};
+use super::Incomplete;
+use super::{Files, Stuck, evidence};
 use crate::chain::Chains;
 use crate::format::Recognised;
 
@@ -52,6 +53,15 @@ pub struct Recorded {
     /// The file system that the source file lay on, by what lasts from one mount to the next. `None` where not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mount: Option<Arc<str>>,
+}
+
+/// The image that took another one in at the source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AbsorbedBy {
+    /// Its anchor on the target, which holds the content that was judged.
+    pub holder: TargetPath,
+    /// Its content proves it, or the user accepted it; otherwise it is shown as `changed, unproven`.
+    pub proved: bool,
 }
 
 /// What an image was published upon.
@@ -105,6 +115,14 @@ impl TargetFile {
     }
 }
 
+/// A file of which it is not known whether the target still has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unknown {
+    pub recorded: Box<Recorded>,
+    /// Why, as a clause.
+    pub why: String,
+}
+
 /// Everything the planner knows of a target.
 #[derive(Clone, Debug, Default)]
 pub struct TargetView {
@@ -112,14 +130,26 @@ pub struct TargetView {
     pub files: Files,
     /// Recorded as published, but not in the listing any more.
     pub gone: BTreeMap<TargetPath, Box<Recorded>>,
+    /// Recorded as published, not in the listing, and not known to be gone.
+    pub unknown: BTreeMap<TargetPath, Unknown>,
+    /// Directories whose listing leaves something out, and why: nothing in them or below is taken for gone, or deleted.
+    pub incomplete: Incomplete,
     /// Images whose span the user accepted (`offsite target accept`).
     pub accepted: Vec<TargetPath>,
     /// Spans that manifests record: image -> (first, last).
     pub spans: BTreeMap<TargetPath, crate::chain::Span>,
+    /// Interrupted acts that could not be settled.
+    pub stuck: Vec<Stuck>,
     /// What a run would settle first (open intents, swaps), in words.
     pub open: Vec<String>,
+    /// Files whose content cannot be what their name says, and why, in words. What is merely empty shows by its size.
+    pub bad: BTreeMap<TargetPath, String>,
+    /// By anchor on the target: images that the source merged into another one, as the catalog knows it.
+    pub absorbed: BTreeMap<TargetPath, AbsorbedBy>,
     /// Sets (as recorded) that an interrupted replacement left between old and new.
     pub in_transition: BTreeSet<String>,
+    /// What earlier runs remembered of deletions that they did not do.
+    pub deletes: PendingDeletes,
     /// Files that only a manifest speaks for which nobody with this target's key signed.
     pub vouched: BTreeSet<TargetPath>,
     /// Whether every record that can say what its image builds on says it. False before the first run after the upgrade from
@@ -135,8 +165,59 @@ impl TargetView {
         self.chains.get_or_init(|| evidence::chains(self))
     }
 
+    /// The directory whose listing leaves something out, and in which this path lies.
+    pub fn incomplete_above(&self, path: &TargetPath) -> Option<&TargetPath> {
+        super::ask::incomplete_above(&self.incomplete, path)
+    }
+
     pub fn into_chains(self) -> Chains {
         self.chains();
         self.chains.into_inner().unwrap_or_default()
+    }
+}
+
+/// What is remembered of deletions that were not done. By path on the target.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PendingDeletes {
+    /// Since when each could have been deleted, nanoseconds since the Unix epoch.
+    pub found: BTreeMap<TargetPath, i64>,
+    /// Held by the last run, until the user allows it.
+    pub held: BTreeMap<TargetPath, Bound>,
+    /// What the user allowed, as it was then.
+    pub allowed: BTreeMap<TargetPath, Bound>,
+}
+
+impl PendingDeletes {
+    /// Whether the user allowed to delete this file as it is recorded now.
+    pub fn allows(&self, path: &TargetPath, recorded: &Recorded) -> bool {
+        self.allowed.get(path).is_some_and(|bound| bound.fits(recorded))
+    }
+
+    /// Every path that something is remembered of.
+    pub fn paths(&self) -> BTreeSet<&TargetPath> {
+        self.found.keys().chain(self.held.keys()).chain(self.allowed.keys()).collect()
+    }
+}
+
+/// The one content that a user's word is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bound {
+    pub size: u64,
+    pub blake3: Option<[u8; 32]>,
+    /// Decides where there is no digest.
+    pub version: Option<String>,
+}
+
+impl Bound {
+    pub fn of(recorded: &Recorded) -> Self {
+        Self { size: recorded.size, blake3: recorded.blake3, version: recorded.target_version.clone() }
+    }
+
+    pub fn fits(&self, recorded: &Recorded) -> bool {
+        let same = match (self.blake3, recorded.blake3) {
+            (Some(then), Some(now)) => then == now,
+            (then, now) => then == now && self.version == recorded.target_version,
+        };
+        same && self.size == recorded.size
     }
 }

@@ -71,7 +71,8 @@ impl MirrorFs {
 
     fn attr(&self, path: &Path) -> Result<FileAttr, Errno> {
         let m = fs::symlink_metadata(path)?;
-        let ino = if path == self.shared.root { 1 } else { m.ino() };
+        let anew = self.shared.anew.load(Ordering::SeqCst);
+        let ino = if path == self.shared.root { 1 } else { m.ino() ^ (anew << 40) };
         if ino != 1 {
             self.paths.lock().expect("no panic while held").insert(ino, path.to_owned());
         }
@@ -82,7 +83,7 @@ impl MirrorFs {
             blocks: m.blocks(),
             atime: time(m.atime(), m.atime_nsec()),
             mtime: time(m.mtime(), m.mtime_nsec()),
-            ctime: time(m.ctime(), m.ctime_nsec()),
+            ctime: time(m.ctime() + anew as i64, m.ctime_nsec()),
             crtime: UNIX_EPOCH,
             kind: FileType::from_std(m.file_type()).unwrap_or(FileType::RegularFile),
             perm: (m.mode() & 0o7777) as u16,
@@ -305,7 +306,13 @@ impl Filesystem for MirrorFs {
             reply,
             {
                 self.gate()?;
-                Ok(self.keep(Self::open_options(flags.0).open(self.path(ino)?)?))
+                let path = self.path(ino)?;
+                if let Some((end, errno)) = &*self.shared.refuse.lock().expect("no panic while held")
+                    && path.as_os_str().as_bytes().ends_with(end.as_bytes())
+                {
+                    return Err(Errno::from_i32(*errno));
+                }
+                Ok(self.keep(Self::open_options(flags.0).open(path)?))
             },
             |r: ReplyOpen, fh| r.opened(FileHandle(fh), FopenFlags::FOPEN_KEEP_CACHE)
         )

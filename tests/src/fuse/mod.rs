@@ -41,6 +41,10 @@ pub(crate) struct Shared {
     pub watch: Mutex<Option<Watch>>,
     /// Fail with this errno any write that begins at or beyond so many written bytes.
     pub write_limit: Mutex<Option<(u64, i32)>>,
+    /// Opening files whose name ends so fails with this errno.
+    pub refuse: Mutex<Option<(String, i32)>>,
+    /// Not 0: inodes and change times are other ones than the real folder's, by this.
+    pub anew: AtomicU64,
 }
 
 pub struct Mirror {
@@ -62,6 +66,8 @@ impl Mirror {
             flipped: AtomicU64::new(0),
             watch: Mutex::new(None),
             write_limit: Mutex::new(None),
+            refuse: Mutex::new(None),
+            anew: AtomicU64::new(0),
         });
         let mut config = Config::default();
         config.mount_options =
@@ -112,6 +118,17 @@ impl Mirror {
 
     pub fn watch(&self, watch: impl Fn(&str, &Path) + Send + Sync + 'static) {
         *self.shared.watch.lock().expect("no panic while held") = Some(Box::new(watch));
+    }
+
+    /// Opening files whose name ends so fails from now on.
+    pub fn refuse_open(&self, name_end: &str, errno: i32) {
+        *self.shared.refuse.lock().expect("no panic while held") = Some((name_end.to_owned(), errno));
+    }
+
+    /// As some file systems do at every mount: numbers inodes otherwise, and gives other change times. Before anything is
+    /// looked up.
+    pub fn number_anew(&self, mount: u64) {
+        self.shared.anew.store(mount, Ordering::SeqCst);
     }
 
     /// From so many bytes written in all, writes fail with `errno`.

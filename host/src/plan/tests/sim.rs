@@ -7,9 +7,14 @@ use offsite_plugin_api::{Capabilities, Entry, TargetPath, Timestamp};
 
 use crate::chain::{Chains, Knowledge, Span, assemble};
 use crate::format::{Format, ImageKind, Link, Recognised, Role, recognise_name};
-use crate::plan::{Action, Baseline, FileAction, FileStep, Input, Names, Options, Plan, Step, plan};
+use crate::plan::{
+    Action, Baseline, Content, FileAction, FileStep, Input, Names, Options, Plan, Proof, Sign, Step, plan,
+    prove,
+};
 use crate::source::{Cause, Inventory, SourceFile, Unsettled};
-use crate::target::{Files, Gathered, Recorded, TargetFile, TargetView, VerifyLevel, view};
+use crate::target::{
+    AbsorbedBy, Bound, Files, Gathered, PendingDeletes, Recorded, TargetFile, TargetView, VerifyLevel, view,
+};
 
 pub fn path(text: &str) -> TargetPath {
     TargetPath::new(text).unwrap()
@@ -39,6 +44,12 @@ pub struct World {
     pub records: BTreeMap<TargetPath, Box<Recorded>>,
     pub spans: BTreeMap<TargetPath, Span>,
     pub accepted: Vec<TargetPath>,
+    pub deletes: PendingDeletes,
+    pub bad: BTreeMap<TargetPath, String>,
+    /// Contents of source files that are not what size and time make them, and first bytes that are not the usual ones.
+    pub contents: BTreeMap<TargetPath, String>,
+    pub heads: BTreeMap<TargetPath, [u8; 16]>,
+    pub absorbed: BTreeMap<TargetPath, AbsorbedBy>,
     pub options: Options,
     pub baseline: Option<Baseline>,
     pub capabilities: Capabilities,
@@ -57,6 +68,11 @@ impl Default for World {
             records: BTreeMap::new(),
             spans: BTreeMap::new(),
             accepted: Vec::new(),
+            deletes: PendingDeletes::default(),
+            bad: BTreeMap::new(),
+            contents: BTreeMap::new(),
+            heads: BTreeMap::new(),
+            absorbed: BTreeMap::new(),
             options: Options::default(),
             baseline: None,
             capabilities: Capabilities::default(),
@@ -106,6 +122,7 @@ impl World {
             recognised,
         };
         self.inventory.absent_since.remove(&file.path);
+        self.contents.remove(&file.path);
         self.inventory.files.retain(|f| f.path != file.path);
         self.inventory.files.push(file);
         self.inventory.files.sort_by(|a, b| a.path.cmp(&b.path));
@@ -183,15 +200,26 @@ impl World {
                 .map(|until| offsite_plugin_api::Retention { mode: "COMPLIANCE".into(), until }),
             ..Entry::file(path.clone(), held.size)
         });
+        // As the catalog gives them: as long as the holder is what was judged.
+        let as_judged = |by: &AbsorbedBy| {
+            let there = self.held.get(&by.holder).zip(self.records.get(&by.holder));
+            there.is_some_and(|(held, r)| r.target_version == Some(held.version.to_string()))
+        };
+        let absorbed = self.absorbed.iter().filter(|(_, by)| as_judged(by));
+        let absorbed = absorbed.map(|(path, by)| (path.clone(), by.clone())).collect();
         let headers = self.held.iter().filter_map(|(path, held)| Some((path.clone(), held.header.clone()?)));
-        view(Gathered {
+        let mut view = view(Gathered {
             files: Files::listed(files.map(TargetFile::from).collect()),
             records: self.records.clone(),
             headers: headers.collect(),
             spans: self.spans.clone(),
             accepted: self.accepted.clone(),
-            open: Vec::new(),
-        })
+            bad: self.bad.clone(),
+            absorbed,
+            ..Gathered::default()
+        });
+        view.deletes = self.deletes.clone();
+        view
     }
 
     pub fn plan(&self) -> Plan {
@@ -209,11 +237,110 @@ impl World {
 
     /// Plans, executes everything, answers the plan.
     pub fn run(&mut self) -> Plan {
-        let plan = self.plan();
-        for step in &plan.steps {
-            self.execute(step);
+        if self.options.accept_unproven {
+            self.accept_changed();
         }
+        let plan = self.plan();
+        self.remember(&plan);
+        self.carry_out(&plan, 0..plan.steps.len());
         plan
+    }
+
+    /// As the catalog does it before a run changes anything.
+    pub fn remember(&mut self, plan: &Plan) {
+        for path in &plan.remember.dropped {
+            self.deletes.found.remove(path);
+            self.deletes.allowed.remove(path);
+        }
+        self.deletes.found.extend(plan.remember.found.iter().map(|path| (path.clone(), self.now_ns)));
+        let bound = |path: &TargetPath| (path.clone(), Bound::of(&self.records[path]));
+        self.deletes.held = plan.remember.held.iter().map(bound).collect();
+    }
+
+    /// The user allows what is held.
+    pub fn allow_held(&mut self) {
+        self.deletes.allowed.append(&mut self.deletes.held);
+    }
+
+    /// What `offsite target accept` does with what changed at the source.
+    pub fn accept_changed(&mut self) {
+        let number = |path: &TargetPath| match recognise_name(path)?.link {
+            Link::Number { number, .. } => Some(number),
+            _ => None,
+        };
+        for (path, by) in self.absorbed.iter_mut().filter(|(_, by)| !by.proved) {
+            by.proved = true;
+            if let (Some(first), Some(last)) = (number(path), number(&by.holder)) {
+                let first = self.spans.get(path).map_or(first, |s| s.first);
+                let span = self.spans.entry(by.holder.clone()).or_insert(Span { first: last, last });
+                span.first = span.first.min(first);
+            }
+        }
+    }
+
+    /// Executes these steps in that order, without the deletions that no transfer proved. Gives the steps that were left out.
+    pub fn carry_out(&mut self, plan: &Plan, order: impl IntoIterator<Item = usize>) -> Vec<usize> {
+        let mut spared = Vec::new();
+        for at in order {
+            self.step(plan, at, &mut spared);
+        }
+        spared
+    }
+
+    /// One step, unless what it waits for was left out, or did not prove it. Whether it was executed.
+    pub fn step(&mut self, plan: &Plan, at: usize, spared: &mut Vec<usize>) -> bool {
+        let step = &plan.steps[at];
+        if spared.contains(&at) || step.after.iter().any(|a| spared.contains(a)) {
+            spared.push(at);
+            return false;
+        }
+        let mut step = step.clone();
+        if let Some(merge) = step.merge.clone() {
+            let proof = self.prove(&step, merge.sign);
+            let anchor = step.files.iter().find(|f| f.path == step.image).expect("a merge sends its anchor");
+            let holder = anchor.target.clone();
+            for image in &merge.images {
+                self.absorbed.remove(image);
+                if proof != Proof::SameContent {
+                    let by = AbsorbedBy { holder: holder.clone(), proved: proof == Proof::Proved };
+                    self.absorbed.insert(image.clone(), by);
+                }
+            }
+            if proof != Proof::Proved {
+                step.span = self.spans.get(&holder).copied();
+                let justified = plan.steps.iter().enumerate().filter(|(_, s)| s.proof == Some(at));
+                spared.extend(justified.map(|(at, _)| at));
+            }
+        }
+        self.execute(&step);
+        true
+    }
+
+    fn prove(&self, step: &Step, sign: Sign) -> Proof {
+        let source = self.inventory.files.iter().find(|f| f.path == step.image).expect("it is at the source");
+        let anchor = step.files.iter().find(|f| f.path == step.image).expect("a merge sends its anchor");
+        let recorded = self.records.get(&anchor.target);
+        let was = Content { blake3: recorded.and_then(|r| r.blake3), head: recorded.and_then(|r| r.head) };
+        let now =
+            Content { blake3: Some(digest(&self.content(source))), head: Some(self.head(&source.path)) };
+        prove(sign, was, now, None)
+    }
+
+    /// What the simulated source file's bytes are.
+    pub fn content(&self, file: &SourceFile) -> String {
+        self.contents.get(&file.path).cloned().unwrap_or_else(|| content(file))
+    }
+
+    fn head(&self, path: &TargetPath) -> [u8; 16] {
+        self.heads.get(path).copied().unwrap_or([7; 16])
+    }
+
+    /// A new time, the same content.
+    pub fn touch(&mut self, name: &str, mtime_ns: i64) {
+        let file = self.at_source(name).clone();
+        let content = self.content(&file);
+        self.contents.insert(path(name), content);
+        self.at_source(name).mtime_ns = mtime_ns;
     }
 
     pub fn execute(&mut self, step: &Step) {
@@ -224,6 +351,7 @@ impl World {
                     self.held.remove(&file.target).expect("a plan deletes only what is there");
                     self.records.remove(&file.target);
                     self.spans.remove(&file.target);
+                    self.absorbed.retain(|path, by| *path != file.target && by.holder != file.target);
                 }
                 FileAction::Keep => {}
             }
@@ -238,7 +366,7 @@ impl World {
     fn publish(&mut self, step: &Step, file: &FileStep) {
         let source =
             self.inventory.files.iter().find(|f| f.path == file.path).expect("it is at the source").clone();
-        let content = content(&source);
+        let content = self.content(&source);
         let there = self.held.get(&file.target);
         if file.action == FileAction::Copy {
             assert!(there.is_none(), "a copy would overwrite {:?}", file.target);
@@ -264,7 +392,7 @@ impl World {
         let held = &self.held[&file.target];
         let recorded = Recorded {
             size: source.size,
-            blake3: Some([0; 32]),
+            blake3: Some(digest(&held.content)),
             source_mtime_ns: source.mtime_ns,
             source_ctime_ns: source.ctime_ns,
             source_inode: source.inode,
@@ -275,14 +403,18 @@ impl World {
             set: step.set.to_string(),
             image: step.image.clone(),
             parent: None,
-            head: None,
+            head: Some(self.head(&source.path)),
             mount: None,
         };
         self.records.insert(file.target.clone(), Box::new(recorded));
     }
 }
 
-/// What the simulated source file's bytes are.
+fn digest(content: &str) -> [u8; 32] {
+    *blake3::hash(content.as_bytes()).as_bytes()
+}
+
+/// What the simulated source file's bytes are, unless something else is said of them.
 pub fn content(file: &SourceFile) -> String {
     format!("{}:{}:{}", file.path.display(), file.size, file.mtime_ns)
 }

@@ -4,13 +4,15 @@
 //! announced together with it: one wait for the local disk for all their intents. Each is published as before, once its
 //! parent is there; what will not be published after all is withdrawn.
 
-use super::super::call::{LONG, SHORT};
 use std::collections::HashSet;
 
 use offsite_plugin_api::TargetPath;
 
+use super::super::call::{LONG, SHORT};
+use super::super::transfer;
 use super::{Executor, Ready, State};
 use crate::error::Result;
+use crate::plan::Proof;
 use crate::report::Event;
 use crate::target::{self, Publish, VerifyLevel};
 
@@ -19,8 +21,14 @@ const AHEAD: usize = 32;
 
 impl Executor<'_> {
     /// Makes a unit's files visible, in the plan's order. Gives the weakest level reached, and the steps with a file that
-    /// is there and could not be read back: nothing of them was changed.
-    pub(super) fn publish(&self, unit: usize, steps: &[usize]) -> Result<(VerifyLevel, HashSet<usize>)> {
+    /// is there and could not be read back: nothing of them was changed. `unproved`: steps that do not hold what they are
+    /// said to have absorbed.
+    pub(super) fn publish(
+        &self,
+        unit: usize,
+        steps: &[usize],
+        unproved: &mut Vec<(usize, Proof)>,
+    ) -> Result<(VerifyLevel, HashSet<usize>)> {
         let mut unread = HashSet::new();
         let mut links = Vec::new();
         let mut files = Vec::new();
@@ -46,12 +54,20 @@ impl Executor<'_> {
                 }
             }
         }
+        for &step in steps {
+            let found = self.prove(step, &mut files)?;
+            unproved.extend(found.filter(|proof| *proof != Proof::Proved).map(|proof| (step, proof)));
+        }
         let name = self.material.plan.steps[steps[0]].image.display().into_owned();
         let replaced = files.iter().any(|f| f.before.is_some());
         let grouped = files.len() > 1 && (replaced || steps.len() > 1);
         let plain = !grouped && !replaced && !files.is_empty();
         let mut announced = if plain { self.announced(unit, &keys, &files)? } else { Vec::new() };
+        let mut seen: Vec<u64> = files.iter().map(|file| file.seen).collect();
         let result = self.context.retried(Some(&name), &|| 0, || {
+            for (file, seen) in files.iter().zip(&mut seen) {
+                *seen = transfer::still_whole(self.context, file, *seen)?;
+            }
             let call = self.context.line.publishing(LONG);
             let site = self.context.site(&call);
             match files.as_slice() {
@@ -94,8 +110,10 @@ impl Executor<'_> {
         for at in 0..files.len() {
             state.ready.remove(&(step, at));
         }
+        let image = self.material.plan.steps[step].image.display().into_owned();
+        state.unread = (state.unread.0 + 1, image.clone());
         self.context.line.outbox.event(Event::Skipped {
-            image: self.material.plan.steps[step].image.display().into_owned(),
+            image,
             code: "unread".to_owned(),
             reason: format!(
                 "the target has it and does not let it be read back, so it is not verified yet: {}",

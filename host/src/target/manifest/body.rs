@@ -5,12 +5,14 @@ use std::collections::BTreeMap;
 use offsite_plugin_api::{TargetPath, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use super::key::Key;
+use super::pieces;
 use crate::catalog::Published;
 use crate::chain::Span;
 use crate::error::Result;
 use crate::format::{Format, ImageKind, Recognised};
 use crate::plan::{Baseline, Policy};
-use crate::target::{Recorded, VerifyLevel, names};
+use crate::target::{ParentRecord, Recorded, VerifyLevel, names};
 
 const VERSION: u32 = 1;
 
@@ -22,6 +24,20 @@ struct Header {
     blake3: String,
     /// Of the body.
     bytes: u64,
+    /// Which key signed it, and its signature of the body, which names set and sequence. Versions that know of neither read the rest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    key: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    mac: Option<String>,
+}
+
+/// Whose word a manifest is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Word {
+    /// Signed with this target's key.
+    Signed,
+    /// Not signed, or with a key that is not here.
+    Unproven,
 }
 
 /// What a manifest says.
@@ -47,7 +63,18 @@ pub(super) struct Image {
     /// The run it holds, where longer than one.
     #[serde(default)]
     span: Option<Span>,
+    /// What it was published upon.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    parent: Option<Parent>,
     files: Vec<File>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Parent {
+    /// The parent's anchor on the target.
+    path: TargetPath,
+    /// Hexadecimal.
+    blake3: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,7 +96,16 @@ struct File {
     level: VerifyLevel,
     #[serde(default)]
     recognised: Option<Recognised>,
+    /// The content's first bytes, hexadecimal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    head: Option<String>,
+    /// The file system that the source file lay on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    mount: Option<String>,
 }
+
+/// Bytes of a file system's identity at most: a server can write anything.
+const LONGEST_MOUNT: usize = 4096;
 
 /// 32 hexadecimal digits that stand for a set.
 pub fn set_hash(set: &str) -> String {
@@ -112,12 +148,14 @@ pub(super) fn content_digest(body: &Body) -> [u8; 32] {
     blake3::hash(&text).into()
 }
 
-pub(super) fn encode(body: &Body) -> Vec<u8> {
+pub(super) fn encode(body: &Body, key: Option<&Key>) -> Vec<u8> {
     let text = serde_json::to_vec(body).expect("a manifest always serialises");
     let header = Header {
         version: VERSION,
         blake3: blake3::hash(&text).to_hex().to_string(),
         bytes: text.len() as u64,
+        key: key.map(|k| k.id().to_owned()),
+        mac: key.map(|k| k.sign(&text)),
     };
     let mut file = serde_json::to_vec(&header).expect("a header always serialises");
     file.push(b'\n');
@@ -126,7 +164,12 @@ pub(super) fn encode(body: &Body) -> Vec<u8> {
 }
 
 /// Everything that can be checked of one manifest without its target. Errors: why it is not valid, in words.
-pub(super) fn decode(bytes: &[u8], hash: &str, sequence: u64) -> Result<Body, String> {
+pub(super) fn decode(
+    bytes: &[u8],
+    hash: &str,
+    sequence: u64,
+    key: Option<&Key>,
+) -> Result<(Body, Word), String> {
     let end = bytes.iter().take(1024).position(|&b| b == b'\n').ok_or("it has no header line")?;
     let (head, text) = (&bytes[..end], &bytes[end + 1..]);
     let header: Header = serde_json::from_slice(head).map_err(|e| format!("its header: {e}"))?;
@@ -139,6 +182,15 @@ pub(super) fn decode(bytes: &[u8], hash: &str, sequence: u64) -> Result<Body, St
     if blake3::hash(text).to_hex().as_str() != header.blake3 {
         return Err("its digest is wrong".to_owned());
     }
+    let word = match (key, &header.key, &header.mac) {
+        (Some(key), Some(id), Some(mac)) if key.id() == id => {
+            if !key.signed(text, mac) {
+                return Err("its signature is wrong: somebody without this target's key wrote it".to_owned());
+            }
+            Word::Signed
+        }
+        _ => Word::Unproven,
+    };
     let body: Body = serde_json::from_slice(text).map_err(|e| format!("its body: {e}"))?;
     let policy = baseline_of(hash);
     let own_name = match policy {
@@ -156,23 +208,35 @@ pub(super) fn decode(bytes: &[u8], hash: &str, sequence: u64) -> Result<Body, St
         if image.span.is_some_and(|s| s.first > s.last) {
             return Err("it has a span that ends before it begins".to_owned());
         }
+        if image.parent.as_ref().is_some_and(|p| p.path.is_root() || names::is_own(&p.path)) {
+            return Err("it names a parent that no image has".to_owned());
+        }
+        if image.files.iter().any(|f| f.mount.as_ref().is_some_and(|m| m.len() > LONGEST_MOUNT)) {
+            return Err("it names a file system in more than 4096 bytes".to_owned());
+        }
     }
-    Ok(body)
+    Ok((body, word))
 }
 
-pub(super) fn published(set: &str, image: &Image) -> Result<Vec<Published>, String> {
+fn unhex<const N: usize>(text: &str) -> Result<[u8; N], String> {
+    let mut bytes = [0; N];
+    hex::decode_to_slice(text, &mut bytes).map_err(|e| format!("a hash in it: {e}"))?;
+    Ok(bytes)
+}
+
+/// `unit`: what the manifest is about.
+pub(super) fn published(unit: &str, image: &Image) -> Result<Vec<Published>, String> {
+    let set = pieces::set_of(unit);
+    let parent = match &image.parent {
+        None => None,
+        Some(p) => Some(Box::new(ParentRecord { path: p.path.clone(), blake3: unhex(&p.blake3)? })),
+    };
     image
         .files
         .iter()
         .map(|file| {
-            let blake3 = match &file.blake3 {
-                None => None,
-                Some(text) => {
-                    let mut hash = [0; 32];
-                    hex::decode_to_slice(text, &mut hash).map_err(|e| format!("a hash in it: {e}"))?;
-                    Some(hash)
-                }
-            };
+            let blake3 = file.blake3.as_deref().map(unhex).transpose()?;
+            let head = file.head.as_deref().map(unhex).transpose()?;
             let source = file.source.clone().unwrap_or_else(|| file.path.clone());
             let anchor = source == image.image;
             Ok(Published {
@@ -190,16 +254,18 @@ pub(super) fn published(set: &str, image: &Image) -> Result<Vec<Published>, Stri
                     recognised: file.recognised.clone(),
                     set: set.to_owned(),
                     image: image.image.clone(),
-                    parent: None,
-                    head: None,
-                    mount: None,
+                    parent: parent.clone().filter(|_| anchor),
+                    head,
+                    mount: file.mount.as_deref().map(Into::into),
                 },
                 span: image.span.filter(|s| anchor && s.first < s.last),
             })
         })
         .collect()
 }
-pub(super) fn body_of(set: &str, files: Vec<Published>) -> Body {
+
+/// By image, in the order of their paths at the source.
+pub(super) fn images_of(files: Vec<Published>) -> Vec<Image> {
     let mut images: BTreeMap<TargetPath, Image> = BTreeMap::new();
     for file in files {
         let anchor = file.is_anchor();
@@ -209,8 +275,12 @@ pub(super) fn body_of(set: &str, files: Vec<Published>) -> Body {
             format: None,
             kind: None,
             span: None,
+            parent: None,
             files: Vec::new(),
         });
+        if let Some(parent) = r.parent.filter(|_| anchor) {
+            image.parent = Some(Parent { path: parent.path, blake3: hex::encode(parent.blake3) });
+        }
         if let Some(recognised) = r.recognised.as_ref().filter(|_| anchor) {
             image.format = Some(recognised.format);
             image.kind = Some(recognised.kind);
@@ -226,7 +296,9 @@ pub(super) fn body_of(set: &str, files: Vec<Published>) -> Body {
             target_version: r.target_version,
             level: r.level,
             recognised: r.recognised,
+            head: r.head.map(hex::encode),
+            mount: r.mount.map(|m| m.to_string()),
         });
     }
-    Body { set: set.to_owned(), sequence: 0, images: images.into_values().collect(), baseline: None }
+    images.into_values().collect()
 }

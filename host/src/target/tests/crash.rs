@@ -9,8 +9,8 @@ use crate::catalog::Was;
 use crate::error::Result;
 use crate::run::killpoint::in_thread::killed_at;
 use crate::target::{
-    Delete, Publish, announce, delete_files, no_source, publish_announced, publish_file, publish_group,
-    replace_file, settle, survey, sweep, withdraw,
+    Delete, Publish, Settled, announce, delete_files, no_source, publish_announced, publish_file,
+    publish_group, replace_file, settle, survey, sweep, withdraw,
 };
 
 type Make = fn() -> Mem;
@@ -87,7 +87,7 @@ fn at_every_point(
             }
             settle(&bench.site(), &no_source).unwrap();
             assert_lawful(&bench, names, true);
-            assert_eq!(settle(&bench.site(), &no_source).unwrap(), Vec::<String>::new(), "settled twice");
+            assert_eq!(settle(&bench.site(), &no_source).unwrap(), Settled::default(), "settled twice");
             again(&bench, &files, act);
             for (name, _, new) in names {
                 assert_eq!(bench.mem.content(&path(name)).as_deref(), *new, "{name} after repeating");
@@ -329,6 +329,35 @@ fn nothing_is_replaced_or_deleted_that_is_not_as_planned() {
         assert_eq!(bench.catalog.intents().unwrap(), []);
         assert!(bench.catalog.staged_at(&path("image.aiv")).unwrap().is_some(), "the staging was lost");
     }
+}
+
+#[test]
+fn an_open_swap_is_undone_where_the_server_may_have_lost_the_new_file() {
+    let mut kills = 0;
+    for at in 1.. {
+        let mut mem = Mem::swapping();
+        mem.capabilities.durable_checkpoints = false;
+        let bench = Bench::new(mem);
+        bench.publish("image.aiv", OLD, 3);
+        let file = bench.stage("image.aiv", NEW, 5, bench.was("image.aiv"));
+        if killed_at(at, || replace_file(&bench.site(), &file)).is_some() {
+            break;
+        }
+        let gap = bench.mem.content(&path("image.aiv")).is_none();
+        // The server fell over with the process.
+        for staged in bench.mem.disk().staged.values_mut() {
+            staged.bytes.fill(0);
+        }
+        settle(&bench.site(), &no_source).unwrap();
+        let content = bench.mem.content(&path("image.aiv"));
+        assert!(content.as_deref() == Some(OLD) || content.as_deref() == Some(NEW), "{at}: {content:?}");
+        if gap {
+            kills += 1;
+            assert_eq!(content.as_deref(), Some(OLD), "{at}: what was lost was published");
+            assert!(bench.catalog.staged_at(&path("image.aiv")).unwrap().is_some());
+        }
+    }
+    assert!(kills > 0, "never killed in the gap");
 }
 
 #[test]

@@ -4,27 +4,31 @@ use std::collections::BTreeMap;
 
 use super::mem::Mem;
 use super::{Bench, path};
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Published, Upon};
 use crate::chain::Span;
 use crate::plan::{Baseline, Policy};
 use crate::run::killpoint::in_thread::killed_at;
-use crate::target::{baseline, manifest, no_source, publish_file, remember, settle, survey, sweep};
+use crate::target::{
+    Recorded, TargetView, accept, baseline, manifest, no_source, publish_file, remember, settle, survey,
+    sweep,
+};
 
 const NAME: &str = "host@c_20240101_d01_00001.aiv";
 const INCREMENT: &str = "host@c_20240101_d01_00001_i00003.aii";
 
 fn written() -> Bench {
-    let bench = Bench::new(Mem::atomic());
+    let mut bench = Bench::new(Mem::atomic());
+    bench.catalog = bench.catalog.with_signer(key(1));
     bench.publish(NAME, b"base", 3);
     let mut file = bench.stage(INCREMENT, b"one to three", 4, None);
     file.span = Some(Span { first: 1, last: 3 });
     publish_file(&bench.site(), &file).unwrap();
-    assert_eq!(manifest::write_behind(&bench.site()).unwrap(), 1);
+    assert_eq!(manifest::write_behind(&bench.site()).unwrap().written, 1);
     bench
 }
 
 fn without_catalog(bench: &Bench) -> Bench {
-    Bench { catalog: Catalog::in_memory().unwrap(), ..Bench::new(bench.mem.clone()) }
+    with_key(bench, 1)
 }
 
 fn manifest_names(bench: &Bench) -> Vec<String> {
@@ -55,7 +59,7 @@ fn a_lost_catalog_is_rebuilt_from_manifest_and_listing() {
     // What a manifest told is not evidence that the source ever had it.
     assert_eq!(fresh.catalog.known_sources().unwrap(), []);
     // Nothing is written again, and nothing is read again.
-    assert_eq!(manifest::write_behind(&fresh.site()).unwrap(), 0);
+    assert_eq!(manifest::write_behind(&fresh.site()).unwrap().written, 0);
     assert!(survey(&fresh.site()).unwrap().learned.files.is_empty());
 }
 
@@ -85,7 +89,7 @@ fn a_lost_manifest_is_not_missed_while_the_catalog_is_there() {
     let found = survey(&bench.site()).unwrap();
     remember(&bench.catalog, &found.learned).unwrap();
     assert!(found.view.files.values().all(|f| f.recorded.is_some()));
-    assert_eq!(manifest::write_behind(&bench.site()).unwrap(), 1);
+    assert_eq!(manifest::write_behind(&bench.site()).unwrap().written, 1);
     assert_eq!(manifest_names(&bench).len(), 1);
 }
 
@@ -130,7 +134,7 @@ fn hostile_and_damaged_manifests_are_ignored_with_a_notice() {
         bench.mem.put(&path(&higher), &bytes, 1);
         let found = survey(&bench.site()).unwrap();
         remember(&bench.catalog, &found.learned).unwrap();
-        assert_eq!(manifest::write_behind(&bench.site()).unwrap(), 1, "{what}");
+        assert_eq!(manifest::write_behind(&bench.site()).unwrap().written, 1, "{what}");
         let again = survey(&without_catalog(&bench).site()).unwrap();
         assert!(again.view.files.values().all(|f| f.recorded.is_some()), "{what}");
         assert_eq!(again.notices, Vec::new(), "{what}");
@@ -141,7 +145,7 @@ fn hostile_and_damaged_manifests_are_ignored_with_a_notice() {
 fn the_highest_valid_generation_wins_and_a_damaged_one_falls_back() {
     let bench = written();
     bench.publish("host@c_20240101_d01_00001_i00004.aii", b"four", 5);
-    assert_eq!(manifest::write_behind(&bench.site()).unwrap(), 1);
+    assert_eq!(manifest::write_behind(&bench.site()).unwrap().written, 1);
     let names = manifest_names(&bench);
     assert_eq!(names.len(), 2);
     let count = |bench: &Bench| survey(&without_catalog(bench).site()).unwrap().learned.files.len();
@@ -176,7 +180,7 @@ fn older_generations_go_and_an_empty_set_leaves_none() {
     manifest::write_behind(&bench.site()).unwrap();
     assert_eq!(manifest_names(&bench), Vec::<String>::new());
     bench.publish(NAME, b"base", 3);
-    assert_eq!(manifest::write_behind(&bench.site()).unwrap(), 1);
+    assert_eq!(manifest::write_behind(&bench.site()).unwrap().written, 1);
     assert_eq!(manifest_names(&bench).len(), 1);
 }
 
@@ -261,4 +265,246 @@ fn a_manifest_agrees_by_time_and_where_a_listing_has_none_by_version() {
         entry.size = 5;
         assert!(!manifest::agrees(&file, &entry), "another size");
     }
+}
+
+fn key(of: u8) -> Option<manifest::Key> {
+    Some(manifest::Key::new(&[of; 32], "daily", "nas"))
+}
+
+/// Written with a key, as every run does.
+fn signed() -> Bench {
+    let mut bench = Bench::new(Mem::atomic());
+    bench.catalog = Catalog::in_memory().unwrap().with_signer(key(1));
+    bench.publish(NAME, b"base", 3);
+    let mut file = bench.stage(INCREMENT, b"three", 4, None);
+    file.upon = Upon { parent: Some(path(NAME)), merged: false };
+    publish_file(&bench.site(), &file).unwrap();
+    assert_eq!(manifest::write_behind(&bench.site()).unwrap().written, 1);
+    bench
+}
+
+fn with_key(bench: &Bench, of: u8) -> Bench {
+    let catalog = Catalog::in_memory().unwrap().with_signer(key(of));
+    Bench { catalog, ..Bench::new(bench.mem.clone()) }
+}
+
+#[test]
+fn a_signed_manifest_brings_everything_back_parents_included() {
+    let bench = signed();
+    let fresh = with_key(&bench, 1);
+    let found = survey(&fresh.site()).unwrap();
+    remember(&fresh.catalog, &found.learned).unwrap();
+    assert_eq!(found.notices, []);
+    assert_eq!(fresh.catalog.vouched().unwrap(), [].into());
+    let parent = fresh.catalog.published_at(&path(INCREMENT)).unwrap().unwrap().parent.unwrap();
+    assert_eq!((parent.path, parent.blake3), (path(NAME), *blake3::hash(b"base").as_bytes()));
+    assert_eq!(manifest::write_behind(&fresh.site()).unwrap().written, 0, "nothing is written anew");
+}
+
+#[test]
+fn after_a_loss_of_the_key_a_manifest_makes_known_and_proves_nothing() {
+    let bench = signed();
+    let fresh = with_key(&bench, 2);
+    let found = survey(&fresh.site()).unwrap();
+    remember(&fresh.catalog, &found.learned).unwrap();
+    assert_eq!(found.notices.len(), 1, "{:?}", found.notices);
+    assert!(found.view.files.values().all(|f| f.recorded.is_some()), "nothing is sent again");
+    let unproven = |view: &TargetView| view.chains().sets[0].images.iter().all(|i| i.unproven);
+    assert!(unproven(&found.view));
+    // Not with the next run either, and still one notice.
+    let found = survey(&fresh.site()).unwrap();
+    assert!(unproven(&found.view) && found.notices.len() == 1);
+    // What is compared is known; the rest when the user says so.
+    let base = fresh.catalog.published_of_set("set").unwrap().remove(0);
+    fresh.catalog.adopt(&base, &Upon::default()).unwrap();
+    assert_eq!(fresh.catalog.vouched().unwrap(), [path(INCREMENT)].into());
+    assert_eq!(accept(&fresh.site(), &[]).unwrap(), [path(INCREMENT)]);
+    let found = survey(&fresh.site()).unwrap();
+    assert!(found.notices.is_empty() && found.view.chains().sets[0].images.iter().all(|i| !i.unproven));
+}
+
+/// Increments 1 and 2 are deleted there, and a manifest is planted that says that 3 holds them.
+#[test]
+fn a_planted_span_is_not_believed_and_the_manifest_is_written_anew() {
+    for mac in [None, Some(2), Some(1)] {
+        let mut bench = Bench::new(Mem::atomic());
+        bench.catalog = Catalog::in_memory().unwrap().with_signer(key(1));
+        let third = "host@c_20240101_d01_00001_i00003.aii";
+        bench.publish(NAME, b"base", 3);
+        for n in 1..4 {
+            bench.publish(&format!("host@c_20240101_d01_00001_i0000{n}.aii"), b"more", 3 + n);
+        }
+        manifest::write_behind(&bench.site()).unwrap();
+        // The forger reads what is there and writes the next generation; he signs with nothing, with a key of his own, or as
+        // if with ours.
+        let forger = Catalog::in_memory().unwrap().with_signer(mac.filter(|of| *of != 1).and_then(key));
+        let forger = Bench { catalog: forger, ..Bench::new(bench.mem.clone()) };
+        remember(&forger.catalog, &survey(&forger.site()).unwrap().learned).unwrap();
+        let mut file = forger.catalog.published_of_set("set").unwrap().remove(3);
+        file.span = Some(Span { first: 1, last: 3 });
+        forger.catalog.record(&[file]).unwrap();
+        assert_eq!(manifest::write_behind(&forger.site()).unwrap().written, 1);
+        if mac == Some(1) {
+            let name = manifest_names(&bench).pop().unwrap();
+            let text = String::from_utf8(bench.mem.content(&path(&name)).unwrap()).unwrap();
+            let id = key(1).unwrap().id().to_owned();
+            let zero = "0".repeat(64);
+            let text =
+                text.replacen("\"bytes\"", &format!("\"key\":\"{id}\",\"mac\":\"{zero}\",\"bytes\""), 1);
+            bench.mem.put(&path(&name), text.as_bytes(), 1);
+        }
+        for n in [1, 2] {
+            bench.mem.disk().files.remove(&path(&format!("host@c_20240101_d01_00001_i0000{n}.aii")));
+        }
+        let found = survey(&bench.site()).unwrap();
+        assert_eq!(found.view.spans, BTreeMap::new(), "{mac:?}");
+        let images = &found.view.chains().sets[0].images;
+        let image = images.iter().find(|i| i.id == path(third)).unwrap();
+        assert!(!image.restorable, "{mac:?}: {image:?}");
+        assert_eq!(found.notices.len(), usize::from(mac == Some(1)), "{:?}", found.notices);
+        remember(&bench.catalog, &found.learned).unwrap();
+        assert_eq!(manifest::write_behind(&bench.site()).unwrap().written, 1, "{mac:?}");
+        let again = survey(&with_key(&bench, 1).site()).unwrap();
+        assert_eq!(again.view.spans, BTreeMap::new(), "{mac:?}");
+        assert_eq!(again.notices, [], "{mac:?}");
+    }
+}
+
+#[test]
+fn manifests_that_nobody_signed_are_signed_in_passing_a_bounded_number_at_a_time() {
+    let mut bench = Bench::new(Mem::atomic());
+    for n in 0..100 {
+        let mut file = bench.stage(&format!("v{n:02}@c_20240101_d01_00001.aiv"), b"base", 3, None);
+        file.record.set = format!("set {n}");
+        publish_file(&bench.site(), &file).unwrap();
+    }
+    assert_eq!(manifest::write_behind(&bench.site()).unwrap().written, 100);
+    bench.catalog = bench.catalog.with_signer(key(1));
+    assert_eq!(manifest::write_behind(&bench.site()).unwrap().written, 64);
+    assert_eq!(manifest::write_behind(&bench.site()).unwrap().written, 36);
+    assert_eq!(manifest::write_behind(&bench.site()).unwrap().written, 0);
+    let found = survey(&with_key(&bench, 1).site()).unwrap();
+    assert!(found.notices.is_empty() && found.view.vouched.is_empty());
+}
+
+/// An older generation put back in place of the newer ones.
+#[test]
+fn a_replayed_generation_is_not_read_and_written_over() {
+    let bench = signed();
+    let first = manifest_names(&bench).pop().unwrap();
+    let old = bench.mem.content(&path(&first)).unwrap();
+    for n in 4..6 {
+        bench.publish(&format!("host@c_20240101_d01_00001_i0000{n}.aii"), b"more", 5);
+        manifest::write_behind(&bench.site()).unwrap();
+    }
+    bench.mem.disk().files.retain(|p, _| manifest::parse_name(p).is_none());
+    bench.mem.put(&path(&first), &old, 1);
+    let found = survey(&bench.site()).unwrap();
+    remember(&bench.catalog, &found.learned).unwrap();
+    assert_eq!(manifest::write_behind(&bench.site()).unwrap().written, 1);
+    assert_eq!(survey(&with_key(&bench, 1).site()).unwrap().learned.files.len(), 4);
+    // Nor under a newer name.
+    let newest = manifest_names(&bench).pop().unwrap();
+    let (name, sequence) = newest.rsplit_once('.').unwrap();
+    let next = format!("{name}.{:010}", sequence.parse::<u64>().unwrap() + 1);
+    bench.mem.put(&path(&next), &old, 1);
+    let found = survey(&bench.site()).unwrap();
+    assert_eq!(found.notices.len(), 1, "{:?}", found.notices);
+}
+
+fn other(bench: &Bench, name: &str) {
+    let mut file = bench.stage(name, name.as_bytes(), 3, None);
+    file.record.set = String::new();
+    publish_file(&bench.site(), &file).unwrap();
+}
+
+#[test]
+fn other_files_have_a_manifest_for_each_folder() {
+    let bench = Bench::new(Mem::atomic());
+    for name in ["a.txt", "x/b.txt", "x/c.txt", "x/y/d.txt"] {
+        other(&bench, name);
+    }
+    assert_eq!(manifest::write_behind(&bench.site()).unwrap().written, 3);
+    let found = survey(&without_catalog(&bench).site()).unwrap();
+    assert_eq!(found.learned.files.len(), 4);
+    assert!(found.learned.files.iter().all(|f| f.record.set.is_empty()));
+    // A change in one folder writes that folder's alone.
+    other(&bench, "x/y/e.txt");
+    assert_eq!(manifest::write_behind(&bench.site()).unwrap().written, 1);
+    let gone = [path("x/b.txt"), path("x/c.txt")];
+    for path in &gone {
+        bench.mem.disk().files.remove(path);
+    }
+    bench.catalog.forget(&gone).unwrap();
+    assert_eq!(manifest::write_behind(&bench.site()).unwrap().written, 1);
+    assert_eq!(survey(&without_catalog(&bench).site()).unwrap().learned.files.len(), 3);
+}
+
+#[test]
+fn what_is_too_much_for_one_manifest_is_written_in_pieces_that_go_with_it() {
+    let mut bench = Bench::new(Mem::atomic());
+    bench.catalog = bench.catalog.with_signer(key(1));
+    for n in 0..40 {
+        bench.publish(&format!("host@c_20240101_d01_00001_i{n:05}.aii"), b"more", 5);
+    }
+    let count = || survey(&without_catalog(&bench).site()).unwrap().learned.files.len();
+    let write = |limit| manifest::write_at(&bench.site(), "set", 0, limit).unwrap();
+    assert!(write(4 << 10));
+    let many = manifest_names(&bench).len();
+    assert!(many > 3, "{many}");
+    assert_eq!(count(), 40);
+    assert!(!write(4 << 10), "nothing changed");
+    // A damaged piece is noticed, and it alone is written anew.
+    let name = manifest_names(&bench).pop().unwrap();
+    bench.mem.disk().files.remove(&path(&name));
+    let found = survey(&bench.site()).unwrap();
+    remember(&bench.catalog, &found.learned).unwrap();
+    assert!(write(4 << 10));
+    assert_eq!((count(), manifest_names(&bench).len()), (40, many));
+    let gone: Vec<_> = bench.catalog.published().unwrap().into_keys().skip(5).collect();
+    for path in &gone {
+        bench.mem.disk().files.remove(path);
+    }
+    bench.catalog.forget(&gone).unwrap();
+    assert!(write(4 << 10));
+    assert_eq!(count(), 5);
+}
+
+/// 17,000 files that no format knows, with long names, came to more than 64 MiB.
+#[test]
+fn a_folder_whose_manifest_would_be_too_large_is_no_dead_end() {
+    let bench = Bench::new(Mem::atomic());
+    let folder = vec!["d".repeat(250); 15].join("/");
+    let template = bench.stage("a.txt", b"a", 3, None).record;
+    let files: Vec<Published> = (0..9_000)
+        .map(|n| {
+            let path = path(&format!("{folder}/{n:0200}.txt"));
+            let record = Recorded { set: String::new(), image: path.clone(), ..template.clone() };
+            Published { source: Some(path.clone()), path, record, span: None }
+        })
+        .collect();
+    bench.catalog.record(&files).unwrap();
+    let done = manifest::write_behind(&bench.site()).unwrap();
+    assert!(done.failed.is_empty() && done.written == 1, "{done:?}");
+    let sizes = manifest_names(&bench).into_iter().map(|n| bench.mem.content(&path(&n)).unwrap().len());
+    let sizes: Vec<_> = sizes.collect();
+    assert!(sizes.len() > 4 && sizes.iter().sum::<usize>() > 64 << 20, "{sizes:?}");
+    assert!(sizes.iter().all(|size| *size < 20 << 20), "{sizes:?}");
+}
+
+#[test]
+fn a_manifest_that_fails_is_told_and_the_others_are_written() {
+    let bench = Bench::new(Mem::atomic());
+    for set in ["a", "b", "c"] {
+        let mut file = bench.stage(&format!("{set}@c_20240101_d01_00001.aiv"), b"base", 3, None);
+        file.record.set = set.to_owned();
+        publish_file(&bench.site(), &file).unwrap();
+    }
+    bench.mem.disk().refused.insert(manifest::set_hash("b"));
+    let done = manifest::write_behind(&bench.site()).unwrap();
+    assert_eq!(done.written, 2);
+    assert_eq!(done.failed.iter().map(|(set, _)| set.as_str()).collect::<Vec<_>>(), ["b"]);
+    bench.mem.disk().refused.clear();
+    let done = manifest::write_behind(&bench.site()).unwrap();
+    assert_eq!((done.written, done.failed.len()), (1, 0));
 }

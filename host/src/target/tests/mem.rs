@@ -37,6 +37,11 @@ pub(crate) struct Disk {
     /// Files that cannot be read for now, and names that are directories'.
     pub locked: BTreeSet<TargetPath>,
     pub directories: BTreeSet<TargetPath>,
+    /// Names with this in them are refused when they are published.
+    pub refused: BTreeSet<String>,
+    /// Files that no listing shows, and directories that are not listed wholly.
+    pub unlisted: BTreeSet<TargetPath>,
+    pub incomplete: Vec<(TargetPath, String)>,
     pub serial: u64,
     /// Answers `place`, when set.
     pub place: Option<String>,
@@ -189,15 +194,13 @@ impl Backend for Mem {
         let staged = disk.staged.iter().map(|(p, s)| Entry::file(p.clone(), s.bytes.len() as u64));
         let files = disk.files.iter().map(|(p, f)| self.entry(p, f));
         let mut all: Vec<Entry> = files.chain(staged).filter(|e| e.path.starts_with(dir)).collect();
+        all.retain(|e| !disk.unlisted.contains(&e.path));
         all.sort_by(|a, b| a.path.cmp(&b.path));
         let from = page.map_or(0, |p| usize::from_le_bytes(p.try_into().unwrap()));
         let next = from + disk.page;
         let more = (next < all.len()).then(|| next.to_le_bytes().to_vec());
-        Ok(Page {
-            entries: all.into_iter().skip(from).take(disk.page).collect(),
-            next: more,
-            ..Page::default()
-        })
+        let entries = all.into_iter().skip(from).take(disk.page).collect();
+        Ok(Page { entries, next: more, incomplete: disk.incomplete.clone() })
     }
 
     fn stat(&self, _: &Call, path: &TargetPath) -> Result<Entry> {
@@ -265,6 +268,9 @@ impl Backend for Mem {
     }
 
     fn publish(&self, _: &Call, request: &PublishRequest) -> Result<Entry> {
+        if self.disk().refused.iter().any(|part| request.path.display().contains(part.as_str())) {
+            return Err(Error::new(ErrorKind::NameRefused, "this name is refused"));
+        }
         let staging = staging_of(&request.token)?;
         self.change("mem.publish", |disk| {
             self.meets(disk, &request.path, &request.expect)?;

@@ -6,6 +6,7 @@ mod manifests;
 pub(crate) mod mem;
 mod proofs;
 mod remains;
+mod unlisted;
 
 use std::sync::Arc;
 
@@ -92,6 +93,7 @@ impl Bench {
             mount: None,
         };
         Publish {
+            seen: 0,
             path: path.clone(),
             source_path: path,
             token,

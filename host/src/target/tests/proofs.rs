@@ -126,7 +126,7 @@ fn a_chain_that_lies_there_as_it_was_published_is_restorable() {
 fn a_base_that_was_cut_to_nothing_takes_its_chain_along_and_is_named() {
     let mut world = world(&AIP);
     world.entries.get_mut(&path(AIP[0])).unwrap().size = 0;
-    all_lack(&world, &AIP, &format!("altered: '{}' has 0 bytes on the target instead of 1000", AIP[0]));
+    all_lack(&world, &AIP, &format!("'{}' is no image: it is empty", AIP[0]));
 }
 
 #[test]

@@ -179,6 +179,6 @@ fn what_is_open_is_told_and_its_set_is_not_restorable_until_it_is_settled() {
     let found = survey(&bench.site()).unwrap();
     assert!(found.view.open[0].contains("swap"), "{:?}", found.view.open);
     assert_eq!(restorable(&bench), (1, false));
-    assert_eq!(settle(&bench.site(), &no_source).unwrap().len(), 1);
+    assert_eq!(settle(&bench.site(), &no_source).unwrap().said.len(), 1);
     assert_eq!(restorable(&bench), (0, true));
 }

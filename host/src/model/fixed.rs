@@ -1,0 +1,369 @@
+//! Stories that were seen to happen, each told in full. Every one stands for a kind; the random stories look for the
+//! others of its kind.
+
+use super::drive::Play;
+use super::products::Family::{self, Aip18, Aip22, Macrium, Shadow, Veeam, Vzdump};
+use super::story::Event::{self, *};
+use super::story::{Fault, MachineSetup, Setup, Story, TargetSetup};
+use super::target::Nature;
+
+const RUN: Event = Run(Fault::None);
+
+fn machine(family: Family, increments: usize) -> MachineSetup {
+    MachineSetup { family, mounted: false, renumbers: false, coarse: false, increments }
+}
+
+fn mounted(family: Family, increments: usize) -> MachineSetup {
+    MachineSetup { mounted: true, ..machine(family, increments) }
+}
+
+fn target(sync: bool) -> TargetSetup {
+    let nature = Nature { atomic: true, versions: true, coarse: false, folds: false };
+    TargetSetup { nature, sync, include_other: false, max_delete: 0.25, filter: false }
+}
+
+fn world(machines: &[MachineSetup], target: TargetSetup) -> Play {
+    with(machines, target, 0, 0)
+}
+
+fn with(machines: &[MachineSetup], target: TargetSetup, settle: u64, others: usize) -> Play {
+    let setup = Setup { machines: machines.to_vec(), targets: vec![target], settle, others };
+    Play::new(&Story { setup, events: Vec::new() }, &[])
+}
+
+fn named(play: &Play, part: &str) -> Vec<String> {
+    play.there(0).into_iter().filter(|name| name.contains(part)).collect()
+}
+
+mod deletions {
+    use super::*;
+
+    #[test]
+    #[ignore = "its mend is on the way"]
+    fn other_files_do_not_vouch_for_images() {
+        let target = TargetSetup { include_other: true, ..target(true) };
+        let mut play = with(&[machine(Shadow, 11)], target, 0, 60);
+        play.tell(&[RUN, RemoveAll(0), RUN, RUN]).keeps_the_laws();
+    }
+
+    /// Images of three sets at most, a week each, a run a day.
+    fn weeks(family: Family) {
+        let mut play = world(&[machine(family, 0), machine(Aip18, 2)], target(true));
+        play.tell(&[RUN]);
+        for week in 0..8 {
+            for _ in 0..6 {
+                play.tell(&[Wait(1440), Backup(0), RUN]);
+            }
+            play.tell(&[Wait(1440), NewSet(0)]);
+            if week >= 2 {
+                play.tell(&[Expire(0)]);
+            }
+            play.tell(&[RUN]);
+        }
+        play.tell(&[Wait(1440), RUN, Wait(1440), RUN]).keeps_the_laws();
+        assert_eq!(play.failing(), [""; 0], "{}", play.log());
+        let sets = play.world().machines[0].sets.len();
+        let images = play.world().images(0).len();
+        assert!(sets == 3 && named(&play, "m0/").len() == images, "{}", play.log());
+        play.ends_well();
+    }
+
+    #[test]
+    #[ignore = "its mend is on the way"]
+    fn weeks_of_rotation_pass_without_a_notice() {
+        weeks(Aip18);
+    }
+
+    #[test]
+    #[ignore = "its mend is on the way"]
+    fn weeks_of_rotation_of_folders_pass_without_a_notice() {
+        weeks(Aip22);
+    }
+
+    #[test]
+    fn a_touch_is_no_merge() {
+        let mut play = world(&[machine(Aip18, 8)], target(true));
+        play.tell(&[
+            RUN,
+            Remove { machine: 0, from: 1, count: 2 },
+            RUN,
+            RUN,
+            Touch { machine: 0, image: 1 },
+            RUN,
+            RUN,
+        ]);
+        play.ends_well();
+    }
+
+    #[test]
+    fn garbage_is_no_merge() {
+        let mut play = world(&[machine(Aip18, 3)], target(true));
+        let broken = [Remove { machine: 0, from: 1, count: 2 }, Garble { machine: 0, image: 1 }];
+        play.tell(&[RUN]).tell(&broken).tell(&[RUN, RUN, RUN]).keeps_the_laws();
+        assert_eq!(named(&play, "_i0000").len(), 2, "the garbage itself is no image: {}", play.log());
+    }
+
+    fn four_merges(family: Family) {
+        let mut play = world(&[machine(family, 3)], target(true));
+        play.tell(&[RUN]);
+        for _ in 0..4 {
+            play.tell(&[Merge { machine: 0, skip: 0, count: 2 }, RUN, RUN, Backup(0), RUN]);
+        }
+        play.tell(&[Wait(100), RUN, RUN]).keeps_the_laws();
+        assert_eq!(play.failing(), [""; 0], "{}", play.log());
+        let images = play.world().images(0).len();
+        assert_eq!(named(&play, "m0/").len(), images, "{}", play.log());
+        play.ends_well();
+    }
+
+    #[test]
+    fn activeimage_merges_four_times_without_a_question() {
+        four_merges(Aip18);
+    }
+
+    #[test]
+    fn shadowprotect_merges_four_times_without_a_question() {
+        four_merges(Shadow);
+    }
+
+    #[test]
+    fn macrium_merges_four_times_without_a_question() {
+        four_merges(Macrium);
+    }
+
+    #[test]
+    fn overlays_are_merged_four_times_without_a_question() {
+        four_merges(Family::Qcow);
+    }
+
+    #[test]
+    fn a_file_system_with_anothers_number_is_not_the_other() {
+        let mut play = world(&[mounted(Aip18, 2), mounted(Aip18, 2), machine(Aip18, 9)], target(true));
+        play.tell(&[RUN, MountAs { machine: 0, other: 1 }, RUN, RUN, RUN]);
+        play.ends_well();
+    }
+
+    #[test]
+    fn what_is_not_mounted_is_not_deleted_after_the_observations_are_lost() {
+        let mut play = world(&[mounted(Aip18, 2), machine(Aip18, 9)], target(true));
+        play.tell(&[RUN, LoseJob, Unmount(0), RUN, RUN, RUN]);
+        play.ends_well();
+    }
+
+    #[test]
+    fn what_is_not_mounted_is_not_deleted_after_everything_is_lost() {
+        let mut play = world(&[mounted(Aip18, 2), machine(Aip18, 9)], target(true));
+        play.tell(&[RUN, LoseJob, LoseCatalog(0), Unmount(0), RUN, RUN, RUN]);
+        play.ends_well();
+    }
+
+    #[test]
+    #[ignore = "its mend is on the way"]
+    fn nothing_goes_while_its_successor_is_being_written() {
+        let mut play = with(&[machine(Vzdump, 0), machine(Aip18, 9)], target(true), 60, 0);
+        play.tell(&[RUN, NewSet(0), Writing { machine: 0, image: 1 }, Expire(0), RUN, RUN, RUN]);
+        play.ends_well();
+    }
+
+    #[test]
+    #[ignore = "its mend is on the way"]
+    fn nothing_goes_while_its_successor_cannot_be_read() {
+        let mut play = world(&[machine(Aip18, 1), machine(Aip18, 9)], target(true));
+        play.tell(&[RUN, NewSet(0), Lock { machine: 0, image: 2 }, Expire(0), RUN, RUN, RUN]);
+        play.ends_well();
+    }
+
+    #[test]
+    #[ignore = "its mend is on the way"]
+    fn a_rename_by_case_is_no_deletion_where_case_is_ignored() {
+        let folds = TargetSetup { nature: Nature { folds: true, ..target(true).nature }, ..target(true) };
+        let mut play = world(&[machine(Aip18, 2), machine(Aip18, 20)], folds);
+        play.tell(&[RUN, Recase(0), RUN, RUN, RUN]);
+        play.ends_well();
+    }
+
+    #[test]
+    #[ignore = "its mend is on the way"]
+    fn a_full_mirror_gets_on() {
+        let mut play = world(&[machine(Vzdump, 3), machine(Aip18, 9)], target(true));
+        play.tell(&[RUN, Expire(0), RUN, Room(0, 150), Backup(0), Backup(0), RUN, RUN, RUN]).keeps_the_laws();
+        assert_eq!(named(&play, "m0/").len(), 4, "{}", play.log());
+    }
+}
+
+mod proofs {
+    use super::*;
+
+    #[test]
+    fn a_truncated_base_is_shown() {
+        let mut play = world(&[machine(Aip18, 3)], target(false));
+        play.tell(&[RUN, Truncate { target: 0, file: 0 }, Look]).keeps_the_laws();
+        play.tell(&[RUN]).ends_well();
+    }
+
+    #[test]
+    fn a_chain_begun_anew_does_not_pass_for_the_old_one() {
+        let mut play = world(&[machine(Aip18, 3)], target(false));
+        play.tell(&[RUN, Restart(0), RUN, Look, Backup(0), RUN, Look]);
+        play.ends_well();
+    }
+
+    #[test]
+    fn a_middle_image_gone_from_both_sides_is_missed() {
+        let mut play = world(&[machine(Aip22, 4)], target(false));
+        let both = [Remove { machine: 0, from: 2, count: 1 }, DeleteThere { target: 0, file: 2 }];
+        play.tell(&[RUN]).tell(&both).tell(&[Look, RUN, Look]).keeps_the_laws();
+    }
+
+    #[test]
+    fn an_empty_archive_is_no_image() {
+        let mut play = world(&[machine(Vzdump, 0)], target(false));
+        play.tell(&[Zero { machine: 0, image: 0 }, RUN, Look]).keeps_the_laws();
+    }
+
+    #[test]
+    fn an_empty_file_takes_no_good_images_place() {
+        let mut play = world(&[machine(Vzdump, 1)], target(true));
+        play.tell(&[RUN, Zero { machine: 0, image: 0 }, RUN, RUN, Look]).keeps_the_laws();
+    }
+
+    #[test]
+    fn an_empty_file_on_the_target_is_no_consolidation() {
+        let mut play = world(&[machine(Aip18, 3)], target(false));
+        play.tell(&[
+            RUN,
+            DeleteThere { target: 0, file: 1 },
+            DeleteThere { target: 0, file: 1 },
+            Truncate { target: 0, file: 1 },
+            Look,
+            RUN,
+        ]);
+        play.ends_well();
+    }
+
+    #[test]
+    fn a_planted_manifest_vouches_for_nothing() {
+        let mut play = world(&[machine(Aip18, 3)], target(false));
+        play.tell(&[RUN, Forge { target: 0, machine: 0 }, Look, RUN, Look]);
+        play.ends_well();
+    }
+
+    #[test]
+    fn a_seeded_target_is_never_half_old_and_half_new() {
+        for step in 8..60 {
+            let mut play = world(&[machine(Aip18, 3)], target(false));
+            play.tell(&[Seed(0), Run(Fault::Kill(step)), Look, Run(Fault::Kill(9)), Look]);
+            play.ends_well();
+        }
+    }
+
+    #[test]
+    fn an_old_manifest_brings_nothing_back() {
+        let mut play = world(&[machine(Aip18, 3)], target(true));
+        play.tell(&[
+            RUN,
+            KeepManifests(0),
+            Merge { machine: 0, skip: 0, count: 2 },
+            RUN,
+            RUN,
+            OldManifests(0),
+            LoseCatalog(0),
+            LoseJob,
+            RUN,
+            RUN,
+        ]);
+        play.ends_well();
+    }
+}
+
+mod told {
+    use super::*;
+
+    #[test]
+    fn a_folder_replaced_by_a_link_is_told() {
+        let mut play = world(&[machine(Aip18, 2), machine(Aip18, 2)], target(true));
+        play.tell(&[Link(0), RUN]).keeps_the_laws();
+        play.tell(&[RUN, RUN]).ends_well();
+    }
+
+    #[test]
+    fn a_file_system_that_is_not_mounted_is_told() {
+        let mut play = world(&[mounted(Aip18, 2), machine(Aip18, 2)], target(true));
+        play.tell(&[RUN, Unmount(0), RUN]).keeps_the_laws();
+        play.ends_well();
+    }
+
+    #[test]
+    fn what_no_format_knows_is_told() {
+        let mut play = world(&[machine(Aip18, 2)], target(true));
+        play.tell(&[Strange(1), Strange(2), Strange(3), RUN]).keeps_the_laws();
+    }
+
+    #[test]
+    fn a_growing_log_is_nobodys_concern() {
+        let mut play = with(&[machine(Aip18, 2)], target(true), 60, 0);
+        play.tell(&[GrowingLog]);
+        for _ in 0..6 {
+            play.tell(&[Wait(720), RUN]);
+        }
+        play.keeps_the_laws();
+        assert_eq!(play.failing(), [""; 0], "{}", play.log());
+    }
+}
+
+mod ways_out {
+    use super::*;
+
+    #[test]
+    #[ignore = "its mend is on the way"]
+    fn a_directory_in_an_images_place_holds_only_that_image() {
+        for step in 0..70 {
+            let mut play = world(&[machine(Aip18, 2), machine(Aip18, 2)], target(true));
+            play.tell(&[RUN, Backup(0), Run(Fault::Kill(step)), DirectoryThere { target: 0, machine: 0 }]);
+            play.tell(&[Backup(1), RUN, Backup(1), RUN]).keeps_the_laws();
+            assert_eq!(named(&play, "m1/").len(), 5, "killed after {step}: {}", play.log());
+        }
+    }
+
+    #[test]
+    fn what_veeam_merged_goes_in_the_end() {
+        let mut play = world(&[machine(Veeam, 4)], target(true));
+        play.tell(&[RUN]);
+        for _ in 0..3 {
+            play.tell(&[Merge { machine: 0, skip: 0, count: 2 }, Backup(0), RUN, RUN, RUN]);
+        }
+        play.keeps_the_laws();
+        let images = play.world().images(0).len();
+        assert_eq!(named(&play, "m0/").len(), images, "{}", play.log());
+        play.ends_well();
+    }
+
+    #[test]
+    fn what_was_removed_goes_in_the_end_after_everything_was_lost() {
+        let mut play = world(&[machine(Aip18, 9)], target(true));
+        play.tell(&[RUN, LoseJob, LoseCatalog(0), RUN, RUN, Remove { machine: 0, from: 9, count: 1 }]);
+        play.tell(&[RUN, RUN, RUN]).keeps_the_laws();
+        assert_eq!(named(&play, "m0/").len(), 9, "{}", play.log());
+        play.ends_well();
+    }
+
+    #[test]
+    #[ignore = "its mend is on the way"]
+    fn what_was_removed_while_everything_was_lost_goes_in_the_end() {
+        let mut play = world(&[machine(Aip18, 9)], target(true));
+        play.tell(&[RUN, LoseJob, LoseCatalog(0), Remove { machine: 0, from: 9, count: 1 }]);
+        play.tell(&[RUN, RUN, RUN, RUN]).keeps_the_laws();
+        assert_eq!(named(&play, "m0/").len(), 9, "{}", play.log());
+        play.ends_well();
+    }
+
+    #[test]
+    #[ignore = "its mend is on the way"]
+    fn a_listing_that_leaves_files_out_damages_nothing() {
+        let mut play = world(&[machine(Aip18, 6)], target(true));
+        play.tell(&[RUN, HideListing(0, true), RUN, RUN]).keeps_the_laws();
+        assert_eq!(play.failing(), [""; 0], "{}", play.log());
+        assert!(!play.log().contains("damaged"), "{}", play.log());
+        play.ends_well();
+    }
+}

@@ -1,0 +1,93 @@
+//! Merges at the source, judged by their own transfer: what is sent has a digest and first bytes, and so had what it
+//! replaces. What is not proved spares the images that would have been deleted for it.
+
+use offsite_plugin_api::TargetPath;
+
+use super::super::call::SHORT;
+use super::{Executor, State, code_name};
+use crate::catalog::Absorption;
+use crate::error::Result;
+use crate::format::signature;
+use crate::plan::{Code, Content, Proof, Step, prove};
+use crate::report::Event;
+use crate::target::{self, Publish};
+
+impl Executor<'_> {
+    /// Judges the merge of a step whose files are staged and about to be published, and notes what it takes in: from then on
+    /// a later run knows it, too. `None`: the step is no merge.
+    pub(super) fn prove(&self, step: usize, files: &mut [Publish]) -> Result<Option<Proof>> {
+        let step = &self.material.plan.steps[step];
+        let Some(merge) = &step.merge else { return Ok(None) };
+        let anchor = step.files.iter().find(|f| f.path == step.image);
+        let sent = anchor.and_then(|anchor| files.iter_mut().find(|f| f.path == anchor.target));
+        // Not sent, because the target holds it already.
+        let Some(sent) = sent else { return Ok(Some(Proof::SameContent)) };
+        let now = Content { blake3: sent.record.blake3, head: sent.record.head };
+        let known = sent.record.recognised.as_ref();
+        let fits =
+            known.zip(now.head).and_then(|(known, head)| signature::fits(&sent.source_path, known, &head));
+        let proof = prove(merge.sign, self.was(&sent.path), now, fits);
+        if proof != Proof::Proved {
+            // It holds what it held.
+            sent.span = self.material.view.spans.get(&sent.path).copied();
+            // A content that changed: upon what, nobody knows.
+            sent.upon.merged = false;
+            sent.upon.parent = None;
+        }
+        if let (Some(blake3), true) = (now.blake3, proof != Proof::SameContent) {
+            let by = Absorption { holder: sent.path.clone(), blake3, proved: proof == Proof::Proved };
+            self.context.catalog.absorbs(&merge.images, &by)?;
+        }
+        Ok(Some(proof))
+    }
+
+    /// What was published under that name. First bytes that no record has are read from the target, which still holds it.
+    fn was(&self, path: &TargetPath) -> Content {
+        let Some(file) = self.material.view.files.get(path) else { return Content::default() };
+        let Some(record) = file.recorded.as_deref() else { return Content::default() };
+        let read = || {
+            let (context, most) = (self.context, signature::HEAD as u64);
+            let untouched = !record.touched(&file.entry);
+            let head = untouched.then(|| {
+                target::read_head(&*context.backend, &context.line.call(Some(SHORT)), &file.entry, most).ok()
+            });
+            head.flatten().and_then(|head| head.try_into().ok())
+        };
+        Content { blake3: record.blake3, head: record.head.or_else(read) }
+    }
+
+    /// Cancels the deletions that this step was to justify, and tells why.
+    pub(super) fn spare(&self, state: &mut State, step: usize, proof: Proof) {
+        let plan = self.material.plan;
+        let justified = |unit: &usize| {
+            let unit = &state.schedule.units[*unit];
+            unit.deletes && unit.steps.iter().any(|s| plan.steps[*s].proof == Some(step))
+        };
+        let units: Vec<usize> = (0..state.schedule.units.len()).filter(justified).collect();
+        let spared = state.schedule.cancelled(&units);
+        let (code, why) = told(&plan.steps[step], proof);
+        for at in spared.iter().flat_map(|u| &state.schedule.units[*u].steps) {
+            self.context.line.outbox.event(Event::Skipped {
+                image: plan.steps[*at].image.display().into_owned(),
+                code: code_name(code),
+                reason: format!("kept: gone at the source, and {why}"),
+            });
+        }
+    }
+}
+
+fn told(holder: &Step, proof: Proof) -> (Code, String) {
+    let name = holder.image.display();
+    match proof {
+        Proof::SameContent => {
+            (Code::Protected, format!("'{name}' still needs it: only its time moved there, not its content"))
+        }
+        _ => (
+            Code::ChangedUnproven,
+            format!(
+                "nothing proves that '{name}', which changed there, holds it (changed, unproven); \
+                 `offsite target accept` settles it"
+            ),
+        ),
+    }
+}

@@ -1,0 +1,86 @@
+//! Listings that leave published files out, and names that cannot be looked at: neither is taken for a loss, and neither
+//! stops the rest.
+
+use offsite_plugin_api::ErrorKind;
+
+use super::mem::Mem;
+use super::{Bench, path};
+use crate::target::{no_source, publish_file, settle, survey, sweep};
+
+fn with_three() -> Bench {
+    let bench = Bench::new(Mem::swapping());
+    for name in ["d/1.aiv", "d/2.aiv", "e/3.aiv"] {
+        bench.publish(name, name.as_bytes(), 1);
+    }
+    bench
+}
+
+#[test]
+fn a_published_file_that_is_not_listed_is_asked_for_by_name() {
+    let bench = with_three();
+    bench.mem.disk().unlisted.insert(path("d/2.aiv"));
+    let view = survey(&bench.site()).unwrap().view;
+    assert!(view.gone.is_empty() && view.unknown.is_empty(), "{:?} {:?}", view.gone, view.unknown);
+    let recorded = view.files.recorded(&path("d/2.aiv")).expect("it is back, with its record");
+    assert!(!recorded.touched(&view.files[&path("d/2.aiv")].entry), "and as it was published");
+    // What the listing of its directory leaves out once, it may leave out more of.
+    assert_eq!(view.incomplete.keys().map(|d| d.display().into_owned()).collect::<Vec<_>>(), ["d"]);
+    assert!(view.incomplete[&path("d")].contains("d/2.aiv"), "{:?}", view.incomplete);
+    assert_eq!(view.incomplete_above(&path("d/other")), Some(&path("d")));
+    assert_eq!(view.incomplete_above(&path("e/3.aiv")), None);
+}
+
+#[test]
+fn what_is_neither_listed_nor_there_is_gone() {
+    let bench = with_three();
+    bench.mem.disk().files.remove(&path("d/2.aiv"));
+    let view = survey(&bench.site()).unwrap().view;
+    assert!(
+        view.gone.contains_key(&path("d/2.aiv")) && view.unknown.is_empty() && view.incomplete.is_empty()
+    );
+}
+
+#[test]
+fn nothing_is_gone_where_the_listing_says_that_it_is_not_whole() {
+    for dir in ["d", ""] {
+        let bench = with_three();
+        let mut disk = bench.mem.disk();
+        disk.files.remove(&path("d/2.aiv"));
+        disk.incomplete = vec![(path(dir), "a line of no known form".into())];
+        drop(disk);
+        let view = survey(&bench.site()).unwrap().view;
+        assert!(view.gone.is_empty(), "{dir}");
+        assert!(view.unknown.contains_key(&path("d/2.aiv")), "{dir}");
+        assert_eq!(view.files.len(), 2);
+    }
+}
+
+#[test]
+fn a_name_that_cannot_be_settled_holds_its_own_image_and_the_next_run_settles_it() {
+    let bench = Bench::new(Mem::atomic());
+    let taken = bench.stage("taken.aiv", b"new", 1, None);
+    let other = bench.stage("other.aiv", b"other", 1, None);
+    bench.mem.disk().directories.insert(path("taken.aiv"));
+    // Killed between the intent and the publish, both of them.
+    for file in [&taken, &other] {
+        let killed = crate::run::killpoint::in_thread::killed_at(2, || publish_file(&bench.site(), file));
+        assert!(killed.is_none(), "it was not killed");
+    }
+    assert_eq!(bench.catalog.intents().unwrap().len(), 2);
+    let settled = settle(&bench.site(), &no_source).unwrap();
+    assert_eq!(settled.stuck.len(), 1, "{settled:?}");
+    assert_eq!(settled.stuck[0].paths, [path("taken.aiv")]);
+    assert!(settled.stuck[0].why.contains("no file") && settled.stuck[0].why.contains("move it away"));
+    assert_eq!(bench.catalog.intents().unwrap().len(), 1, "the other one is settled");
+    // Whoever looks at it meets the same, and what is staged stays.
+    let error = publish_file(&bench.site(), &taken).unwrap_err();
+    assert!(error.is_backend(&ErrorKind::Exists), "{error}");
+    let found = survey(&bench.site()).unwrap();
+    sweep::sides(&bench.site(), &found).unwrap();
+    // The way out.
+    bench.mem.disk().directories.clear();
+    assert!(settle(&bench.site(), &no_source).unwrap().stuck.is_empty());
+    assert!(bench.catalog.intents().unwrap().is_empty());
+    publish_file(&bench.site(), &taken).unwrap();
+    bench.assert_records_true();
+}

@@ -1,0 +1,35 @@
+//! Kills at the program's numbered points (`run::killpoint` of the host): how many there are, and that one was met.
+
+use std::path::Path;
+
+use crate::program::Ran;
+
+/// The points that were logged, each with its number in the process that reached it.
+pub fn logged(log: &Path) -> Vec<(u64, String)> {
+    let text = std::fs::read_to_string(log).expect("a debug build logs its kill points");
+    let point = |line: &str| {
+        let (number, name) = line.split_once(' ').expect("a number and a name");
+        (number.parse().expect("a number"), name.to_owned())
+    };
+    text.lines().map(point).collect()
+}
+
+/// The highest number that a process of a whole run reached: a kill beyond it never happens.
+pub fn last(points: &[(u64, String)]) -> u64 {
+    points.iter().map(|(number, _)| *number).max().unwrap_or(0)
+}
+
+/// Gives the point at which a run with `OFFSITE_KILL_AT=number` and `OFFSITE_KILL_LOG=log` was killed. Panics where it was not:
+/// then nothing that follows shows anything.
+#[track_caller]
+pub fn met(ran: &Ran, log: &Path, number: u64) -> String {
+    let points = logged(log);
+    let at = points.iter().find(|(reached, _)| *reached == number);
+    let Some((_, name)) = at else {
+        panic!("nothing was killed at {number}: only {points:?} were reached\n{}", ran.all());
+    };
+    assert_eq!(last(&points), number, "a process went on after its kill at {number}: {points:?}");
+    assert_ne!(ran.code, Some(0), "a run that was killed at {number} {name} ended well\n{}", ran.all());
+    assert!(ran.all().contains("signal 9"), "nothing tells of the kill at {number} {name}\n{}", ran.all());
+    name.clone()
+}
