@@ -5,8 +5,7 @@ use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use offsite_tests::Sandbox;
-use offsite_tests::sandbox::{debris, random_file, tree};
+use offsite_tests::sandbox::{Sandbox, debris, random_file, tree};
 
 fn aip(n: u64) -> String {
     match n {

@@ -84,7 +84,7 @@ fn what_is_encrypted_or_has_no_password_is_not_warned_of() {
     let web = Apache::start();
     let tls = Reach::new(format!("{}/in", ftp.url().trim_end_matches('/')));
     for reach in [
-        tls.option("ca_file", ftp.ca_file()).secret("password", ftp.password()),
+        tls.option("ca_file", ftp.ca_file().display()).secret("password", ftp.password()),
         Reach::new(web.tls_url(Login::Basic))
             .option("ca_file", web.ca_file().display())
             .secret("password", apache::PASSWORD),

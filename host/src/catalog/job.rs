@@ -236,6 +236,14 @@ impl Observations for JobDb {
         self.known().keys().cloned().collect()
     }
 
+    fn learned(&self) -> Vec<RecordedFile> {
+        let peeked =
+            self.catalogs.iter().filter(|p| p.exists()).map(|path| Catalog::peek(path)?.learned_sources());
+        #[cfg(test)]
+        let peeked = peeked.chain(self.open.iter().map(|c| c.learned_sources()));
+        peeked.flatten().flatten().collect()
+    }
+
     /// A catalog that cannot be read proves nothing.
     fn recorded(&self) -> Vec<RecordedFile> {
         let catalogs = self.catalogs.iter().filter(|p| p.exists());

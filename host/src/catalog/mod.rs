@@ -160,6 +160,8 @@ ALTER TABLE accepted ADD COLUMN blake3 BLOB;
 CREATE TABLE absorbed (
     path BLOB PRIMARY KEY, holder BLOB NOT NULL, blake3 BLOB NOT NULL, proved INTEGER NOT NULL
 ) WITHOUT ROWID;
+-- what only a manifest told of: nearly always nothing
+CREATE INDEX published_learned ON published (path) WHERE source IS NULL OR (source_ctime = 0 AND source_inode = 0);
 ", "
 -- only an unsigned manifest, or one signed with a key that is not here, says what these are
 CREATE TABLE vouched (path BLOB PRIMARY KEY) WITHOUT ROWID;

@@ -280,6 +280,35 @@ impl Catalog {
         })
     }
 
+    /// What a manifest told of that this machine's source was never seen to hold, after a loss of state. Only what the key of
+    /// this installation signs, or the user accepted.
+    pub fn learned_sources(&self) -> Result<Vec<RecordedFile>> {
+        self.db.read(|c| {
+            c.prepare_cached(
+                "SELECT path, source, size, source_mtime, blake3, mount, image FROM published \
+                 WHERE (source IS NULL OR (source_ctime = 0 AND source_inode = 0)) \
+                 AND path NOT IN (SELECT path FROM vouched)",
+            )?
+            .query_map([], |row| {
+                let path = path_at(row, 0)?;
+                let image = or_own(row.get_ref(6)?.as_blob().map_err(|e| damaged(6, e))?, &path, 6)?;
+                let source = match row.get_ref(1)?.as_blob_or_null().map_err(|e| damaged(1, e))? {
+                    Some(source) => or_own(source, &path, 1)?,
+                    None if path.as_bytes().ends_with(image.as_bytes()) => image,
+                    None => path,
+                };
+                Ok(RecordedFile {
+                    path: source,
+                    size: row.get::<_, i64>(2)? as u64,
+                    mtime_ns: row.get(3)?,
+                    blake3: hash_at(row, 4)?,
+                    mount: row.get::<_, Option<String>>(5)?.map(Into::into),
+                })
+            })?
+            .collect()
+        })
+    }
+
     /// The same files with what proves that a directory of the source is the one they lay in: content and file system.
     pub fn recorded_sources(&self) -> Result<Vec<RecordedFile>> {
         self.db.read(|c| {

@@ -67,35 +67,58 @@ pub(crate) fn covered(
     (matches!(below, Parent::Missing(_)) && image.restorable).then_some(covered)
 }
 
-/// Consolidated images of the target that bear a name of their own, unknown at the source, and the source's images
-/// that each holds: the one that it stands in for first, then down its ancestors.
+/// What a consolidated image of the target holds of a source that does not have that image (any more, or not yet).
+pub(crate) struct Elsewhere {
+    pub holder: At,
+    /// The images of the source, the highest first.
+    pub images: Vec<usize>,
+    /// The holder is the highest of them, under another name: what builds on that builds on it.
+    pub stands_in: bool,
+}
+
+/// Consolidated images of the target that are unknown at the source, and the source's images that each holds. One whose
+/// own image is being written at the source, or is gone there and stays on the target, holds what lies below that: to send
+/// it again would take the evidence away.
 pub(crate) fn covered_by_others(
     index: &Index<'_>,
     set: &ImageSet,
     there: &[Option<At>],
     source_of: &HashMap<At, usize>,
-) -> Vec<(At, Vec<usize>)> {
+) -> Vec<Elsewhere> {
     let mut sets: Vec<u32> = there.iter().flatten().map(|at| at.0).collect();
     sets.sort_unstable();
     sets.dedup();
     let mut found = Vec::new();
     for s in sets {
         for (i, image) in index.input.target.chains().sets[s as usize].images.iter().enumerate() {
-            let at = (s, i as u32);
-            let (Some(span), Parent::Image(parent)) =
-                (image.span.filter(|s| s.first < s.last), &image.parent)
-            else {
-                continue;
-            };
-            if !index.whole_there(image) {
-                continue; // what is empty or begins otherwise holds nothing
+            let holder = (s, i as u32);
+            let Parent::Image(parent) = image.parent else { continue };
+            let span = image.span.filter(|s| s.first < s.last);
+            if span.is_none() && image.evidence != Some(Evidence::Catalog) || !index.whole_there(image) {
+                continue; // nothing says that it holds others; and what is empty or begins otherwise holds nothing
             }
-            let Some(&onto) = source_of.get(&(s, *parent as u32)).filter(|_| !source_of.contains_key(&at))
+            let Some(&onto) = source_of.get(&(s, parent as u32)).filter(|_| !source_of.contains_key(&holder))
             else {
                 continue;
             };
-            let last = set.images.iter().enumerate().rev().filter(|(_, i)| i.number == Some(span.last));
-            for (top, _) in last {
+            let is_last = |i: &Image| span.is_some_and(|span| i.number == Some(span.last));
+            let stands_in = set.images.iter().any(is_last);
+            if !stands_in && !stays(index, image) {
+                continue;
+            }
+            let written = image.files.last().and_then(|f| f.mtime_ns);
+            let inside = |&p: &usize| {
+                let (own, written_then) =
+                    (&set.images[p], set.images[p].files.last().and_then(|f| f.mtime_ns));
+                there[p].is_none()
+                    && match (span, own.number) {
+                        (Some(span), Some(number)) => (span.first..=span.last).contains(&number),
+                        (None, None) => written_then < written,
+                        _ => false,
+                    }
+            };
+            let tops = (0..set.images.len()).rev().filter(|&top| !stands_in || is_last(&set.images[top]));
+            for top in tops.filter(inside) {
                 let mut run = vec![top];
                 let mut below = &set.images[top].parent;
                 while let Parent::Image(p) = *below
@@ -104,15 +127,24 @@ pub(crate) fn covered_by_others(
                     run.push(p);
                     below = &set.images[p].parent;
                 }
-                let inside = |&p: &usize| there[p].is_none() && set.images[p].number >= Some(span.first);
                 if *below == Parent::Image(onto) && run.iter().all(inside) {
-                    found.push((at, run));
+                    found.push(Elsewhere { holder, images: run, stands_in });
                     break;
                 }
             }
         }
     }
     found
+}
+
+/// Whether the target's image stays although the settled source has none of its name: it is being written there, or nothing
+/// is deleted, or nobody vouches for it.
+fn stays(index: &Index<'_>, image: &Image) -> bool {
+    let recorded = index.input.target.files.recorded(&image.id);
+    let at_source = recorded.map_or(&image.id, |r| &r.image);
+    let options = index.input.options;
+    let doubted = image.unproven && !options.accept_unproven;
+    index.unsettled.contains_key(at_source) || !options.sync || doubted
 }
 
 /// Whether the target's file itself says who its parent is, rather than its place in an order, and names another one

@@ -301,12 +301,12 @@ fn cover<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'a>)
         own.span = image.span.filter(|s| s.first < s.last);
         own.reason = Reason::Consolidated { images: covered.len() + 1, unproven };
     }
-    for (at, covered) in consolidated::covered_by_others(index, set, &decided.there, &decided.source_of) {
-        let image = index.at(at);
-        for (n, p) in covered.into_iter().enumerate() {
+    for held in consolidated::covered_by_others(index, set, &decided.there, &decided.source_of) {
+        let image = index.at(held.holder);
+        for (n, p) in held.images.into_iter().enumerate() {
             if decided.images[p].fate == Fate::Act {
-                holders[p] =
-                    Some(Holder { by: &image.id, unproven: unproven(index, image), stands_in: n == 0 });
+                let stands_in = held.stands_in && n == 0;
+                holders[p] = Some(Holder { by: &image.id, unproven: unproven(index, image), stands_in });
             }
         }
     }
@@ -558,6 +558,16 @@ fn complete<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'
         // What the target consolidated is whole without what lies between it and its base; what builds on it lacks what it lacks.
         let there_instead = matches!(own.fate, Fate::Covered | Fate::Consolidated);
         if there_instead && restorable_there {
+            continue;
+        }
+        // It stays as it lies there: what it lacks itself (a record that proves it, its content), this run does not mend.
+        if let (Fate::Consolidated, Some(at)) = (own.fate, decided.there.get(i).copied().flatten())
+            && let there = index.at(at)
+            && !there.restorable
+            && matches!(there.parent, Parent::Image(p) if index.at((at.0, p as u32)).restorable)
+        {
+            let what = there.missing.as_deref().unwrap_or("it is not whole on the target");
+            decided.images[i].incomplete = Some(Incomplete::Broken(what));
             continue;
         }
         let after = |damaged| {

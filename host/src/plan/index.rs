@@ -11,6 +11,7 @@ use std::collections::{HashMap, HashSet};
 use offsite_plugin_api::{Normalisation, TargetPath};
 
 use super::filter::Matcher;
+use super::respell::Spellings;
 use super::{Baseline, Input, Template, names};
 use crate::chain::{Image, ImageSet};
 use crate::format::{self, ImageKind, Link, Recognised, signature};
@@ -32,6 +33,8 @@ pub(crate) struct Index<'a> {
     image_places: HashMap<&'a TargetPath, TargetPath>,
     /// Whether every target path is the source path.
     identity: bool,
+    /// What the target spells otherwise.
+    spellings: Option<Spellings>,
     /// By inventory index; only where `identity`.
     found: Vec<Option<&'a TargetFile>>,
     /// Paths listed on the target that no source file maps to; only where `identity`.
@@ -76,6 +79,7 @@ impl<'a> Index<'a> {
             places,
             image_places,
             identity,
+            spellings: None,
             found: Vec::new(),
             unmatched: Vec::new(),
             collisions: HashMap::new(),
@@ -87,6 +91,7 @@ impl<'a> Index<'a> {
             index.merge();
         }
         if names::folds(rules) {
+            index.respell();
             index.collisions = index.collide();
         }
         index
@@ -103,6 +108,47 @@ impl<'a> Index<'a> {
             self.found.push(listed.next_if(|(path, _)| **path == file.path).map(|(_, there)| there));
         }
         self.unmatched.extend(listed.map(|(path, _)| path));
+    }
+
+    /// What the target has under another spelling is the source's file, too.
+    fn respell(&mut self) {
+        let inventory = self.input.inventory;
+        let there = &self.input.target.files;
+        if self.identity && inventory.unsettled.is_empty() && self.found.iter().all(Option::is_some) {
+            return;
+        }
+        let unmatched = self.all_unmatched();
+        let recorded = unmatched.iter().copied().filter(|path| there.recorded(path).is_some());
+        let at_source = |name: &[u8]| {
+            let file = TargetPath::new(name).is_ok_and(|name| inventory.file(&name).is_some());
+            let mut within = name.to_vec();
+            within.push(b'/');
+            let next = inventory.files.partition_point(|f| f.path.as_bytes() < within.as_slice());
+            file || inventory.files.get(next).is_some_and(|f| f.path.as_bytes().starts_with(&within))
+        };
+        let rules = &self.input.capabilities.names;
+        let Some(spellings) = Spellings::new(rules, recorded, at_source) else { return };
+        for unsettled in &inventory.unsettled {
+            // It exists, and is being written: what the target has of it is not gone at the source.
+            if let Some(path) = spellings.of(&unsettled.path)
+                && let Some(recorded) = there.recorded(&path)
+            {
+                self.unsettled.insert(&recorded.image, unsettled);
+            }
+        }
+        if self.identity {
+            let mut matched = HashSet::new();
+            for (at, file) in inventory.files.iter().enumerate() {
+                if self.found[at].is_none()
+                    && let Some(path) = spellings.of(&file.path)
+                {
+                    self.found[at] = there.get(&path);
+                    matched.insert(path);
+                }
+            }
+            self.unmatched.retain(|path| !matched.contains(path));
+        }
+        self.spellings = Some(spellings);
     }
 
     fn collide(&self) -> HashMap<usize, TargetPath> {
@@ -158,11 +204,15 @@ impl<'a> Index<'a> {
     }
 
     pub fn target_path(&self, place: &TargetPath, path: &TargetPath) -> TargetPath {
+        let spelled = |path: TargetPath| match &self.spellings {
+            Some(spellings) => spellings.of(&path).unwrap_or(path),
+            None => path,
+        };
         if self.identity {
-            return path.clone();
+            return spelled(path.clone());
         }
         let path = names::normalised(path, &self.input.capabilities.names);
-        if place.is_root() { path } else { place.join(path.as_bytes()).unwrap_or(path) }
+        spelled(if place.is_root() { path } else { place.join(path.as_bytes()).unwrap_or(path) })
     }
 
     /// The inventory's index of a path. `near`: where to look first; files of a set lie close together.

@@ -20,6 +20,7 @@ mod notices;
 mod omitted;
 mod order;
 mod policy;
+mod respell;
 mod sync;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -67,9 +68,12 @@ pub fn plan(input: &Input<'_>) -> Plan {
     }
     let mut held = Vec::new();
     deletes.finish(&index, &mut steps, &mut held);
-    let order::Steps { steps, links, .. } = steps;
+    let order::Steps { steps, links, another, .. } = steps;
     let mut notices = notices::notices(&index, &steps);
     notices.append(&mut held);
+    if let (count, Some((image, ancestor))) = &another {
+        notices.push(notices::another(*count, image, ancestor));
+    }
     let totals = totals::totals(&steps);
     Plan { steps, notices, totals, links }
 }

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use crate::target::names::{is_own, is_own_name};
+use crate::target::names::{folded, is_own, is_own_name};
 use offsite_plugin_api::{Capabilities, NameRules, Normalisation, TargetPath};
 use unicode_normalization::UnicodeNormalization as _;
 
@@ -123,12 +123,7 @@ impl Collisions {
     }
 
     fn fold(&self, bytes: &[u8]) -> String {
-        let text = String::from_utf8_lossy(bytes);
-        if self.case_sensitive {
-            return text.nfc().collect();
-        }
-        // Both ways once: 'ſ' and 's', 'K' (Kelvin) and 'k' are one to servers that compare in upper case.
-        text.nfc().flat_map(char::to_uppercase).flat_map(char::to_lowercase).nfc().collect()
+        folded(bytes, self.case_sensitive)
     }
 
     /// Adds a source file under the path the target would list; the source path or the target's spelling that it falls

@@ -1,11 +1,24 @@
 //! What the user must see that is no step.
 
+use offsite_plugin_api::TargetPath;
+
 use super::index::Index;
 use super::{Code, Notice, NoticeCode, Step, omitted};
 use crate::target::shown;
 
 /// Problems of the source's chains shown one by one; more are counted.
 const PROBLEMS: usize = 20;
+
+/// That images stay upon another ancestor than they were published upon.
+pub(crate) fn another(count: usize, image: &TargetPath, ancestor: &TargetPath) -> Notice {
+    let text = format!(
+        "{count} images build on an ancestor that is another one than they were published upon, '{}' on '{}' for one: a \
+         restore would mix two chains unless the two belong together; `offsite target accept` settles it",
+        image.display(),
+        ancestor.display()
+    );
+    Notice::new(NoticeCode::AncestorAltered, text)
+}
 
 /// `steps`: the finished plan's.
 pub(crate) fn notices(index: &Index<'_>, steps: &[Step]) -> Vec<Notice> {

@@ -160,8 +160,8 @@ fn of_doubt(doubt: &Doubt, sync: bool) -> Option<(NoticeCode, String)> {
         DoubtCause::Unproven if !sync => return None,
         DoubtCause::Unproven => {
             let text = format!(
-                "in '{place}' of the source:{files} what was known of the source is lost, and nothing in that folder proves \
-                 that it is the one they were in: they are kept on the target; if they are deleted: 'offsite source accept \
+                "in '{place}' of the source:{files} no scan knows on which file system they lay, and nothing in \
+                 that folder proves that it is the one they were in: they are kept on the target; if they are deleted: 'offsite source accept \
                  {place}'"
             );
             (NoticeCode::StateLost, text)

@@ -20,6 +20,8 @@ pub(crate) struct Steps {
     pub steps: Vec<Step>,
     /// See [`super::Plan::links`].
     pub links: Vec<(TargetPath, TargetPath)>,
+    /// Images that stay upon another ancestor than they were published upon: how many, and one of them with that.
+    pub another: (usize, Option<(TargetPath, TargetPath)>),
     groups: u32,
 }
 
@@ -58,6 +60,10 @@ impl Steps {
                 _ => None,
             };
             let merged = own.merged;
+            if let Some(Incomplete::Another(ancestor)) = own.incomplete {
+                self.another.0 += 1;
+                self.another.1.get_or_insert_with(|| (image.id.clone(), ancestor.clone()));
+            }
             nearest[i] = if acts { self.steps.len() as u32 } else { below };
             let merge = own.merge.as_ref().filter(|_| acts).map(|m| m.step(index));
             let mut step = step(image.id.clone(), name.clone(), Some(image.format), own);

@@ -108,6 +108,10 @@ impl crate::source::Observations for Forgetful {
         self.0.known_settled(path)
     }
 
+    fn learned(&self) -> Vec<crate::source::RecordedFile> {
+        self.0.learned()
+    }
+
     fn known_paths(&self) -> Vec<offsite_plugin_api::TargetPath> {
         self.0.known_paths()
     }

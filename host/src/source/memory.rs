@@ -20,7 +20,27 @@ use crate::error::Result;
 const KEEP_NS: i64 = 90 * 24 * 3600 * 1_000_000_000;
 
 /// A file found, with the time since when it looks like this, nanoseconds since the Unix epoch.
-pub(super) type Observed = (TargetPath, Facts, i64);
+pub(super) type Observed = (TargetPath, Facts, i64, Opened);
+
+/// What is remembered of having opened a file as it is now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Opened {
+    Never,
+    /// It can be opened, and there was nothing to be said of it.
+    Plain,
+    /// [`Memory::header`] says more.
+    Told,
+}
+
+impl Opened {
+    fn of(seen: &Seen) -> Self {
+        match &seen.header {
+            None => Self::Never,
+            Some(header) if header.is_empty() => Self::Plain,
+            Some(_) => Self::Told,
+        }
+    }
+}
 
 /// What a scan found beside the walk's own lists.
 #[derive(Debug, Default)]
@@ -73,6 +93,7 @@ impl Memory {
         } else if memory.files.iter().any(|(_, seen)| seen.mount.is_none()) {
             memory.recorded = Some(observations.recorded());
         }
+        memory.take_in(observations);
         if !memory.files.is_sorted_by(|a, b| a.0 < b.0) {
             memory.files.sort_by(|a, b| a.0.cmp(&b.0));
             memory.files.dedup_by(|a, b| a.0 == b.0);
@@ -81,6 +102,24 @@ impl Memory {
             memory.changed = (0..memory.files.len()).collect();
         }
         Ok(memory)
+    }
+
+    /// What targets were found to hold from this source, and no scan saw: after a loss of state they are looked for, too.
+    fn take_in(&mut self, observations: &mut dyn Observations) {
+        let learned = observations.learned();
+        if learned.is_empty() {
+            return;
+        }
+        let seen: BTreeSet<&TargetPath> = self.files.iter().map(|(path, _)| path).collect();
+        let unseen: Vec<_> = learned
+            .iter()
+            .filter(|file| !seen.contains(&file.path))
+            .map(|file| (file.path.clone(), never(file)))
+            .collect();
+        if !unseen.is_empty() {
+            self.files.extend(unseen);
+            self.recorded.get_or_insert_with(|| observations.recorded()).extend(learned);
+        }
     }
 
     /// Whether any file that was there at the last scan is there now.
@@ -158,7 +197,7 @@ impl Memory {
                 }
                 _ => (Seen { mount: covering, ..first_seen(&facts, now_ns) }, true),
             };
-            sight.files.push((path.clone(), facts, seen.since_ns));
+            sight.files.push((path.clone(), facts, seen.since_ns, Opened::of(&seen)));
             self.remember(path, seen, changed);
         }
         for (at, (missing, seen)) in old {
@@ -170,7 +209,7 @@ impl Memory {
         self.mounts_changed |= mounts != self.mounts;
         self.mounts = mounts;
         if drift.any() {
-            for (path, facts, _) in &mut sight.files {
+            for (path, facts, ..) in &mut sight.files {
                 drift.blank(path, facts);
             }
         }

@@ -115,6 +115,12 @@ pub trait Observations: Send {
         Vec::new()
     }
 
+    /// Files that only a target's manifest told of: their absence is recorded even where no scan of this installation ever saw
+    /// them, once their directory is proved to be the one that they lay in.
+    fn learned(&self) -> Vec<RecordedFile> {
+        Vec::new()
+    }
+
     /// What the targets' records say of these files; asked only after a loss of state. A path may come several times.
     fn recorded(&self) -> Vec<RecordedFile> {
         let unknown = |path| RecordedFile { path, size: 0, mtime_ns: 0, blake3: None, mount: None };
@@ -132,6 +138,8 @@ pub struct InMemory {
     pub published: BTreeMap<TargetPath, (u64, i64, i64)>,
     /// What their records say of the content and of where it lay.
     pub records: Vec<RecordedFile>,
+    /// What only manifests told of.
+    pub learned: Vec<RecordedFile>,
 }
 
 impl Observations for InMemory {
@@ -156,6 +164,10 @@ impl Observations for InMemory {
 
     fn known_paths(&self) -> Vec<TargetPath> {
         self.published.keys().cloned().collect()
+    }
+
+    fn learned(&self) -> Vec<RecordedFile> {
+        self.learned.clone()
     }
 
     fn recorded(&self) -> Vec<RecordedFile> {

@@ -4,38 +4,62 @@
 use offsite_plugin_api::TargetPath;
 
 use super::Cause;
-use super::memory::Memory;
-use super::tree::Tree;
+use super::memory::{Memory, Opened};
+use super::tree::{Peek, Tree};
 use super::walk::Facts;
 use crate::format::{self, Format, Recognised, Role, signature};
 
 /// What is remembered of a header: the revision it was understood by, and what it said.
 type Remembered = (u32, Option<Recognised>);
-/// The same of a file that is recognised by its name: why its first bytes are none of its format, if so.
+/// The same of a file that is recognised by its name, and whose first bytes are none of its format: why. Empty where there
+/// is nothing to be said.
 type RememberedHead = (u32, Option<String>);
 
-/// `known`: a target has the file as it is now, so that nobody will read it.
+/// What a file is; beside it, why a file that its name calls an image cannot be one.
+type Known = (Option<Recognised>, Option<String>);
+
+/// `known`: a target has it like this, so that nobody will read it.
 ///
 /// Errors: why the file cannot be taken now, in words.
 pub(super) fn recognise(
     tree: &dyn Tree,
     path: &TargetPath,
     facts: &Facts,
-    known: bool,
+    opened: Opened,
+    known: &dyn Fn() -> bool,
     memory: &mut Memory,
-) -> Result<Option<Recognised>, (Cause, String)> {
+) -> Result<Known, (Cause, String)> {
     if let Some(recognised) = format::recognise_name(path) {
         if recognised.role == Role::InProgress {
             return Err((Cause::InProgress, "its name is that of a file still being written".to_owned()));
         }
-        if !known {
-            // Found out before anything is planned, so that nothing is deleted in favour of what cannot be copied.
-            tree.open(path).map_err(|e| cannot(&e))?;
-        }
-        return Ok(Some(recognised));
+        let told = || postcard::from_bytes::<RememberedHead>(memory.header(path)?).ok();
+        let remembered = match opened {
+            Opened::Never => None,
+            Opened::Plain => Some(None),
+            Opened::Told => told().filter(|(revision, _)| *revision == format::REVISION).map(|(_, why)| why),
+        };
+        let bad = match remembered {
+            Some(why) => why.filter(|_| !known()),
+            None if known() => {
+                memory.set_header(path, Vec::new());
+                None
+            }
+            // Found out before anything is planned, so that nothing is deleted in favour of what cannot be copied; once
+            // per change, as a header is read.
+            None => {
+                let file = tree.open(path).map_err(|e| cannot(&e))?;
+                let why = no_image(&*file, path, &recognised, facts)?;
+                let header =
+                    why.as_ref().and_then(|why| postcard::to_stdvec(&(format::REVISION, Some(why))).ok());
+                memory.set_header(path, header.unwrap_or_default());
+                why
+            }
+        };
+        return Ok((Some(recognised), bad));
     }
     if !format::wants_header(path) {
-        return Ok(None);
+        return Ok((None, None));
     }
     let remembered = memory
         .header(path)
@@ -43,7 +67,7 @@ pub(super) fn recognise(
         .filter(|(revision, _)| *revision == format::REVISION)
         .map(|(_, recognised)| recognised);
     if let Some(None) = remembered {
-        return Ok(None);
+        return Ok((None, None));
     }
     let file = tree.open(path).map_err(|e| cannot(&e))?;
     let recognised = match remembered {
@@ -60,35 +84,26 @@ pub(super) fn recognise(
     if recognised.as_ref().is_some_and(|r| r.format == Format::Qcow2) && file.qemu_writes() {
         return Err((Cause::InUse, "qemu has it open for writing".to_owned()));
     }
-    Ok(recognised)
+    Ok((recognised, None))
 }
 
-/// Why a file that its name calls an image cannot be one, in words: it does not begin as its format does. Read once per
-/// change, and only where such a sign is known. What cannot be read says nothing here.
-pub(super) fn no_image(
-    tree: &dyn Tree,
+/// Why a file that its name calls an image cannot be one, in words: it does not begin as its format does. Read only where
+/// such a sign is known. Errors: it cannot be read.
+fn no_image(
+    file: &dyn Peek,
     path: &TargetPath,
+    recognised: &Recognised,
     facts: &Facts,
-    memory: &mut Memory,
-) -> Option<String> {
-    let recognised = format::recognise_name(path)?;
+) -> Result<Option<String>, (Cause, String)> {
     // Some bytes that no signature begins with tell whether one is known at all.
-    if facts.size == 0 || signature::fits(path, &recognised, &[0; signature::HEAD]).is_none() {
-        return None;
+    if facts.size == 0 || signature::fits(path, recognised, &[0; signature::HEAD]).is_none() {
+        return Ok(None);
     }
-    let remembered = memory.header(path).and_then(|bytes| postcard::from_bytes::<RememberedHead>(bytes).ok());
-    match remembered.filter(|(revision, _)| *revision == format::REVISION) {
-        Some((_, why)) => why,
-        None => {
-            let head = tree.open(path).ok()?.head(facts.size, signature::HEAD).ok()?;
-            let why = signature::why_no_image(path, &recognised, facts.size, Some(&head), None);
-            let why = why.map(str::to_owned);
-            if let Ok(bytes) = postcard::to_stdvec(&(format::REVISION, &why)) {
-                memory.set_header(path, bytes);
-            }
-            why
-        }
-    }
+    let head = file
+        .head(facts.size, signature::HEAD)
+        .map_err(|e| (cause(&e), format!("its first bytes cannot be read: {e}")))?;
+    let why = signature::why_no_image(path, recognised, facts.size, Some(&head), None);
+    Ok(why.map(str::to_owned))
 }
 
 fn cannot(error: &std::io::Error) -> (Cause, String) {

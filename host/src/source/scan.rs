@@ -6,8 +6,6 @@
 use std::path::Path;
 use std::time::Duration;
 
-use offsite_plugin_api::TargetPath;
-
 use super::ignore::Ignore;
 use super::memory::{Judge, Memory, Sight};
 use super::tree::{Folder, OnDisk, Tree};
@@ -191,16 +189,16 @@ impl Pass<'_> {
             wait_ns = left.filter(|&left| left > 0);
         }
         inventory.files.reserve(files.len());
-        for (path, facts, since_ns) in files {
+        let observations = &*self.observations;
+        for (path, facts, since_ns, opened) in files {
             if let Some(reason) = format::in_progress(&path) {
                 let reason = reason.to_owned();
                 inventory.unsettled.push(Unsettled { path, reason, cause: Cause::InProgress });
                 continue;
             }
-            let published = self.observations.known_settled(&path);
-            let known = published.is_some_and(|known| unchanged(known, &facts));
-            let settled = settle_ns == 0 || start.saturating_sub(since_ns) >= settle_ns || known;
-            if !settled {
+            // Asked only where it matters: the answer is in the targets' catalogs.
+            let known = || observations.known_settled(&path).is_some_and(|known| unchanged(known, &facts));
+            if !(settle_ns == 0 || start.saturating_sub(since_ns) >= settle_ns || known()) {
                 // From the end of this pass on: the next one starts after the wait.
                 let left = since_ns.saturating_add(settle_ns).saturating_sub(end).max(1);
                 wait_ns = wait_ns.max(Some(left));
@@ -209,7 +207,24 @@ impl Pass<'_> {
                 inventory.unsettled.push(Unsettled { path, reason, cause: Cause::Unsettled });
                 continue;
             }
-            self.take(&*tree, path, &facts, known, &mut inventory);
+            match recognise::recognise(&*tree, &path, &facts, opened, &known, self.memory) {
+                Ok((recognised, bad)) => {
+                    if let Some(why) = bad {
+                        inventory.bad.insert(path.clone(), why);
+                    }
+                    inventory.files.push(SourceFile {
+                        path,
+                        size: facts.size,
+                        mtime_ns: facts.mtime_ns,
+                        ctime_ns: facts.ctime_ns,
+                        device: facts.device,
+                        inode: facts.inode,
+                        recognised,
+                    });
+                }
+                // A look at it says otherwise.
+                Err((cause, reason)) => inventory.unsettled.push(Unsettled { path, reason, cause }),
+            }
         }
         tree.still_there()?;
         inventory.unsettled.sort_by(|a, b| a.path.cmp(&b.path));
@@ -217,32 +232,6 @@ impl Pass<'_> {
         self.memory.save(self.observations, place, end)?;
         let wait = wait_ns.map(|ns| Duration::from_nanos(u64::try_from(ns).unwrap_or(0)));
         Ok(Judged { inventory, wait })
-    }
-
-    /// A settled file goes into the inventory, unless a look at it says otherwise. `known`: a target has it like this.
-    fn take(
-        &mut self,
-        tree: &dyn Tree,
-        path: TargetPath,
-        facts: &Facts,
-        known: bool,
-        inventory: &mut Inventory,
-    ) {
-        if !known && let Some(why) = recognise::no_image(tree, &path, facts, self.memory) {
-            inventory.bad.insert(path.clone(), why);
-        }
-        match recognise::recognise(tree, &path, facts, known, self.memory) {
-            Ok(recognised) => inventory.files.push(SourceFile {
-                path,
-                size: facts.size,
-                mtime_ns: facts.mtime_ns,
-                ctime_ns: facts.ctime_ns,
-                device: facts.device,
-                inode: facts.inode,
-                recognised,
-            }),
-            Err((cause, reason)) => inventory.unsettled.push(Unsettled { path, reason, cause }),
-        }
     }
 }
 

@@ -234,6 +234,27 @@ fn an_absence_is_proven_by_a_wait_where_a_target_syncs() {
     assert_eq!(clock.slept - before, Duration::from_secs(30), "proven once");
 }
 
+/// Everything local was lost, and the target's manifests brought it back after the first scan.
+#[test]
+fn what_only_a_manifest_told_of_is_absent_once_its_folder_is_proved_twice() {
+    let folder = Folder::with(&["a"]);
+    let (mut memory, mut clock) = (InMemory::default(), TestClock::new());
+    let inventory = folder.scan(&at_once(), &mut memory, &mut clock).unwrap();
+    let (size, mtime_ns) = (inventory.files[0].size, inventory.files[0].mtime_ns);
+    let record = |name: &str, blake3| RecordedFile { path: path(name), size, mtime_ns, blake3, mount: None };
+    memory.learned = vec![record("a", Some([7; 32])), record("gone", Some([8; 32])), record("b/far", None)];
+    clock.forward(100);
+    let inventory = folder.scan(&at_once(), &mut memory, &mut clock).unwrap();
+    assert!(inventory.absent_since.is_empty(), "another content lies there");
+    memory.learned[0] = record("a", Some(blake3::hash(b"x").into()));
+    clock.forward(100);
+    let first = folder.scan(&at_once(), &mut memory, &mut clock).unwrap();
+    clock.forward(100);
+    let second = folder.scan(&at_once(), &mut memory, &mut clock).unwrap();
+    assert_eq!(second.absent_since.keys().collect::<Vec<_>>(), [&path("gone")], "nothing is known of b");
+    assert!(second.absent_since[&path("gone")] <= first.scanned_ns, "found absent twice");
+}
+
 #[test]
 fn what_targets_hold_is_absent_even_when_the_observations_were_lost() {
     let folder = Folder::with(&["a"]);
@@ -641,9 +662,9 @@ fn what_a_share_sets_anew_at_every_mount_is_found_out_and_left_out() {
     let mut source = Simulated::default();
     source.look(walk(&mounted(".", SHARE, "mount 1"), 1, 1));
     let after = source.look(walk(&mounted(".", SHARE, "mount 2"), 2, 2));
-    assert!(after.files.iter().all(|(_, facts, since)| *since == 10 && facts.ctime_ns == 0), "{after:?}");
+    assert!(after.files.iter().all(|(_, facts, since, _)| *since == 10 && facts.ctime_ns == 0), "{after:?}");
     let known = source.look(walk(&mounted(".", SHARE, "mount 3"), 3, 3));
-    assert!(known.files.iter().all(|(_, _, since)| *since == 10), "{known:?}");
+    assert!(known.files.iter().all(|(_, _, since, _)| *since == 10), "{known:?}");
     let changed =
         source.look(walk_of(&[mounted(".", SHARE, "mount 3")], &[("a", Facts { size: 2, ..facts(1) })]));
     assert_eq!(changed.files[0].2, 40, "a change of size is a change");
@@ -652,11 +673,11 @@ fn what_a_share_sets_anew_at_every_mount_is_found_out_and_left_out() {
     let mut source = Simulated::default();
     source.look(walk(&mounted(".", SHARE, "mount 1"), 1, 1));
     let after = source.look(walk(&mounted(".", SHARE, "mount 1"), 1, 2));
-    assert!(after.files.iter().all(|(_, facts, since)| *since == 20 && facts.ctime_ns == 2), "{after:?}");
+    assert!(after.files.iter().all(|(_, facts, since, _)| *since == 20 && facts.ctime_ns == 2), "{after:?}");
     let mut source = Simulated::default();
     source.look(walk(&mounted(".", DISK, "mount 1"), 1, 1));
     let after = source.look(walk(&mounted(".", DISK, "mount 2"), 2, 2));
-    assert!(after.files.iter().all(|(_, _, since)| *since == 20), "{after:?}");
+    assert!(after.files.iter().all(|(_, _, since, _)| *since == 20), "{after:?}");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use offsite_plugin_api::{Entry, TargetPath};
 
-use super::{AbsorbedBy, Files, Recorded, TargetFile, TargetView, proof};
+use super::{AbsorbedBy, Files, Recorded, TargetFile, TargetView, names, proof};
 use crate::chain::{Chains, Evidence, ImageFile, Knowledge, Member, Parent, ProvenSpan, Span, assemble};
 use crate::format::{self, ImageKind, Link, Recognised, Role, signature};
 
@@ -275,7 +275,7 @@ fn from_catalog(view: &TargetView) -> HashMap<TargetPath, Option<Span>> {
 fn published<'a>(path: &'a TargetPath, recorded: &'a Recorded, state: State) -> Option<Published<'a>> {
     let recognised =
         recorded.recognised.as_ref().filter(|r| matches!(r.role, Role::Anchor | Role::Running(_)))?;
-    if !path.as_bytes().ends_with(recorded.image.as_bytes()) {
+    if !names::ends_with(path, &recorded.image) {
         return None;
     }
     let (place, order): (_, (&[u64], i128)) = match &recognised.link {

@@ -173,9 +173,11 @@ pub fn accept(site: &Site<'_>, images: &[TargetPath]) -> Result<Vec<TargetPath>>
     accepted.sort_unstable();
     let among = |image: &TargetPath| accepted.binary_search(image).is_ok();
     site.catalog.relink(&doubted.into_iter().filter(|(image, _)| among(image)).collect::<Vec<_>>())?;
-    let images = survey.view.chains().sets.iter().flat_map(|set| &set.images);
-    let files = images.filter(|image| among(&image.id)).flat_map(|i| &i.files).map(|f| f.path.clone());
-    site.catalog.believe(&files.collect::<Vec<_>>())?;
+    // All of them: also files that belong to no image.
+    let all = images.is_empty().then(|| survey.view.vouched.iter().cloned());
+    let of = survey.view.chains().sets.iter().flat_map(|set| &set.images).filter(|image| among(&image.id));
+    let files = of.flat_map(|image| &image.files).map(|file| file.path.clone());
+    site.catalog.believe(&files.chain(all.into_iter().flatten()).collect::<Vec<_>>())?;
     consolidated::accept(site, &survey.view, &accepted)?;
     Ok(accepted)
 }

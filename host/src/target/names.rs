@@ -6,6 +6,7 @@
 use std::path::Path;
 
 use offsite_plugin_api::TargetPath;
+use unicode_normalization::UnicodeNormalization as _;
 
 use crate::error::{Error, Kind, Result};
 
@@ -52,6 +53,22 @@ fn short_hash(bytes: &[u8], digits: usize) -> String {
 pub fn staging(path: &TargetPath, owner: &str) -> Result<TargetPath> {
     let name = format!("offsite-{owner}-{}.part", path_hash(path));
     Ok(path.parent().unwrap_or_default().join(name)?)
+}
+
+/// A name as targets compare it that ignore normalisation, and case where they are not `case_sensitive`.
+pub fn folded(name: &[u8], case_sensitive: bool) -> String {
+    let text = String::from_utf8_lossy(name);
+    if case_sensitive {
+        return text.nfc().collect();
+    }
+    // Both ways once: 'ſ' and 's', 'K' (Kelvin) and 'k' are one to servers that compare in upper case.
+    text.nfc().flat_map(char::to_uppercase).flat_map(char::to_lowercase).nfc().collect()
+}
+
+/// Whether a path on the target ends with that of its image at the source, which may have been renamed by case since.
+pub fn ends_with(path: &TargetPath, image: &TargetPath) -> bool {
+    path.as_bytes().ends_with(image.as_bytes())
+        || folded(path.as_bytes(), false).ends_with(&folded(image.as_bytes(), false))
 }
 
 /// How many side names a path has: a second one is used only while the first is taken by what an older swap left.

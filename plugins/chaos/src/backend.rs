@@ -12,7 +12,7 @@ use offsite_plugin_api::{
 use serde::Deserialize;
 
 use crate::facts::Facts;
-use crate::fault::{Effect, Faults, Written};
+use crate::fault::{Effect, Faults, Written, is_left_out};
 use crate::source::{Tampered, TamperedSink, Weaker};
 use crate::store::Folder;
 
@@ -134,6 +134,12 @@ impl Backend for Chaos {
     fn list(&self, call: &Call, dir: &TargetPath, recursive: bool, page: Option<&[u8]>) -> Result<Page> {
         let effect = self.faults.meet("list", Some(call))?;
         let mut page = self.folder.list(call, dir, recursive, page)?;
+        if matches!(effect, Some(Effect::Hide | Effect::Skip)) {
+            page.entries.retain(|entry| !is_left_out(entry.path.name()));
+        }
+        if effect == Some(Effect::Skip) {
+            page.incomplete.push((dir.clone(), "a line is of no known form".to_owned()));
+        }
         page.entries = page.entries.into_iter().map(|entry| self.told(entry, effect)).collect();
         Ok(page)
     }

@@ -39,6 +39,15 @@ pub enum Effect {
     ShortWrite,
     WrongBytes,
     CutAfter(u64),
+    /// A listing leaves files out, and says nothing.
+    Hide,
+    /// A listing leaves files out, and says so.
+    Skip,
+}
+
+/// The files that a listing leaves out: increments.
+pub fn is_left_out(name: &[u8]) -> bool {
+    name.ends_with(b".spi")
 }
 
 #[derive(Debug)]
@@ -114,6 +123,8 @@ fn parse(mode: &str) -> Result<Mode> {
         None if mode == "unknown-kind" => Mode::Error(ErrorKind::Unknown("Frobnicated".into())),
         None if mode == "lie-size" => Mode::Effect(Effect::LieSize),
         None if mode == "short-write" => Mode::Effect(Effect::ShortWrite),
+        None if mode == "hide" => Mode::Effect(Effect::Hide),
+        None if mode == "skip" => Mode::Effect(Effect::Skip),
         None if mode == "wrong-bytes" => Mode::Effect(Effect::WrongBytes),
         _ => return Err(Error::new(ErrorKind::InvalidConfig, format!("no fault is called '{mode}'"))),
     })

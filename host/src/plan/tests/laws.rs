@@ -369,10 +369,6 @@ fn set_of<'a>(world: &'a World, path: &TargetPath) -> Option<&'a str> {
     world.records.get(path).map(|r| r.set.as_str())
 }
 
-fn set_of_step(step: &Step) -> Option<&str> {
-    Some(&*step.set)
-}
-
 /// Executes the steps in that order and judges the target after each.
 fn keeps_the_laws(mut world: World, plan: &Plan, order: &[usize]) -> Result<(), TestCaseError> {
     // What the plan itself says cannot be restored, and what was broken before it began, and what hangs on these.
@@ -394,12 +390,16 @@ fn keeps_the_laws(mut world: World, plan: &Plan, order: &[usize]) -> Result<(), 
         let now = see(&world);
         // Under one intent: until it closes, what lay there of its set is in transition (and told as such). What the run
         // itself makes visible is not excused.
-        let open = step.group.is_some_and(|g| {
-            (0..plan.steps.len()).any(|s| plan.steps[s].group == Some(g) && !done.contains(&s) && s != at)
-        });
         done.push(at);
+        let half_done = |s: &&Step| {
+            let of_group = |i: &usize| plan.steps[*i].group == s.group;
+            let (mut ended, mut begun) =
+                ((0..plan.steps.len()).filter(of_group), done.iter().filter(|i| of_group(i)));
+            s.group.is_some() && begun.next().is_some() && !ended.all(|i| done.contains(&i))
+        };
+        let open: BTreeSet<&str> = plan.steps.iter().filter(half_done).map(|s| &*s.set).collect();
         let in_transition = |path: &TargetPath| {
-            open && there_before.contains(path) && set_of(&world, path) == set_of_step(step)
+            there_before.contains(path) && set_of(&world, path).is_some_and(|set| open.contains(set))
         };
         // Law 1: nothing becomes visible without its ancestors; nothing that was whole breaks.
         for broken in &now.broken {
@@ -430,7 +430,7 @@ fn keeps_the_laws(mut world: World, plan: &Plan, order: &[usize]) -> Result<(), 
             );
         }
         // Judged at its end against what was whole when it began.
-        if !open {
+        if open.is_empty() {
             seen = now;
         }
     }

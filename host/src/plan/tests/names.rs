@@ -157,3 +157,71 @@ fn a_server_that_decomposes_names_is_no_reason_to_send_twice() {
     assert_eq!(plan.steps.len(), 1, "{:?}", plan.steps);
     assert_eq!(step(&plan, "ä").code, Code::UpToDate);
 }
+
+/// A mirror of two servers' images on a target that ignores case; then one folder is renamed by case at the source.
+#[test]
+fn a_rename_by_case_is_no_deletion_and_no_new_image() {
+    let insensitive = NameRules { case_sensitive: false, ..NameRules::default() };
+    let composed = NameRules { normalisation: Normalisation::Nfc, ..NameRules::default() };
+    let decomposed = NameRules { normalisation: Normalisation::Nfd, ..NameRules::default() };
+    let cases = [
+        ("case", insensitive.clone(), "Server1", "server1"),
+        ("case beyond ASCII", insensitive.clone(), "Büro", "BÜRO"),
+        ("normalisation where case is ignored", insensitive, "Bu\u{308}ro", "Büro"),
+        ("composed", composed, "Bu\u{308}ro", "Büro"),
+        ("decomposed", decomposed, "Büro", "Bu\u{308}ro"),
+    ];
+    for (what, rules, before, now) in cases {
+        let mut world = World { capabilities: with_rules(rules), ..World::default() };
+        world.options.sync = true;
+        world.options.max_delete = 1.0;
+        for n in 0..=2 {
+            world.file(&format!("{before}/{}", aip(n)), 100 + n, n as i64 + 1);
+            world.file(&format!("other/{}", aip(n)), 100 + n, n as i64 + 1);
+        }
+        world.run();
+        let held: Vec<_> = world.held.keys().cloned().collect();
+        for n in 0..=2 {
+            world.remove(&format!("{before}/{}", aip(n)));
+            world.file(&format!("{now}/{}", aip(n)), 100 + n, n as i64 + 1);
+        }
+        assert_eq!(work(&world.run()), [] as [String; 0], "{what}");
+        assert_eq!(world.held.keys().cloned().collect::<Vec<_>>(), held, "{what}: as the target spells it");
+        assert!(world.plan().steps.iter().all(|s| s.code == Code::UpToDate), "{what}");
+
+        // What comes later goes into the folder that is there; what goes, goes from there.
+        world.file(&format!("{now}/{}", aip(3)), 103, 9);
+        let plan = world.run();
+        let copied = step(&plan, &format!("{now}/{}", aip(3)));
+        assert_eq!(
+            copied.files[0].target.parent(),
+            held[held.len() - 1]
+                .parent()
+                .filter(|_| before > "other")
+                .or(held[0].parent().filter(|_| before < "other")),
+            "{what}"
+        );
+        world.remove(&format!("{now}/{}", aip(3)));
+        assert_eq!(world.run().totals.delete, 1, "{what}");
+        assert_eq!(world.held.keys().cloned().collect::<Vec<_>>(), held, "{what}");
+        assert!(world.plan().steps.iter().all(|s| s.code == Code::UpToDate), "{what}");
+    }
+}
+
+#[test]
+fn a_file_that_is_written_under_another_spelling_is_not_gone() {
+    let mut world = World {
+        capabilities: with_rules(NameRules { case_sensitive: false, ..NameRules::default() }),
+        ..World::default()
+    };
+    world.options.sync = true;
+    world.options.max_delete = 1.0;
+    for name in ["Server1.qcow2", "other.qcow2"] {
+        put(&mut world, name);
+    }
+    world.run();
+    world.remove("Server1.qcow2");
+    put(&mut world, "server1.qcow2");
+    world.unsettle("server1.qcow2");
+    assert_eq!(world.run().totals.delete, 0);
+}

@@ -21,8 +21,8 @@ const DAY: i64 = 24 * 3_600_000_000_000;
 const DAYS: i64 = 3000;
 /// Sets that the source keeps: one a day.
 const KEEP: i64 = 7;
-/// Files of a set: a base and an increment, each with its checksum.
-const FILES: u64 = 4;
+/// Files of a set: a base and an increment.
+const FILES: u64 = 2;
 /// Records of what is gone from both sides stay that long.
 const MEMORY: u64 = 91;
 
@@ -113,9 +113,7 @@ impl World {
 
     fn names(day: i64) -> Vec<String> {
         let date = jiff::Timestamp::from_nanosecond(i128::from(day * DAY)).unwrap().strftime("%Y%m%d");
-        let base = format!("srv@c_{date}_d01_00001.aiv");
-        let increment = format!("srv@c_{date}_d01_00001_i00001.aii");
-        vec![base.clone(), increment.clone(), format!("{base}.md5"), format!("{increment}.md5")]
+        vec![format!("srv@c_{date}_d01_00001.aiv"), format!("srv@c_{date}_d01_00001_i00001.aii")]
     }
 
     /// A day: the backup product writes a set and drops the oldest, and offsite runs twice (an absence takes two scans).
