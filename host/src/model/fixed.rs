@@ -315,7 +315,6 @@ mod ways_out {
     use super::*;
 
     #[test]
-    #[ignore = "its mend is on the way"]
     fn a_directory_in_an_images_place_holds_only_that_image() {
         for step in 0..70 {
             let mut play = world(&[machine(Aip18, 2), machine(Aip18, 2)], target(true));
@@ -358,7 +357,6 @@ mod ways_out {
     }
 
     #[test]
-    #[ignore = "its mend is on the way"]
     fn a_listing_that_leaves_files_out_damages_nothing() {
         let mut play = world(&[machine(Aip18, 6)], target(true));
         play.tell(&[RUN, HideListing(0, true), RUN, RUN]).keeps_the_laws();
