@@ -62,7 +62,7 @@ macro_rules! codes {
 
 codes! {
     // The source.
-    /// a directory of the source could not be read: its images are not replicated, and nothing is deleted
+    /// a directory of the source could not be read: what is in it is not replicated, and what may belong there not deleted
     Unreadable = "unreadable", Failing;
     /// a file of the source could not be read: its image is not replicated
     UnreadableFile = "unreadable-file", Failing;
@@ -120,6 +120,8 @@ codes! {
     NameFolded = "name-folded", Warning;
     /// less room is free on the target than is needed
     Space = "space", Warning;
+    /// images did not fit on the target; what fitted was sent
+    NoRoom = "no-room", Failing;
     /// a manifest on the target is not signed by this installation: its word is not proof
     ManifestUnproven = "manifest-unproven", Warning;
     /// a set's manifest cannot be read or written: that set is held

@@ -42,7 +42,8 @@ fn held(box_: &Sandbox, n: u64) -> bool {
 }
 
 fn chains(box_: &Sandbox) -> String {
-    let args = ["chains", "--source", &box_.text("source"), "--to", &box_.text("a"), "--target", "target1"];
+    let args =
+        ["chains", "--source", &box_.text("source"), "--to", &box_.text("a"), "--target", &box_.text("a")];
     box_.offsite().args(args).run().expect(0).stdout
 }
 

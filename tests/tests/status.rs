@@ -55,18 +55,21 @@ fn a_run_that_held_deletions_back_is_no_success() {
 }
 
 #[test]
-fn a_directory_that_cannot_be_read_and_an_image_that_fails_are_no_success_and_are_named() {
+fn an_image_that_fails_is_no_success_and_its_set_lags_until_it_arrives() {
     let box_ = Sandbox::new();
     image(&box_, 0, 1);
-    let chaos = |after: &str| {
-        let faults = format!("faults=[{{\"op\":\"publish\",\"mode\":\"error:Denied\",\"after\":{after}}}]");
-        let to = format!("chaos:{}", box_.text("b"));
-        let job = ["--source", &box_.text("source"), "--to", &to, "--name", "job", "--option", &faults];
-        let job: Vec<String> = job.iter().map(|s| (*s).to_owned()).collect();
-        job
+    let configured = |after: &str| {
+        let text = format!(
+            "[[job]]\nname = \"job\"\nsource = \"{}\"\nsettle = \"0s\"\n[[job.target]]\nname = \"x\"\nurl = \"chaos:{}\"\n\
+             options = {{ fault = [{{ op = \"publish\", mode = \"error:Denied\", after = {after} }}] }}\n",
+            box_.text("source"),
+            box_.text("b")
+        );
+        std::fs::write(box_.path("offsite.toml"), text).unwrap();
+        box_.offsite().args(["--config", &box_.text("offsite.toml")])
     };
-    let run = |after: &str| box_.offsite().args(["run", "--json", "--settle", "0"]).args(chaos(after)).run();
-    let status = |args: &[&str]| box_.offsite().args(["status"]).args(chaos("0")).args(args).run();
+    let run = |after: &str| configured(after).args(["run", "--json"]).run();
+    let status = |args: &[&str]| configured("0").args(["status"]).args(args).run();
     run("1000").expect(0);
     image(&box_, 1, 2);
     std::thread::sleep(Duration::from_millis(1100));

@@ -140,9 +140,16 @@ pub struct JobArgs {
     /// Bytes a second for each target, such as 80MiB
     #[arg(long, value_name = "RATE")]
     pub bandwidth: Option<String>,
+    /// How long what would be deleted stays, such as 7d
+    #[arg(long, value_name = "TIME", requires = "source", help_heading = "A job on the line")]
+    pub delete_after: Option<String>,
     /// Delete even above max_delete, this time
     #[arg(long)]
     pub allow_deletes: bool,
+    /// Delete old sets before the new ones are copied, to make room; with =last also the last restorable set
+    #[arg(long, value_name = "last", num_args = 0..=1, require_equals = true, default_missing_value = "proved",
+          value_parser = ["proved", "last"], hide_possible_values = true)]
+    pub delete_first: Option<String>,
     /// Replicate files that no format knows as well
     #[arg(long)]
     pub include_other: bool,
@@ -176,6 +183,7 @@ impl JobArgs {
             policy: a.policy,
             subfolder: a.subfolder,
             max_delete: a.max_delete,
+            delete_after: a.delete_after,
             accept_unproven: a.accept_unproven,
             include_other: a.include_other,
             ignore: a.ignore,
@@ -229,6 +237,8 @@ pub enum TargetCommand {
     /// Accept images that nothing but your word proves: unproven consolidations, what an unsigned manifest says, an
     /// ancestor that is another one
     Accept(AcceptArgs),
+    /// Show which deletions were held, and allow exactly these
+    AllowDeletes(AllowDeletesArgs),
     /// Export or import the key that signs the target's manifests
     Key(KeyArgs),
 }
@@ -271,6 +281,18 @@ pub struct AcceptArgs {
     /// Only this image; may be repeated [default: all that are unproven]
     #[arg(long, value_name = "PATH")]
     pub image: Vec<String>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct AllowDeletesArgs {
+    #[command(flatten)]
+    pub target: TargetArgs,
+    /// Allow the deletion of this image; may be repeated
+    #[arg(long, value_name = "PATH")]
+    pub image: Vec<String>,
+    /// Allow all that is held now
+    #[arg(long, conflicts_with = "image")]
+    pub all: bool,
 }
 
 #[derive(Clone, Debug, Args)]

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use super::args::{Global, JobArgs};
 use crate::config::{self, Job, Problem, Problems, units};
 use crate::error::{Error, Kind, Result};
+use crate::plan::DeleteFirst;
 use crate::report::exit::Exit;
 use crate::report::{self, Reporter};
 use crate::run::protocol::Stop;
@@ -49,6 +50,11 @@ pub fn jobs(global: &Global, args: &JobArgs) -> Result<Vec<Job>, Problems> {
                 target.bandwidth = config::Bandwidth { rate: Some(*rate), windows: Vec::new() };
             }
             target.plan.allow_deletes |= args.allow_deletes;
+            match args.delete_first.as_deref() {
+                Some("last") => target.plan.delete_first = DeleteFirst::Last,
+                Some(_) => target.plan.delete_first = target.plan.delete_first.max(DeleteFirst::Proved),
+                None => {}
+            }
             target.plan.include_other |= args.include_other;
         }
         for glob in args.ignore.iter().filter(|_| args.source.is_none()) {

@@ -1,4 +1,4 @@
-//! `offsite target take-over|accept|key`: what a user decides about a target.
+//! `offsite target take-over|accept|allow-deletes|key`: what a user decides about a target.
 
 use offsite_plugin_api::TargetPath;
 
@@ -17,6 +17,10 @@ pub fn main(global: &Global, command: &TargetCommand) -> Exit {
         TargetCommand::TakeOver(args) => ask(global, args, Op::TakeOver),
         TargetCommand::Accept(args) => match images(&args.image) {
             Ok(images) => ask(global, &args.target, Op::Accept { images }),
+            Err(error) => session::fail(global, &error),
+        },
+        TargetCommand::AllowDeletes(args) => match images(&args.image) {
+            Ok(images) => ask(global, &args.target, Op::AllowDeletes { images, all: args.all }),
             Err(error) => session::fail(global, &error),
         },
         TargetCommand::Key(args) => key(global, args),
@@ -79,6 +83,7 @@ fn ask(global: &Global, args: &TargetArgs, op: Op) -> Exit {
             }
             Ok(Answer::Done { what }) => report::line(&what),
             Ok(Answer::Accepted { images }) => accepted(&global_, &images),
+            Ok(Answer::HeldDeletes { held, allowed }) => held_deletes(&global_, &held, &allowed),
             Ok(_) => return session::fail(&global_, &each::odd()),
             Err(error) => {
                 report::error(&error, global_.verbose);
@@ -97,5 +102,30 @@ fn accepted(global: &Global, images: &[TargetPath]) {
         report::line("no image is unproven: nothing to accept");
     } else {
         report::line(&format!("accepted: {}", names.join(", ")));
+    }
+}
+
+fn held_deletes(global: &Global, held: &[(TargetPath, u64)], allowed: &[TargetPath]) {
+    let names = |paths: &mut dyn Iterator<Item = &TargetPath>| -> Vec<String> {
+        paths.map(|path| path.display().into_owned()).collect()
+    };
+    let allowed = names(&mut allowed.iter());
+    if global.json {
+        let held: Vec<_> = held
+            .iter()
+            .map(|(path, bytes)| serde_json::json!({ "image": path.display(), "bytes": bytes }))
+            .collect();
+        return report::line(&serde_json::json!({ "held": held, "allowed": allowed }).to_string());
+    }
+    for image in &allowed {
+        report::line(&format!("allowed: {image} (the next run deletes it, unless it changes or comes back)"));
+    }
+    for (path, bytes) in held {
+        report::line(&format!("held: {} ({})", path.display(), report::bytes(*bytes)));
+    }
+    if held.is_empty() && allowed.is_empty() {
+        report::line("the last run held no deletion");
+    } else if allowed.is_empty() {
+        report::line("--all allows the deletion of all of these, --image PATH of one");
     }
 }

@@ -30,6 +30,7 @@ pub struct Flags {
     pub policy: Option<String>,
     pub subfolder: Option<String>,
     pub max_delete: Option<String>,
+    pub delete_after: Option<String>,
     pub accept_unproven: bool,
     pub include_other: bool,
     pub ignore: Vec<String>,
@@ -158,6 +159,8 @@ fn plan(flags: &Flags, found: &mut Vec<Problem>) -> Options {
         subfolder: flags.subfolder.clone(),
         max_delete: flag(found, "--max-delete", flags.max_delete.as_deref(), units::share)
             .unwrap_or(default.max_delete),
+        delete_after_ns: flag(found, "--delete-after", flags.delete_after.as_deref(), units::duration)
+            .map_or(0, target::nanoseconds),
         include_other: flags.include_other,
         accept_unproven: flags.accept_unproven,
         ..default
@@ -166,7 +169,7 @@ fn plan(flags: &Flags, found: &mut Vec<Problem>) -> Options {
         let key = if key == "filter" {
             "--kind/--format/--include/--exclude".to_owned()
         } else {
-            format!("--{key}")
+            format!("--{}", key.replace('_', "-"))
         };
         found.push(Problem::flag(&key, what).hint(hint));
     }

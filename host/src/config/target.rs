@@ -5,7 +5,7 @@ use std::path::Path;
 use super::section::{Section, json, nearest, scalar};
 use super::{Bandwidth, Priority, Retry, Target, Verify, Window, secrets, units, url};
 use crate::format::Format;
-use crate::plan::{Filter, Options, Policy};
+use crate::plan::{DeleteFirst, Filter, Options, Policy};
 
 /// `None` after noting what is missing. `index` names a target without a name.
 pub(super) fn read(section: Section<'_>, index: usize, base: &Path) -> Option<Target> {
@@ -128,6 +128,8 @@ fn plan(section: &Section<'_>) -> Options {
         subfolder: section.text("subfolder").map(str::to_owned),
         max_delete: section.parsed("max_delete", units::share).unwrap_or(default.max_delete),
         accept_unproven: section.flag("accept_unproven").unwrap_or(false),
+        delete_first: delete_first(section),
+        delete_after_ns: section.parsed("delete_after", units::duration).map_or(0, nanoseconds),
         ..default
     };
     for (key, what, hint) in clashes(&options) {
@@ -135,6 +137,25 @@ fn plan(section: &Section<'_>) -> Options {
         section.note(section.problem(key, at, what).hint(hint));
     }
     options
+}
+
+/// `true`, `false` or `"last"`.
+fn delete_first(section: &Section<'_>) -> DeleteFirst {
+    let Some(value) = section.value("delete_first") else { return DeleteFirst::No };
+    match (value.get_ref().as_bool(), value.get_ref().as_str()) {
+        (Some(true), _) => DeleteFirst::Proved,
+        (Some(false), _) => DeleteFirst::No,
+        (None, Some("last")) => DeleteFirst::Last,
+        _ => {
+            section.wrong("delete_first", value, "must be true, false or \"last\"");
+            DeleteFirst::No
+        }
+    }
+}
+
+/// As many as fit.
+pub(super) fn nanoseconds(time: std::time::Duration) -> i64 {
+    i64::try_from(time.as_nanos()).unwrap_or(i64::MAX)
 }
 
 fn filter(section: &Section<'_>) -> Filter {
@@ -161,6 +182,14 @@ pub(super) fn clashes(options: &Options) -> Vec<(&'static str, String, String)> 
     }
     if options.sync && options.subfolder.is_some() {
         found.push(("subfolder", "cannot be combined with sync".to_owned(), hint.to_owned()));
+    }
+    let nothing = "says nothing without sync: without it nothing is deleted";
+    let hint = "remove it, or add sync = true";
+    if !options.sync && options.delete_after_ns > 0 {
+        found.push(("delete_after", nothing.to_owned(), hint.to_owned()));
+    }
+    if !options.sync && options.delete_first != DeleteFirst::No {
+        found.push(("delete_first", nothing.to_owned(), hint.to_owned()));
     }
     if let Some(template) = &options.subfolder
         && let Err(what) = subfolder(template)

@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 
 use regex::bytes::Regex;
 
+use super::lineage::Says;
 use super::name::{Name, group, number, pattern};
 use super::{Format, ImageKind, Link, Recognised, Role};
 
@@ -60,4 +61,13 @@ fn tibx(name: &Name<'_>) -> Option<Recognised> {
         parts: Vec::new(),
         note: None,
     })
+}
+
+/// Whose set it is: what the user named the backup. A `.tibx` has no other set of its name.
+pub(super) fn says<'a>(name: &Name<'a>) -> Option<Says<'a>> {
+    if let Some(c) = TIB.captures(name.file) {
+        return Some(Says::Host(group(&c, 1).to_vec(), Some([number(&c, 3)?, 0])));
+    }
+    let c = TIBX.captures(name.file)?;
+    Some(Says::Host(group(&c, 1).to_vec(), None))
 }

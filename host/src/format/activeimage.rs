@@ -7,6 +7,7 @@ use std::sync::LazyLock;
 
 use regex::bytes::Regex;
 
+use super::lineage::Says;
 use super::name::{Name, group, number, pattern};
 use super::{Format, ImageKind, Link, Recognised, Role};
 
@@ -72,4 +73,16 @@ fn numbered(set: String, increment: u64) -> Recognised {
         parts: Vec::new(),
         note: None,
     }
+}
+
+/// Whose set it is: host, prefix and disk; for the names of 2022 only the folder says it.
+pub(super) fn says<'a>(name: &Name<'a>) -> Option<Says<'a>> {
+    if let Some(c) = DISK_2018.captures(name.file) {
+        let host = [group(&c, 1), b"@", group(&c, 2), b"_d", group(&c, 4)].concat();
+        return Some(Says::Host(host, Some([number(&c, 3)?, number(&c, 5)?])));
+    }
+    if let Some(c) = FILES.captures(name.file) {
+        return Some(Says::Host(group(&c, 1).to_vec(), Some([number(&c, 4)?, 0])));
+    }
+    DISK_2022.is_match(name.file).then_some(Says::Folder)
 }

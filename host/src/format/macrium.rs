@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 
 use regex::bytes::Regex;
 
+use super::lineage::Says;
 use super::name::{Name, group, number, pattern};
 use super::{Format, ImageKind, Link, Recognised, Role};
 
@@ -28,4 +29,10 @@ pub(super) fn recognise(name: &Name<'_>) -> Option<Recognised> {
         parts: Vec::new(),
         note: None,
     })
+}
+
+/// Only what the set is called, as a rule by its identity.
+pub(super) fn says<'a>(name: &Name<'a>) -> Option<Says<'a>> {
+    let c = IMAGE.captures(name.file)?;
+    Some(Says::Set(group(&c, 1)))
 }

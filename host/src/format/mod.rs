@@ -4,6 +4,7 @@
 
 mod acronis;
 mod activeimage;
+mod lineage;
 mod macrium;
 mod name;
 mod qcow2;
@@ -13,6 +14,7 @@ mod veeam;
 mod virtnbdbackup;
 mod vzdump;
 
+pub use lineage::{Lineage, lineage};
 use offsite_plugin_api::TargetPath;
 use serde::{Deserialize, Serialize};
 

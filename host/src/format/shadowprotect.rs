@@ -7,6 +7,7 @@ use std::sync::LazyLock;
 
 use regex::bytes::Regex;
 
+use super::lineage::Says;
 use super::name::{Name, group, number, pattern, text};
 use super::{Format, ImageKind, Link, Recognised, Role};
 
@@ -54,4 +55,10 @@ pub(super) fn recognise(name: &Name<'_>) -> Option<Recognised> {
         parts: Vec::new(),
         note: None,
     })
+}
+
+/// Whose set it is: the volume.
+pub(super) fn says<'a>(name: &Name<'a>) -> Option<Says<'a>> {
+    let c = IMAGE.captures(name.file)?;
+    Some(Says::Host(group(&c, 1).to_vec(), Some([number(&c, 2)?, 0])))
 }

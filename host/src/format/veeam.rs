@@ -3,8 +3,9 @@
 
 use std::sync::LazyLock;
 
-use regex::bytes::Regex;
+use regex::bytes::{Captures, Regex};
 
+use super::lineage::Says;
 use super::name::{Name, group, pattern, text};
 use super::{Format, ImageKind, Link, Recognised, Role};
 
@@ -31,7 +32,6 @@ fn set(name: &Name<'_>, job: &[u8], vm: &[u8]) -> String {
 
 fn image(name: &Name<'_>) -> Option<Recognised> {
     let c = IMAGE.captures(name.file)?;
-    let digits: String = group(&c, 3).iter().filter(|b| b.is_ascii_digit()).map(|&b| b as char).collect();
     let extension = group(&c, 5).to_ascii_lowercase();
     Some(Recognised {
         format: Format::Veeam,
@@ -39,10 +39,17 @@ fn image(name: &Name<'_>) -> Option<Recognised> {
         image: text(name.file),
         kind: if extension == b"vbk" { ImageKind::Base } else { ImageKind::Incremental },
         role: Role::Anchor,
-        link: Link::Moment { at: digits.parse().ok()?, reverse: extension == b"vrb" },
+        link: Link::Moment { at: moment(&c)?, reverse: extension == b"vrb" },
         parts: Vec::new(),
         note: None,
     })
+}
+
+/// The date in the name, as a number.
+fn moment(captures: &Captures<'_>) -> Option<u64> {
+    let digits: String =
+        group(captures, 3).iter().filter(|b| b.is_ascii_digit()).map(|&b| b as char).collect();
+    digits.parse().ok()
 }
 
 fn meta(name: &Name<'_>) -> Option<Recognised> {
@@ -57,4 +64,11 @@ fn meta(name: &Name<'_>) -> Option<Recognised> {
         parts: Vec::new(),
         note: None,
     })
+}
+
+/// Whose set it is: job and VM.
+pub(super) fn says<'a>(name: &Name<'a>) -> Option<Says<'a>> {
+    let c = IMAGE.captures(name.file)?;
+    let host = [group(&c, 1), b".", group(&c, 2)].concat();
+    Some(Says::Host(host, Some([moment(&c)?, 0])))
 }

@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 
 use regex::bytes::Regex;
 
+use super::lineage::Says;
 use super::name::{Name, group, pattern, text};
 use super::{Format, ImageKind, Link, Recognised, Role};
 
@@ -103,4 +104,9 @@ fn branch(disk: &[u8]) -> u64 {
         bytes[7] = 1;
     }
     u64::from_be_bytes(bytes)
+}
+
+/// The folder is the set.
+pub(super) fn says<'a>() -> Option<Says<'a>> {
+    Some(Says::Folder)
 }

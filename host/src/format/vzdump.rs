@@ -4,6 +4,7 @@ use std::sync::LazyLock;
 
 use regex::bytes::Regex;
 
+use super::lineage::Says;
 use super::name::{Name, group, pattern, text};
 use super::{Format, ImageKind, Link, Recognised, Role};
 
@@ -33,4 +34,14 @@ pub(super) fn recognise(name: &Name<'_>) -> Option<Recognised> {
         parts: Vec::new(),
         note: None,
     })
+}
+
+/// Whose set it is: the guest.
+pub(super) fn says<'a>(name: &Name<'a>) -> Option<Says<'a>> {
+    let c = IMAGE.captures(name.file)?;
+    let stem = group(&c, 1);
+    // `2024_01_01-00_00_00`
+    let (guest, moment) = stem.split_at_checked(stem.len().checked_sub(20)?)?;
+    let digits: String = moment.iter().filter(|b| b.is_ascii_digit()).map(|&b| b as char).collect();
+    Some(Says::Host(guest.to_vec(), Some([digits.parse().ok()?, 0])))
 }

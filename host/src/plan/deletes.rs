@@ -3,18 +3,21 @@
 //! Judged on what will be visible after the copies: an image that stays needs its parent, the parent it will have after
 //! a replacement included. Descendants are judged, and deleted, before their ancestors.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use offsite_plugin_api::TargetPath;
 
+use super::doomed::{Doomed, Fates, Order, Why};
 use super::explain::Reason;
-use super::index::{At, Index, place_of_anchor};
+use super::index::{At, Index, place_of_anchor, source_path};
 use super::needs::{Needs, Remains};
 use super::order::Steps;
-use super::{Action, FileAction, FileStep, Notice, NoticeCode, Step, sync};
+use super::succession::{Succession, Successors};
+use super::sync::Class;
+use super::{FileAction, FileStep, Notice, NoticeCode, sync};
 use crate::chain::{Evidence, Image, Parent};
-use crate::format::{Format, Role};
+use crate::format::{self, Format, Role};
 use crate::target::TargetFile;
 
 pub(crate) struct Deletes<'a> {
@@ -22,60 +25,153 @@ pub(crate) struct Deletes<'a> {
     forbidden: Option<Reason<'a>>,
     /// What the images that stay need.
     pub needs: Needs<'a>,
+    /// What takes the place of sets that are gone.
+    pub succession: Succession<'a>,
+}
+
+/// How a set of the target stands in which something is gone at the source.
+struct Standing<'a> {
+    /// Nothing of it may go now.
+    kept: Option<Reason<'a>>,
+    why: Why<'a>,
+    /// Deletions come after these steps.
+    after: Vec<usize>,
+    /// Of its images' deletions.
+    doomed: Vec<usize>,
 }
 
 impl<'a> Deletes<'a> {
     pub fn new(index: &Index<'a>) -> Self {
         let unmatched = index.unmatched();
-        if unmatched.is_empty() {
-            return Self { unmatched, forbidden: None, needs: Needs::default() };
-        }
-        let forbidden = sync::forbidden(index, &unmatched);
-        Self { unmatched, forbidden, needs: Needs::default() }
+        let forbidden = if unmatched.is_empty() { None } else { sync::forbidden(index) };
+        Self { unmatched, forbidden, needs: Needs::default(), succession: Succession::default() }
     }
 
-    /// Whether `needs` must learn of every set.
+    /// Whether `needs` and `succession` must learn of every set.
     pub fn looks(&self) -> bool {
         !self.unmatched.is_empty()
     }
 
-    /// Adds the steps: first what is kept and why, then the deletions.
-    pub fn finish(mut self, index: &Index<'a>, steps: &mut Steps, notices: &mut Vec<Notice>) {
+    /// Adds the steps: first what is kept and why, then the deletions. Answers what is to be remembered.
+    pub fn finish(
+        mut self,
+        index: &Index<'a>,
+        steps: &mut Steps,
+        notices: &mut Vec<Notice>,
+    ) -> super::Remember {
+        let mut remember = super::Remember { dropped: self.dropped(index), ..Default::default() };
         if self.unmatched.is_empty() {
-            return;
+            return remember;
         }
         let mut doomed: Vec<Doomed<'a>> = Vec::new();
         let owners = self.owners(index);
         let mut sets: Vec<u32> = owners.values().map(|at| at.0).collect();
         sets.sort_unstable();
         sets.dedup();
+        let here: HashSet<&str> = index.input.source.sets.iter().map(|set| set.id.as_str()).collect();
+        let vanished: Vec<u32> =
+            sets.iter().copied().filter(|set| self.vanished(index, *set, &here)).collect();
+        if self.forbidden.is_none() && !vanished.is_empty() {
+            self.succession.look(index, &vanished);
+        }
+        let mut standings = HashMap::new();
         for set in sets {
-            self.set(index, set, steps, &mut doomed);
+            let standing = self.standing(index, set, vanished.binary_search(&set).is_ok());
+            standings.insert(set, self.set(index, set, standing, steps, &mut doomed));
         }
-        self.files(index, &owners, steps, &mut doomed);
-        if doomed.is_empty() {
-            return self.say_forbidden(notices);
+        self.files(index, &owners, &vanished, &standings, steps, &mut doomed);
+        if let Some(reason @ Reason::EmptySource) = &self.forbidden {
+            let text = format!("nothing is deleted; images are {}", reason.text());
+            notices.push(Notice::new(NoticeCode::DeletesHeld, text));
         }
-        let managed = managed(index);
-        let counted = doomed.iter().filter(|d| d.counts).count();
-        if sync::over_limit(index, counted, managed) {
-            for doomed in &doomed {
-                steps.skip(&doomed.image, doomed.set.clone(), doomed.format, &Reason::OverDeleteLimit);
-            }
-            let text = format!(
-                "{counted} of {managed} images would be deleted, max_delete allows {}: nothing is deleted; \
-                 if this is meant, run once with --allow-deletes",
-                (index.input.options.max_delete * managed as f64).floor()
+        if !doomed.is_empty() {
+            Fates::new(index, &self.succession, &self.unmatched, doomed).finish(
+                steps,
+                notices,
+                &mut remember,
             );
-            notices.push(Notice::new(NoticeCode::OverDeleteLimit, text));
-            return;
         }
-        let first = steps.steps.len();
-        let merges = steps.steps.iter().enumerate().filter(|(_, s)| s.merge.is_some());
-        let merges: HashMap<TargetPath, usize> = merges.map(|(at, s)| (s.image.clone(), at)).collect();
-        for doomed in doomed {
-            let proof = doomed.proof.as_ref().and_then(|by| merges.get(by).copied());
-            steps.steps.push(doomed.step(first, proof));
+        remember
+    }
+
+    /// What was remembered of paths that can be deleted no more.
+    fn dropped(&self, index: &Index<'a>) -> Vec<TargetPath> {
+        let gone = |path: &TargetPath| {
+            let recorded = index.input.target.files.get(path).and_then(|f| f.recorded.as_ref());
+            self.is_unmatched(path) && recorded.is_some_and(|r| !index.unsettled.contains_key(&r.image))
+        };
+        index.input.target.deletes.paths().into_iter().filter(|path| !gone(path)).cloned().collect()
+    }
+
+    /// Whether nothing of a set is at the source, finished or not. `here`: the names of the source's sets.
+    fn vanished(&self, index: &Index<'a>, set: u32, here: &HashSet<&str>) -> bool {
+        let images = &index.input.target.chains().sets[set as usize].images;
+        !self.matched(set)
+            && images.iter().all(|i| {
+                let recorded = index.input.target.files.get(&i.id).and_then(|f| f.recorded.as_ref());
+                self.is_unmatched(&i.id)
+                    && recorded.is_none_or(|r| {
+                        // Images whose parent the source has no more are a set named after that.
+                        let orphans = || i.format == Format::Qcow2 && here.contains(&*format::show(&r.image));
+                        !here.contains(r.set.as_str())
+                            && !orphans()
+                            && !index.unsettled.contains_key(&r.image)
+                    })
+            })
+    }
+
+    /// Whether any of a set's images is at the source.
+    fn matched(&self, set: u32) -> bool {
+        self.needs.get(set).is_some_and(|r| r.matched.contains(&true))
+    }
+
+    /// How a set stands as a whole.
+    fn standing(&self, index: &Index<'a>, s: u32, vanished: bool) -> Standing<'a> {
+        let set = &index.input.target.chains().sets[s as usize];
+        let tips = || self.needs.get(s).map(|r| r.tips.clone()).unwrap_or_default();
+        let stand = |kept, why, after| Standing { kept, why, after, doomed: Vec::new() };
+        let sources: Vec<TargetPath> = set.images.iter().map(|i| source_path(index, i)).collect();
+        if let Some(reason) = index.hidden(set.format, sources.iter()) {
+            return stand(Some(reason), Why::Gone, Vec::new());
+        }
+        let recorded = set.images.iter().find_map(|i| index.input.target.files.get(&i.id)?.recorded.as_ref());
+        let name = recorded.and_then(|r| r.recognised.as_ref()).map(|r| r.set.as_str());
+        let unfinished = sources.iter().find_map(|path| index.unfinished_of(set.format, name, path));
+        if let Some(path) = unfinished {
+            return stand(Some(Reason::OwnUnfinished(path)), Why::Gone, Vec::new());
+        }
+        if !vanished {
+            // What is new of it at the source builds on what only the target has.
+            let grows = !self.matched(s) && !sources.iter().any(|path| index.unsettled.contains_key(path));
+            return stand(grows.then_some(Reason::Needed), Why::Gone, tips());
+        }
+        // Retention takes a set away file by file: one that is half gone twice is judged when all of it is.
+        let seen_once = |(image, source): (&Image, &TargetPath)| {
+            let recorded = index.input.target.files.get(&image.id).is_some_and(|f| f.recorded.is_some());
+            recorded && !sync::twice_absent(index, source)
+        };
+        if set.images.iter().zip(&sources).any(seen_once) {
+            return stand(Some(Reason::NotTwiceAbsent), Why::Gone, Vec::new());
+        }
+        let successors = self.succession.of(index, s);
+        let first = index.input.options.delete_first != super::DeleteFirst::No;
+        match successors {
+            Successors { begun: Some(by), whole, .. } if first => {
+                // Whether it may go first shows when all is judged; else it goes as any other does.
+                let later = whole.map(|(_, tips)| tips);
+                stand(
+                    None,
+                    Why::Rotated { by, order: Order::BeforeItsTime, whole: later.is_some() },
+                    later.unwrap_or_default(),
+                )
+            }
+            Successors { whole: Some((by, after)), .. } => {
+                stand(None, Why::Rotated { by, order: Order::After, whole: true }, after)
+            }
+            Successors { newer: Some(by), .. } => {
+                stand(Some(Reason::SuccessorNotYet { by }), Why::Gone, Vec::new())
+            }
+            _ => stand(None, Why::Gone, tips()),
         }
     }
 
@@ -83,16 +179,9 @@ impl<'a> Deletes<'a> {
         self.unmatched.binary_search_by(|p| (*p).cmp(path)).is_ok()
     }
 
-    fn say_forbidden(&self, notices: &mut Vec<Notice>) {
-        if let Some(reason @ (Reason::EmptySource | Reason::NothingLeft)) = &self.forbidden {
-            let text = format!("nothing is deleted; images are {}", reason.text());
-            notices.push(Notice::new(NoticeCode::DeletesHeld, text));
-        }
-    }
-
     /// For every unmatched file that belongs to an image of the target: which.
     fn owners(&self, index: &Index<'a>) -> HashMap<&'a TargetPath, At> {
-        let unmatched: std::collections::HashSet<_> = self.unmatched.iter().copied().collect();
+        let unmatched: HashSet<_> = self.unmatched.iter().copied().collect();
         let mut owners = HashMap::new();
         for (s, set) in index.input.target.chains().sets.iter().enumerate() {
             for (i, image) in set.images.iter().enumerate() {
@@ -107,7 +196,14 @@ impl<'a> Deletes<'a> {
     }
 
     /// Judges the images of one of the target's sets that the source has not, descendants first.
-    fn set(&mut self, index: &Index<'a>, s: u32, steps: &mut Steps, doomed: &mut Vec<Doomed<'a>>) {
+    fn set(
+        &mut self,
+        index: &Index<'a>,
+        s: u32,
+        mut standing: Standing<'a>,
+        steps: &mut Steps,
+        doomed: &mut Vec<Doomed<'a>>,
+    ) -> Standing<'a> {
         let mut remains = self.needs.take(index, s);
         let set = &index.input.target.chains().sets[s as usize];
         let name: Arc<str> = set.id.as_str().into();
@@ -129,7 +225,7 @@ impl<'a> Deletes<'a> {
                 remains.keep_parent(image);
                 continue;
             }
-            match self.judge(index, image, i, &remains, &source) {
+            match self.judge(index, image, i, &remains, &source, &standing) {
                 Some(reason) => {
                     remains.keep_parent(image);
                     if image.span.is_some_and(|s| s.first < s.last) && image.evidence != Some(Evidence::Name)
@@ -147,10 +243,16 @@ impl<'a> Deletes<'a> {
                         .filter_map(|(c, _)| deleting.get(&c).copied())
                         .collect();
                     deleting.insert(i, doomed.len());
+                    standing.doomed.push(doomed.len());
                     let absorbed = remains.absorbed.get(&i).copied();
                     doomed.push(Doomed {
-                        reason: absorbed.map_or(Reason::GoneAtSource, |h| Reason::Absorbed { by: h.by }),
-                        counts: absorbed.is_none_or(|h| !h.verified),
+                        why: absorbed.map_or_else(
+                            || standing.why.clone(),
+                            |h| Why::Absorbed { by: h.by, verified: h.verified },
+                        ),
+                        class: Class::Image,
+                        of: Some(s),
+                        target: image.id.clone(),
                         proof: absorbed.filter(|h| h.conditional).map(|h| h.by.clone()),
                         set: name.clone(),
                         format: Some(image.format),
@@ -162,13 +264,14 @@ impl<'a> Deletes<'a> {
                             .map(|f| file_step(&f.path, &source, image, f.size))
                             .collect(),
                         image: source,
-                        after: remains.tips.clone(),
+                        after: [remains.tips.as_slice(), &standing.after].concat(),
                         children,
                     });
                 }
             }
         }
         self.needs.put(s, remains);
+        standing
     }
 
     /// Why an image that the source no longer has is kept; `None`: it is deleted.
@@ -179,6 +282,7 @@ impl<'a> Deletes<'a> {
         i: usize,
         remains: &Remains<'a>,
         source: &TargetPath,
+        standing: &Standing<'a>,
     ) -> Option<Reason<'a>> {
         let listed = &index.input.target.files;
         let anchor = listed.get(&image.id);
@@ -205,9 +309,15 @@ impl<'a> Deletes<'a> {
         }
         for file in gone() {
             let path = step_path(&file.path, source, image);
+            if let Some(dir) = index.hides(&path) {
+                return Some(Reason::Unreadable(dir));
+            }
             if let Some(reason) = sync::not_absent(index, &path) {
                 return Some(reason);
             }
+        }
+        if let Some(reason) = &standing.kept {
+            return Some(reason.clone());
         }
         if let Some(by) = remains.unproven.get(&i) {
             return Some(Reason::MergeUnproven { by });
@@ -225,9 +335,17 @@ impl<'a> Deletes<'a> {
         &self,
         index: &Index<'a>,
         owners: &HashMap<&'a TargetPath, At>,
+        vanished: &[u32],
+        standings: &HashMap<u32, Standing<'a>>,
         steps: &mut Steps,
         doomed: &mut Vec<Doomed<'a>>,
     ) {
+        let sets = &index.input.target.chains().sets;
+        // Files of whole sets of which nothing is at the source.
+        let of_sets: HashMap<&TargetPath, u32> = vanished
+            .iter()
+            .flat_map(|&set| sets[set as usize].set_files.iter().map(move |file| (&file.path, set)))
+            .collect();
         for &path in &self.unmatched {
             let Some(file) = index.input.target.files.get(path) else { continue };
             let Some(recorded) = &file.recorded else { continue };
@@ -242,10 +360,15 @@ impl<'a> Deletes<'a> {
                 continue;
             }
             let remains = owner.and_then(|at| Some((self.needs.get(at.0)?, at.1 as usize)));
+            let of_set = of_sets.get(path).copied();
+            let standing = of_set.and_then(|set| standings.get(&set));
+            let whole = of_set.map_or(0, |set| sets[set as usize].images.len());
             let reason = if let Some(reason) = &self.forbidden {
                 Some(reason.clone())
             } else if let Some(reason) = not_clear(index, path, Some(recorded.set.as_str())) {
                 Some(reason)
+            } else if let Some(dir) = index.hides(&source) {
+                Some(Reason::Unreadable(dir))
             } else if let Some(reason) = sync::not_absent(index, &source) {
                 Some(reason)
             } else if remains.is_some_and(|(r, i)| r.held[i] || !r.matched[i]) {
@@ -255,6 +378,11 @@ impl<'a> Deletes<'a> {
             {
                 // Whatever became of the source's: the image that stays cannot be read without it.
                 Some(Reason::Needed)
+            } else if let Some(reason) = standing.and_then(|s| s.kept.as_ref()) {
+                Some(reason.clone())
+            } else if standing.is_some_and(|s| s.doomed.len() < whole) {
+                // It describes images that stay.
+                Some(Reason::Needed)
             } else {
                 file_kept(index, file, false)
             };
@@ -262,8 +390,10 @@ impl<'a> Deletes<'a> {
             match reason {
                 Some(reason) => steps.skip(&source, set, None, &reason),
                 None => doomed.push(Doomed {
-                    reason: Reason::GoneAtSource,
-                    counts: owner.is_none(),
+                    why: standing.map_or(Why::Gone, |s| s.why.clone()),
+                    class: sync::class(path, file),
+                    of: of_set,
+                    target: path.clone(),
                     proof: None,
                     set,
                     format: None,
@@ -275,53 +405,9 @@ impl<'a> Deletes<'a> {
                     }],
                     image: source,
                     after: remains.map(|(r, _)| r.tips.clone()).unwrap_or_default(),
-                    children: Vec::new(),
+                    children: standing.map(|s| s.doomed.clone()).unwrap_or_default(),
                 }),
             }
-        }
-    }
-}
-
-/// An image (or a file) to be deleted, unless there are too many.
-struct Doomed<'a> {
-    reason: Reason<'a>,
-    /// Against `max_delete`.
-    counts: bool,
-    /// The image of the source whose replacement must prove that it holds this one.
-    proof: Option<TargetPath>,
-    set: Arc<str>,
-    format: Option<Format>,
-    image: TargetPath,
-    files: Vec<FileStep>,
-    after: Vec<usize>,
-    /// Deletions of its children, by position among the deletions.
-    children: Vec<usize>,
-}
-
-impl Doomed<'_> {
-    fn step(self, first: usize, proof: Option<usize>) -> Step {
-        let mut after = self.after;
-        after.extend(proof);
-        after.extend(self.children.iter().map(|c| first + c));
-        after.sort_unstable();
-        after.dedup();
-        Step {
-            action: Action::Delete,
-            image: self.image,
-            set: self.set,
-            format: self.format,
-            bytes: self.files.iter().map(|f| f.bytes).sum(),
-            code: self.reason.code(),
-            reason: self.reason.text(),
-            files: self.files,
-            after,
-            not_restorable: false,
-            span: None,
-            group: None,
-            merge: None,
-            proof,
-            parent: None,
-            merged: false,
         }
     }
 }
@@ -359,12 +445,6 @@ fn file_kept<'a>(index: &Index<'a>, file: &TargetFile, merged: bool) -> Option<R
     }
 }
 
-/// The anchor's path at the source.
-fn source_path(index: &Index<'_>, image: &Image) -> TargetPath {
-    let recorded = index.input.target.files.get(&image.id).and_then(|f| f.recorded.as_ref());
-    recorded.map_or_else(|| image.id.clone(), |r| r.image.clone())
-}
-
 /// Another file's path at the source, by where the anchor's is.
 fn step_path(path: &TargetPath, source: &TargetPath, image: &Image) -> TargetPath {
     let Some(place) = place_of_anchor(&image.id, source).filter(|p| !p.is_root()) else {
@@ -387,14 +467,4 @@ fn single_source(path: &TargetPath, file: &TargetFile) -> TargetPath {
 
 fn file_step(path: &TargetPath, source: &TargetPath, image: &Image, bytes: u64) -> FileStep {
     FileStep { action: FileAction::Delete, path: step_path(path, source, image), target: path.clone(), bytes }
-}
-
-/// Images (and single files) on the target that this job replicated.
-fn managed(index: &Index<'_>) -> usize {
-    let files = index.input.target.files.iter();
-    files
-        .filter(|(path, file)| {
-            file.recorded.as_ref().is_some_and(|r| path.as_bytes().ends_with(r.image.as_bytes()))
-        })
-        .count()
 }

@@ -66,6 +66,17 @@ pub(crate) enum Reason<'a> {
     Absorbed {
         by: &'a TargetPath,
     },
+    Rotated {
+        by: &'a str,
+    },
+    /// `early`: what takes its place is not published yet.
+    DeleteFirst {
+        by: &'a str,
+        early: bool,
+    },
+    DeleteLater {
+        until: i64,
+    },
     MergeUnproven {
         by: &'a TargetPath,
     },
@@ -74,6 +85,16 @@ pub(crate) enum Reason<'a> {
     EmptySource,
     Unreadable(&'a TargetPath),
     NothingLeft,
+    NoFileLeft,
+    LastOfLineage,
+    /// A set, or a file, in words.
+    SuccessorNotYet {
+        by: String,
+    },
+    LastBeforeSuccessor {
+        by: &'a str,
+    },
+    OwnUnfinished(&'a TargetPath),
     NotTwiceAbsent,
     /// Its place at the source is in doubt.
     PlaceUnknown(&'a TargetPath),
@@ -125,10 +146,16 @@ impl Reason<'_> {
             Self::Refused(_) => Code::Refused,
             Self::Retained { .. } => Code::Retained,
             Self::GoneAtSource | Self::Absorbed { .. } => Code::GoneAtSource,
+            Self::Rotated { .. } => Code::Rotated,
+            Self::DeleteFirst { .. } => Code::DeleteFirst,
+            Self::DeleteLater { .. } => Code::DeleteLater,
+            Self::NothingLeft | Self::NoFileLeft | Self::LastOfLineage => Code::Held,
             Self::KeptNoSync | Self::KeptForeign => Code::Kept,
             Self::EmptySource
             | Self::Unreadable(_)
-            | Self::NothingLeft
+            | Self::SuccessorNotYet { .. }
+            | Self::LastBeforeSuccessor { .. }
+            | Self::OwnUnfinished(_)
             | Self::NotTwiceAbsent
             | Self::PlaceUnknown(_)
             | Self::TouchedGone
@@ -262,6 +289,30 @@ impl Reason<'_> {
             Self::Absorbed { by } => {
                 return format!("gone at the source, which consolidated it into '{}'", by.display()).into();
             }
+            Self::Rotated { by } => {
+                return format!("gone at the source with its whole set, and '{by}' takes its place").into();
+            }
+            Self::DeleteFirst { by, early: false } => {
+                return format!(
+                    "gone at the source with its whole set, and '{by}' takes its place; deleted before the copies, \
+                     because --delete-first makes room"
+                )
+                .into();
+            }
+            Self::DeleteFirst { by, early: true } => {
+                return format!(
+                    "gone at the source with its whole set; deleted before '{by}', which takes its place, is published, \
+                     because --delete-first makes room"
+                )
+                .into();
+            }
+            Self::DeleteLater { until } => {
+                return format!(
+                    "gone at the source; kept until {}, then deleted (delete_after)",
+                    day(*until)
+                )
+                .into();
+            }
             Self::MergeUnproven { by } => {
                 return format!(
                     "kept: gone at the source, and nothing proves that '{}', which changed there, holds it \
@@ -274,10 +325,37 @@ impl Reason<'_> {
             Self::KeptForeign => "not replicated by this job: left alone",
             Self::EmptySource => "kept: the source is empty, which may be a missing mount",
             Self::Unreadable(dir) => {
-                return format!("kept: the source's directory '{}' could not be read", dir.display()).into();
+                return format!(
+                    "kept: the source's directory '{}', where files of its set may be, could not be read",
+                    dir.display()
+                )
+                .into();
             }
             Self::NothingLeft => {
                 "kept: no image on this target is at the source any more, which may be a wrong mount"
+            }
+            Self::NoFileLeft => {
+                "kept: none of this target's other files is at the source any more, which may be a wrong mount"
+            }
+            Self::LastOfLineage => {
+                "kept: gone at the source, but without it its host's disk, or its folder, would have no restorable \
+                 image here; 'offsite target allow-deletes' lets it go"
+            }
+            Self::SuccessorNotYet { by } => {
+                return format!(
+                    "kept until '{by}', which takes its place, is wholly published and restorable here"
+                )
+                .into();
+            }
+            Self::LastBeforeSuccessor { by } => {
+                return format!(
+                    "kept until '{by}', which takes its place, is published: it is the last restorable set here; \
+                     --delete-first=last deletes it before"
+                )
+                .into();
+            }
+            Self::OwnUnfinished(path) => {
+                return format!("kept until '{}', a file of its set, is finished", path.display()).into();
             }
             Self::NotTwiceAbsent => "kept until a second scan, one settle time later, finds it absent again",
             Self::PlaceUnknown(place) => {

@@ -10,11 +10,12 @@ use std::collections::{HashMap, HashSet};
 
 use offsite_plugin_api::{Normalisation, TargetPath};
 
+use super::explain::Reason;
 use super::filter::Matcher;
 use super::respell::Spellings;
 use super::{Baseline, Input, Template, names};
 use crate::chain::{Image, ImageSet};
-use crate::format::{self, ImageKind, Link, Recognised, signature};
+use crate::format::{self, Format, ImageKind, Link, Recognised, signature};
 use crate::source::ignore::Ignore;
 use crate::source::{SourceFile, Unsettled};
 use crate::target::TargetFile;
@@ -311,6 +312,61 @@ impl<'a> Index<'a> {
         named.or_else(|| self.unfinished.iter().find(sibling).map(|(_, path)| *path))
     }
 
+    /// An unfinished file of the set that this source image belongs to.
+    pub fn unfinished_beside(&self, format: Format, anchor: Option<usize>) -> Option<&'a TargetPath> {
+        if self.unsettled.is_empty() {
+            return None;
+        }
+        let file = self.file(anchor?);
+        self.unfinished_of(format, file.recognised.as_ref().map(|r| r.set.as_str()), &file.path)
+    }
+
+    /// An unfinished file of a set: by its name, or, where only headers tell, one beside the image whose header may.
+    pub fn unfinished_of(
+        &self,
+        format: Format,
+        set: Option<&str>,
+        image: &TargetPath,
+    ) -> Option<&'a TargetPath> {
+        if self.unsettled.is_empty() {
+            return None;
+        }
+        let named = self.unfinished.iter().find(|(r, _)| r.format == format && Some(r.set.as_str()) == set);
+        if named.is_some() || format != Format::Qcow2 {
+            return named.map(|(_, path)| *path);
+        }
+        let beside = |path: &TargetPath| path.parent() == image.parent() && format::wants_header(path);
+        self.unsettled.keys().copied().filter(|path| beside(path)).min()
+    }
+
+    /// A directory of the source that could not be read, or of which nothing is known, and in which files of the set with
+    /// these images may be: where they lie or above; below, too, where a set may spread over folders.
+    pub fn hidden<'p>(
+        &self,
+        format: Format,
+        mut images: impl Iterator<Item = &'p TargetPath>,
+    ) -> Option<Reason<'a>> {
+        let inventory = self.input.inventory;
+        if inventory.unreadable.is_empty() && inventory.doubts.is_empty() {
+            return None;
+        }
+        let spreads = matches!(format, Format::Qcow2 | Format::Virtnbdbackup);
+        images.find_map(|image| {
+            let folder = image.parent();
+            let near = |dir: &TargetPath| {
+                within(image, dir) || (spreads && folder.as_ref().is_none_or(|folder| within(dir, folder)))
+            };
+            let unreadable = inventory.unreadable.iter().map(|(dir, _)| dir).find(|dir| near(dir));
+            let doubt = || inventory.doubts.iter().map(|doubt| &doubt.place).find(|place| near(place));
+            unreadable.map(Reason::Unreadable).or_else(|| doubt().map(Reason::PlaceUnknown))
+        })
+    }
+
+    /// An image that the source has under an unreadable directory is not absent.
+    pub fn hides(&self, path: &TargetPath) -> Option<&'a TargetPath> {
+        self.input.inventory.unreadable.iter().map(|(dir, _)| dir).find(|dir| within(path, dir))
+    }
+
     /// An unfinished file that may be an ancestor of this image. `missing`: its parent is not among the settled images.
     /// Where time alone orders a set, nothing shows that an image between two others is missing.
     pub fn unfinished_ancestor(&self, anchor: usize, missing: bool) -> Option<&'a TargetPath> {
@@ -370,6 +426,18 @@ impl<'a> Index<'a> {
         }
         self.input.target.files.keys().filter(|path| !matched.contains(path)).collect()
     }
+}
+
+/// Whether a path is this directory or lies somewhere in it.
+fn within(path: &TargetPath, dir: &TargetPath) -> bool {
+    let below = || path.as_bytes().strip_prefix(dir.as_bytes()).is_some_and(|rest| rest.starts_with(b"/"));
+    dir.is_root() || path == dir || below()
+}
+
+/// The path at the source of an image that the target has: its anchor's.
+pub(crate) fn source_path(index: &Index<'_>, image: &Image) -> TargetPath {
+    let recorded = index.input.target.files.get(&image.id).and_then(|f| f.recorded.as_ref());
+    recorded.map_or_else(|| image.id.clone(), |r| r.image.clone())
 }
 
 /// What precedes the image's own path in the target path of its anchor; `None` when the path does not end with it.

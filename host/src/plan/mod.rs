@@ -1,13 +1,14 @@
 //! (chains, target state, options, baseline) -> Plan. Pure: time, listings and capabilities come in as values.
 //!
 //! `index` pairs source and target, `decide` judges a set's images (`compare`, `consolidated`, `merged`, `filter`, `policy`,
-//! `names`), `order` makes steps of that, `deletes` (with `needs`) and `sync` judge what only the target has, `explain`
-//! has every sentence.
+//! `names`), `order` makes steps of that, `deletes` (with `needs`, `succession` and `sync`) judges what only the target
+//! has, `doomed` what of that goes in this run, `explain` has every sentence.
 
 mod compare;
 mod consolidated;
 mod decide;
 mod deletes;
+mod doomed;
 mod explain;
 mod filter;
 mod index;
@@ -21,6 +22,7 @@ mod omitted;
 mod order;
 mod policy;
 mod respell;
+mod succession;
 mod sync;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -34,7 +36,8 @@ pub use input::{Input, Names};
 pub use merged::{Content, Proof, prove};
 pub use policy::Template;
 pub use types::{
-    Action, Baseline, Code, FileAction, FileStep, Filter, Merge, Options, Plan, Policy, Sign, Step, Totals,
+    Action, Baseline, Code, DeleteFirst, FileAction, FileStep, Filter, Merge, Options, Plan, Policy,
+    Remember, Sign, Step, Totals,
 };
 pub use validate::validate;
 
@@ -52,9 +55,11 @@ pub fn plan(input: &Input<'_>) -> Plan {
         if deletes.looks() {
             decide::locate(&index, set, &mut decided);
             touched = deletes.needs.learn(&index, set, &decided);
+            deletes.succession.learn(&index, set, &decided);
         }
         let tips = steps.set(&index, set, decided, &mut near);
         deletes.needs.tips(&touched, &tips);
+        deletes.succession.tips(tips);
     }
     let place = index.place_named("", None);
     for other in &input.source.others {
@@ -67,7 +72,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
         steps.skip(&alone.path, "".into(), None, &explain::Reason::LeftAlone(&alone.reason));
     }
     let mut held = Vec::new();
-    deletes.finish(&index, &mut steps, &mut held);
+    let remember = deletes.finish(&index, &mut steps, &mut held);
     let order::Steps { steps, links, another, .. } = steps;
     let mut notices = notices::notices(&index, &steps);
     notices.append(&mut held);
@@ -75,5 +80,5 @@ pub fn plan(input: &Input<'_>) -> Plan {
         notices.push(notices::another(*count, image, ancestor));
     }
     let totals = totals::totals(&steps);
-    Plan { steps, notices, totals, links }
+    Plan { steps, notices, totals, remember, links }
 }

@@ -29,7 +29,8 @@ pub(crate) fn notices(index: &Index<'_>, steps: &[Step]) -> Vec<Notice> {
     }
     for (dir, why) in &index.input.inventory.unreadable {
         let text = format!(
-            "the source's directory '{}' could not be read ({why}): its images are not replicated, and nothing is deleted",
+            "the source's directory '{}' could not be read ({why}): what is in it is not replicated, and nothing \
+             is deleted that may belong to it",
             dir.display()
         );
         say(NoticeCode::Unreadable, text);

@@ -11,7 +11,7 @@ use offsite_plugin_api::TargetPath;
 use super::decide::{Decided, DecidedSet, Fate};
 use super::explain::{Incomplete, Reason};
 use super::index::Index;
-use super::{Action, FileAction, Step, decide};
+use super::{Action, Code, FileAction, Step, decide};
 use crate::chain::{ImageSet, Other, Parent};
 use crate::format::Format;
 
@@ -166,6 +166,22 @@ impl Steps {
             own.reason = reason;
         }
         self.steps.push(step(path.clone(), Arc::from(""), None, own));
+    }
+
+    /// Moves the deletions that make room before everything else.
+    pub fn deletions_first(&mut self) {
+        let (first, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut self.steps)
+            .into_iter()
+            .enumerate()
+            .partition(|(_, step)| step.code == Code::DeleteFirst);
+        let mut place = vec![0; first.len() + rest.len()];
+        for (now, (before, _)) in first.iter().chain(&rest).enumerate() {
+            place[*before] = now;
+        }
+        for (_, mut step) in first.into_iter().chain(rest) {
+            step.after.iter_mut().chain(&mut step.proof).for_each(|other| *other = place[*other]);
+            self.steps.push(step);
+        }
     }
 
     pub fn skip(&mut self, image: &TargetPath, set: Arc<str>, format: Option<Format>, reason: &Reason<'_>) {

@@ -1,5 +1,7 @@
-//! Whether this run may delete at all. Every rule here answers one way a mirror has wiped what it should have kept: a
-//! source that is empty, unmounted, another one, or partly unreadable.
+//! What keeps a mirror from deleting at all. Every rule here answers one way a mirror has wiped what it should have
+//! kept: a source that is empty, unmounted, another one.
+//!
+//! Images and other files are judged apart: what is left of the one says nothing of the other.
 
 use std::collections::HashSet;
 
@@ -8,9 +10,33 @@ use offsite_plugin_api::TargetPath;
 use super::explain::Reason;
 use super::index::Index;
 use crate::format::Role;
+use crate::target::TargetFile;
 
-/// Why nothing may be deleted in this run. `unmatched`: what the target lists and the source does not, sorted.
-pub(crate) fn forbidden<'a>(index: &Index<'a>, unmatched: &[&TargetPath]) -> Option<Reason<'a>> {
+/// What a file on the target is to these rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Class {
+    Image,
+    /// A file that no format knows, replicated because the user wants such files.
+    Other,
+    /// A side-car, a part, a set's file: counted with its image, and vouches for nothing.
+    Beside,
+}
+
+/// By what was recorded of it.
+pub(crate) fn class(path: &TargetPath, file: &TargetFile) -> Class {
+    match &file.recorded {
+        Some(recorded) if recorded.set.is_empty() => Class::Other,
+        Some(recorded) => {
+            let known = file.recognised().is_none_or(|r| matches!(r.role, Role::Anchor | Role::Running(_)));
+            let own = path.as_bytes().ends_with(recorded.image.as_bytes());
+            if known && own { Class::Image } else { Class::Beside }
+        }
+        None => Class::Beside,
+    }
+}
+
+/// Why nothing may be deleted in this run.
+pub(crate) fn forbidden<'a>(index: &Index<'a>) -> Option<Reason<'a>> {
     let inventory = index.input.inventory;
     if !index.input.options.sync {
         return Some(Reason::KeptNoSync);
@@ -18,23 +44,38 @@ pub(crate) fn forbidden<'a>(index: &Index<'a>, unmatched: &[&TargetPath]) -> Opt
     if inventory.files.is_empty() && inventory.unsettled.is_empty() {
         return Some(Reason::EmptySource);
     }
-    if let Some((dir, _)) = inventory.unreadable.first() {
-        return Some(Reason::Unreadable(dir));
-    }
-    let gone: HashSet<_> = unmatched.iter().copied().collect();
-    let recorded = index.input.target.files.iter().filter(|(_, file)| file.recorded.is_some());
-    let mut still_there = recorded.filter(|(path, file)| {
-        // A side-car or a part beside nothing is no image: it may lie on another file system than the images.
-        if file.recognised().is_some_and(|r| !matches!(r.role, Role::Anchor | Role::Running(_))) {
-            return false;
-        }
-        let unfinished = || file.recorded.as_ref().is_some_and(|r| index.unsettled.contains_key(&r.image));
-        !gone.contains(path) || unfinished()
-    });
-    if still_there.next().is_none() {
-        return Some(Reason::NothingLeft);
-    }
     None
+}
+
+/// What this job manages on the target, and whether anything of it is at the source still.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Managed {
+    pub images: usize,
+    pub others: usize,
+    pub images_left: bool,
+    pub others_left: bool,
+}
+
+/// `unmatched`: what the target lists and the source does not, sorted.
+pub(crate) fn managed(index: &Index<'_>, unmatched: &[&TargetPath]) -> Managed {
+    let gone: HashSet<_> = unmatched.iter().copied().collect();
+    let mut managed = Managed::default();
+    for (path, file) in index.input.target.files.iter() {
+        let Some(recorded) = &file.recorded else { continue };
+        let left = !gone.contains(path) || index.unsettled.contains_key(&recorded.image);
+        match class(path, file) {
+            Class::Image => {
+                managed.images += 1;
+                managed.images_left |= left;
+            }
+            Class::Other => {
+                managed.others += 1;
+                managed.others_left |= left;
+            }
+            Class::Beside => {}
+        }
+    }
+    managed
 }
 
 /// Whether a path was found absent in two scans one settle time apart. With a settle time of zero there still were two.
@@ -54,7 +95,7 @@ pub(crate) fn not_absent<'a>(index: &Index<'a>, path: &TargetPath) -> Option<Rea
     Some(doubt.map_or(Reason::NotTwiceAbsent, |doubt| Reason::PlaceUnknown(&doubt.place)))
 }
 
-/// Whether deleting `counted` of `managed` images is more than the user allows.
+/// Whether deleting `counted` of `managed` is more than the user allows.
 pub(crate) fn over_limit(index: &Index<'_>, counted: usize, managed: usize) -> bool {
     let options = index.input.options;
     !options.allow_deletes && counted as f64 > options.max_delete * managed as f64

@@ -47,6 +47,15 @@ pub enum Code {
     NotAnImage,
     /// Gone at the source for two scans (sync).
     GoneAtSource,
+    /// Its whole set is gone at the source, and a newer set of the same lineage takes its place (sync).
+    Rotated,
+    /// As `Rotated`, but deleted before the newer set is published, to make room: the user asked for it.
+    DeleteFirst,
+    /// To be deleted, but not before `delete_after` is over.
+    DeleteLater,
+    /// Gone at the source, kept until the user allows it: it is the last that is restorable of its lineage, or nothing
+    /// of the target is at the source any more.
+    Held,
     /// Gone at the source, kept: the options do not delete.
     Kept,
     /// Gone at the source, but a rule forbids deleting it now.
@@ -193,10 +202,35 @@ pub struct Plan {
     pub steps: Vec<Step>,
     pub notices: Vec<Notice>,
     pub totals: Totals,
+    #[serde(default)]
+    pub remember: Remember,
     /// Images that stay as they are and whose records do not say what they build on, and what they build on at the
     /// source: anchors on the target.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub links: Vec<(TargetPath, TargetPath)>,
+}
+
+/// What a run is to remember of deletions that it does not do yet. Paths on the target: anchors, and files of their own.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remember {
+    /// Could be deleted now, for the first time: `delete_after` counts from this run.
+    pub found: Vec<TargetPath>,
+    /// Held until the user allows it.
+    pub held: Vec<TargetPath>,
+    /// Gone from the target, or at the source again: what was remembered of them ends.
+    pub dropped: Vec<TargetPath>,
+}
+
+/// Whether old sets go before new ones are copied, because there is no room for both: a declared exception to law 3.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DeleteFirst {
+    #[default]
+    No,
+    /// Where another set of the lineage stays restorable meanwhile.
+    Proved,
+    /// Also the last one.
+    Last,
 }
 
 /// What the user leaves out. Empty means everything.
@@ -225,13 +259,18 @@ pub struct Options {
     pub policy: Option<Policy>,
     /// `{job} {host} {set} {date}` already known to be the only placeholders.
     pub subfolder: Option<String>,
-    /// Share of managed images, 0 to 1.
+    /// Share of managed images, 0 to 1; of managed other files likewise.
     pub max_delete: f64,
     /// `--allow-deletes` for this run.
     pub allow_deletes: bool,
     pub include_other: bool,
     /// Accept catalog-only evidence of a consolidation.
     pub accept_unproven: bool,
+    #[serde(default)]
+    pub delete_first: DeleteFirst,
+    /// How long what could be deleted stays, nanoseconds.
+    #[serde(default)]
+    pub delete_after_ns: i64,
 }
 
 impl Default for Options {
@@ -245,6 +284,8 @@ impl Default for Options {
             allow_deletes: false,
             include_other: false,
             accept_unproven: false,
+            delete_first: DeleteFirst::No,
+            delete_after_ns: 0,
         }
     }
 }

@@ -1,11 +1,13 @@
 //! Carries a plan out on one target: stages in parallel, publishes in order, deletes last, writes manifests.
 //!
 //! `schedule` says what may happen next; the threads here do it. An image that fails takes its descendants along and
-//! nothing else; an error that every further image would meet (no room, no credentials, the source gone) ends the run
-//! at a checkpoint. A set's manifest is written when its last act is done, and every half minute of a long one.
+//! nothing else; an error that every further image would meet (no credentials, the source gone) ends the run
+//! at a checkpoint. What finds no room makes way for what does (`room`). A set's manifest is written when its last act is
+//! done, and every half minute of a long one.
 
 mod merge;
 mod publish;
+mod room;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -36,6 +38,8 @@ pub struct Summary {
     pub images: u64,
     pub deleted: u64,
     pub failed: u64,
+    /// Images that failed because the target has no room for them, or for what they build on.
+    pub no_room: u64,
     /// Images that were still being written, with what comes after them: the next run takes them.
     pub left: Vec<String>,
     /// Images that wait for one that is left, failed, or cannot be read.
@@ -53,6 +57,8 @@ pub struct Summary {
 pub struct Material<'a> {
     pub plan: &'a Plan,
     pub view: &'a TargetView,
+    /// The target said that it may not have room for all of it.
+    pub tight: bool,
     files: HashMap<&'a TargetPath, &'a SourceFile>,
     inventory: &'a Inventory,
 }
@@ -69,6 +75,7 @@ impl<'a> Material<'a> {
         Self {
             plan,
             view,
+            tight: false,
             files: files.iter().filter(|f| wanted.contains(&f.path)).map(|f| (&f.path, f)).collect(),
             inventory,
         }
@@ -118,6 +125,8 @@ struct State {
     writing: HashSet<String>,
     written: HashMap<String, Instant>,
     crew: Crew,
+    /// Bytes of files that are being staged.
+    under_way: u64,
     /// Images that could not be read back, and one of them.
     unread: (u64, String),
     summary: Summary,
@@ -149,6 +158,7 @@ pub fn execute(context: &Context, material: &Material<'_>) -> Summary {
             writing: HashSet::new(),
             written: HashMap::new(),
             crew: Crew::new(Instant::now(), threads, context.streams_fixed),
+            under_way: 0,
             unread: (0, String::new()),
             summary,
         }),
@@ -166,6 +176,7 @@ pub fn execute(context: &Context, material: &Material<'_>) -> Summary {
         executor.work(scope, true);
     });
     executor.withdraw_all();
+    executor.tell_room(&executor.lock());
     let mut state = executor.state.into_inner().unwrap_or_else(PoisonError::into_inner);
     if let (count @ 1.., example) = &state.unread {
         let text = format!(
@@ -191,13 +202,14 @@ pub fn execute(context: &Context, material: &Material<'_>) -> Summary {
 /// what is left for the next run.
 fn skips(context: &Context, plan: &Plan) -> Summary {
     use Code::{
-        ChangedUnproven, Damaged, NotAnImage, NotSettled, OverDeleteLimit, Protected, Refused, Retained,
-        Unknown, Unproven, Unreadable, Waiting,
+        ChangedUnproven, Damaged, Held, NotAnImage, NotSettled, OverDeleteLimit, Protected, Refused,
+        Retained, Unknown, Unproven, Unreadable, Waiting,
     };
     let told = [
         ChangedUnproven,
         NotAnImage,
         Damaged,
+        Held,
         NotSettled,
         OverDeleteLimit,
         Protected,
@@ -264,8 +276,6 @@ fn fatal(error: &Error) -> bool {
                 | BackendKind::UntrustedPeer
                 | BackendKind::Unreachable
                 | BackendKind::Offline
-                | BackendKind::NoSpace
-                | BackendKind::Quota
                 | BackendKind::ReadOnly
                 | BackendKind::InvalidConfig
                 | BackendKind::Panicked
@@ -334,7 +344,7 @@ impl Executor<'_> {
             let share = (most / (state.schedule.files_open() as u64).clamp(1, most)).max(1);
             (state.schedule.units[unit].files[file], u32::try_from(share).unwrap_or(1))
         };
-        let result = self.stage_file(&self.material.plan.steps[step], at, streams);
+        let result = self.stage_file(step, at, streams);
         let mut state = self.lock();
         match result {
             Ok(ready) => {
@@ -345,7 +355,8 @@ impl Executor<'_> {
         }
     }
 
-    fn stage_file(&self, step: &Step, at: usize, streams: u32) -> Result<Ready> {
+    fn stage_file(&self, step_number: usize, at: usize, streams: u32) -> Result<Ready> {
+        let step = &self.material.plan.steps[step_number];
         let (context, file) = (self.context, &step.files[at]);
         let job = self.material.job(context, step, at)?;
         if file.action == FileAction::Adopt {
@@ -356,9 +367,14 @@ impl Executor<'_> {
             }
         }
         let name = step.image.display().into_owned();
+        let _under_way = self.room_for(&job)?;
         context.line.meter.begin_image(&name);
         context.line.outbox.event(Event::Image { image: name, bytes: file.bytes });
-        transfer::stage(context, &job, streams).map(|p| Ready::Publish(Box::new(p)))
+        let staged = transfer::stage(context, &job, streams);
+        if staged.as_ref().is_err_and(room::none) {
+            self.drop_staged(step_number, at);
+        }
+        staged.map(|p| Ready::Publish(Box::new(p)))
     }
 
     fn act(&self, unit: usize) {
@@ -440,6 +456,9 @@ impl Executor<'_> {
 
     fn fail(&self, state: &mut State, unit: usize, step: usize, error: &Error, acting: bool) {
         let plan = self.material.plan;
+        if room::none(error) && self.make_way(state, unit, step, acting) {
+            return;
+        }
         let known = state.schedule.units[unit].standing == super::schedule::Standing::Failed;
         let taken = state.schedule.failed(unit, acting);
         self.withdraw(state, &taken);
@@ -466,6 +485,11 @@ impl Executor<'_> {
                     ),
                 });
                 ("waits-for-retained", "is locked on the target")
+            } else if room::none(error) {
+                report_failed(self.context, &mut state.summary, step, error);
+                state.summary.failed -= 1;
+                state.summary.no_room += 1;
+                ("waits-for-failed", "did not fit on the target")
             } else {
                 report_failed(self.context, &mut state.summary, step, error);
                 ("waits-for-failed", "failed")

@@ -19,7 +19,7 @@ use crate::target::{self, Site, Survey, marker};
 
 pub fn answer(request: &Request, line: &Line, answers: &Arc<Answers>) -> Result<Answer> {
     let target = request.target()?;
-    let writes = matches!(request.op, Op::TakeOver | Op::Accept { .. });
+    let writes = matches!(request.op, Op::TakeOver | Op::Accept { .. } | Op::AllowDeletes { .. });
     let open = open(request, line, answers, writes)?;
     let answer = match &request.op {
         Op::Plan => plan(request, target, &open),
@@ -31,6 +31,7 @@ pub fn answer(request: &Request, line: &Line, answers: &Arc<Answers>) -> Result<
         Op::Identity => Ok(Answer::Identity { identity: open.backend.identity() }),
         Op::TakeOver => take_over(request, target, &open),
         Op::Accept { images } => accept(request, target, &open, images),
+        Op::AllowDeletes { images, all } => allow_deletes(&open, images, *all),
         Op::Run | Op::Scan | Op::Look | Op::AcceptSource { .. } => {
             Err(Error::new(Kind::Usage, "this operation is none that only answers")
                 .on(format!("{:?}", request.op)))
@@ -130,4 +131,21 @@ fn accept(request: &Request, target: &Target, open: &Open, images: &[TargetPath]
         target::accept(&site, images)
     })?;
     Ok(Answer::Accepted { images })
+}
+
+/// Decided from what the last run held: exactly that was shown to the user.
+fn allow_deletes(open: &Open, images: &[TargetPath], all: bool) -> Result<Answer> {
+    let mut held = open.catalog.pending_deletes()?.held;
+    if let Some(other) = images.iter().find(|image| !held.contains_key(*image)) {
+        return Err(Error::new(Kind::Usage, "no deletion of this image is held")
+            .on(other.display())
+            .hint("'offsite target allow-deletes' without --image shows what the last run held"));
+    }
+    let allowed = if all { held.keys().cloned().collect() } else { images.to_vec() };
+    open.catalog.allow_deletes(&allowed)?;
+    held.retain(|path, _| !allowed.contains(path));
+    Ok(Answer::HeldDeletes {
+        held: held.into_iter().map(|(path, bound)| (path, bound.size)).collect(),
+        allowed,
+    })
 }

@@ -43,6 +43,9 @@ pub enum Op {
     /// Accept the unproven spans of these images (all unproven ones when empty). Holds the lock.
     /// [`Answer::Accepted`].
     Accept { images: Vec<TargetPath> },
+    /// What the last run held, and which of it the user allows: these images, or all. Holds the lock.
+    /// [`Answer::HeldDeletes`].
+    AllowDeletes { images: Vec<TargetPath>, all: bool },
     /// Adopts what is mounted at a place of the source; touches no target.
     AcceptSource { place: TargetPath },
 }
@@ -178,6 +181,12 @@ pub enum Answer {
     },
     Accepted {
         images: Vec<TargetPath>,
+    },
+    HeldDeletes {
+        /// Held still; each with its bytes.
+        held: Vec<(TargetPath, u64)>,
+        /// Allowed now.
+        allowed: Vec<TargetPath>,
     },
     Failed(Error),
 }

@@ -62,6 +62,8 @@ fn tell_end(line: &Line, summary: &Summary) {
         Some(error) if error.kind == Kind::Stopped => Outcome::Stopped,
         Some(_) => Outcome::Failed,
         None if summary.failed > 0 => Outcome::Failed,
+        // A target that had room for nothing failed; where something was done, the notice says that not all was.
+        None if summary.no_room > 0 && summary.images + summary.deleted == 0 => Outcome::Failed,
         None => Outcome::Done,
     };
     let error = summary.fatal.as_ref().or(summary.first_error.as_ref());
@@ -70,7 +72,7 @@ fn tell_end(line: &Line, summary: &Summary) {
         sent_bytes: line.meter.sent(),
         images: summary.images,
         deleted: summary.deleted,
-        failed: summary.failed + summary.unreadable,
+        failed: summary.failed + summary.no_room + summary.unreadable,
         left: (summary.left.len() + summary.waiting.len()) as u64,
         error: error.map(ToString::to_string),
         failure: error.map(|error| Box::new(error.bounded(TEXT))),
@@ -146,11 +148,13 @@ pub(crate) fn on_target(
     let names = names(request);
     let plan = plan::plan(&Input { names: &names, now_ns: now_ns(), ..input });
     tell_plan(line, &plan);
-    tell_space(&context, plan.totals.bytes);
+    let tight = tell_space(&context, plan.totals.bytes);
     line.stop.proceed()?;
+    remember_deletes(&context.catalog, &survey, &plan)?;
     clean(&context, &survey, &plan)?;
     context.catalog.link(&plan.links)?;
-    let material = Material::new(&plan, &survey.view, inventory);
+    let mut material = Material::new(&plan, &survey.view, inventory);
+    material.tight = tight;
     let mut summary = execute(&context, &material);
     drop(material);
     // Also after a failure: what was published is recorded on the target. Not after a stop: the next run does it.
@@ -305,6 +309,21 @@ fn now_ns() -> i64 {
     now.map_or(0, |d| i64::try_from(d.as_nanos()).unwrap_or(i64::MAX))
 }
 
+/// Keeps what the plan found of deletions that it does not do.
+fn remember_deletes(catalog: &Catalog, survey: &Survey, plan: &Plan) -> Result<()> {
+    let plan::Remember { found, held, dropped } = &plan.remember;
+    let known = &survey.view.deletes;
+    let bound = |path: &TargetPath| {
+        let recorded = survey.view.files.get(path).and_then(|f| f.recorded.as_ref());
+        recorded.map(|r| (path.clone(), target::Bound::of(r)))
+    };
+    let held: Vec<_> = held.iter().filter_map(bound).collect();
+    if found.is_empty() && dropped.is_empty() && held.iter().map(|(p, b)| (p, b)).eq(&known.held) {
+        return Ok(());
+    }
+    catalog.remember_deletes(found, now_ns(), &held, dropped)
+}
+
 fn tell_plan(line: &Line, plan: &Plan) {
     let t = plan.totals;
     line.outbox.event(Event::Planned {
@@ -320,16 +339,18 @@ fn tell_plan(line: &Line, plan: &Plan) {
 }
 
 /// Says beforehand that the room will not do, where the target knows. No reason to stop: what fits is a gain, replaced files
-/// give room back, and the target refuses what does not fit.
-fn tell_space(context: &Context, needed: u64) {
+/// give room back, and the target refuses what does not fit. Answers whether it said so.
+fn tell_space(context: &Context, needed: u64) -> bool {
     let line = &context.line;
-    let Ok(space) = context.backend.space(&line.call(Some(SHORT))) else { return };
+    let Ok(space) = context.backend.space(&line.call(Some(SHORT))) else { return false };
     if let Some(free) = space.free.filter(|free| *free < needed) {
         let (needed, free) = (crate::report::bytes(needed), crate::report::bytes(free));
         let text =
             format!("{needed} are to be sent and {free} are free on the target: not all of it may fit");
         line.outbox.notice(NoticeCode::Space, text);
+        return true;
     }
+    false
 }
 
 /// Sweeps what this plan does not go on with. What cannot be swept now is no reason not to replicate.

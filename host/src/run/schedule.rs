@@ -2,14 +2,15 @@
 //!
 //! A unit is what becomes visible together: one step, or all steps of a group. Its files are staged whenever a thread
 //! is free; it is published once all of them are staged and proved and every unit before it is done; deletions wait,
-//! beyond that, for the last transfer. A unit that fails takes along whatever comes after it, and nothing else.
+//! beyond that, for the last transfer; but those that the plan puts first, to make room, come before any transfer.
+//! A unit that finds no room is set aside, and tried once more when all else is done. A unit that fails takes along whatever comes after it, and nothing else.
 //! Small files of many sets are staged side by side (`small_queue`). Helpers (`crew`) take small tasks only: whatever large goes on is in the hands of as many threads as there are streams.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use super::crew::SMALL;
 use super::small_queue::SmallQueue;
-use crate::plan::{Action, FileAction, Plan, Step};
+use crate::plan::{Action, Code, FileAction, Plan, Step};
 
 /// How a unit stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +20,8 @@ pub enum Standing {
     Acting,
     Done,
     Failed,
+    /// There was no room for it: it is tried once more at the end.
+    SetAside,
 }
 
 #[derive(Debug)]
@@ -27,6 +30,12 @@ pub struct Unit {
     pub steps: Vec<usize>,
     pub set: String,
     pub deletes: bool,
+    /// Before every transfer.
+    first: bool,
+    /// It was set aside before.
+    again: bool,
+    /// It waits for a unit that is set aside (or is it): the deletions do not wait for it.
+    parked: bool,
     pub standing: Standing,
     /// Files to stage or adopt: (step, file).
     pub files: Vec<(usize, usize)>,
@@ -71,6 +80,9 @@ pub struct Schedule {
     act: VecDeque<usize>,
     held_deletes: Vec<usize>,
     transfers_left: usize,
+    /// Deletions that transfers wait for.
+    first_left: usize,
+    set_aside: Vec<usize>,
     left: usize,
     running: usize,
     sets: HashMap<String, SetState>,
@@ -102,6 +114,9 @@ impl Schedule {
                     steps: Vec::new(),
                     set: step.set.to_string(),
                     deletes,
+                    first: deletes && step.code == Code::DeleteFirst,
+                    again: false,
+                    parked: false,
                     standing: Standing::Waiting,
                     files: Vec::new(),
                     small: true,
@@ -149,6 +164,8 @@ impl Schedule {
             act: VecDeque::new(),
             held_deletes: Vec::new(),
             transfers_left: units.iter().filter(|u| !u.deletes).count(),
+            first_left: units.iter().filter(|u| u.first).count(),
+            set_aside: Vec::new(),
             left: units.len(),
             running: 0,
             sets,
@@ -176,6 +193,9 @@ impl Schedule {
         if self.stopped {
             return Task::End;
         }
+        if large && self.first_left == 0 && self.running == 0 && self.act.is_empty() && self.queues_empty() {
+            self.try_again();
+        }
         let may = |unit: &Unit| (large || unit.small) && !blocked(&unit.set);
         if let Some(at) = self.act.iter().position(|u| may(&self.units[*u]))
             && let Some(unit) = self.act.remove(at)
@@ -187,7 +207,9 @@ impl Schedule {
             }
             return Task::Act { unit };
         }
-        while let Some((unit, file)) = self.pop(large) {
+        while self.first_left == 0
+            && let Some((unit, file)) = self.pop(large)
+        {
             if self.units[unit].standing == Standing::Waiting {
                 self.running += 1;
                 return Task::Stage { unit, file };
@@ -246,9 +268,75 @@ impl Schedule {
         self.stopped = true;
     }
 
+    /// Sets a unit aside for which there was no room: everything else goes on, deletions that do not come after it too,
+    /// and then it is tried once more. `false`: it was tried twice. `acting`: as with [`Schedule::failed`].
+    pub fn set_aside(&mut self, unit: usize, acting: bool) -> bool {
+        let made = &mut self.units[unit];
+        if made.standing == Standing::SetAside {
+            self.running -= 1; // another of its files
+            return true;
+        }
+        if made.again || made.deletes || matches!(made.standing, Standing::Done | Standing::Failed) {
+            return false;
+        }
+        self.running -= 1;
+        made.standing = Standing::SetAside;
+        made.again = true;
+        let taken = std::mem::take(&mut made.taken);
+        self.small.ended(made.set_number, taken);
+        if let Some(set) = self.sets.get_mut(&self.units[unit].set) {
+            set.acting -= usize::from(acting);
+        }
+        self.set_aside.push(unit);
+        let mut look = vec![unit];
+        while let Some(at) = look.pop() {
+            let made = &mut self.units[at];
+            if !made.deletes && !std::mem::replace(&mut made.parked, true) {
+                look.extend_from_slice(&made.after);
+                self.transfer_ended();
+            }
+        }
+        true
+    }
+
+    /// Whether nothing waits to be staged.
+    fn queues_empty(&mut self) -> bool {
+        let waits = |at: &(usize, usize)| self.units[at.0].standing == Standing::Waiting;
+        self.small.len() == 0 && !self.large.iter().any(waits)
+    }
+
+    fn try_again(&mut self) {
+        if self.set_aside.is_empty() {
+            return;
+        }
+        for made in &mut self.units {
+            let waits = matches!(made.standing, Standing::Waiting | Standing::SetAside);
+            self.transfers_left += usize::from(std::mem::take(&mut made.parked) && waits);
+        }
+        for unit in std::mem::take(&mut self.set_aside) {
+            let made = &mut self.units[unit];
+            made.standing = Standing::Waiting;
+            made.unstaged = made.files.len();
+            self.large.extend((0..made.files.len()).map(|file| (unit, file)));
+            self.offer(unit);
+        }
+    }
+
+    /// The last one lets the deletions go.
+    fn transfer_ended(&mut self) {
+        self.transfers_left -= 1;
+        if self.transfers_left == 0 {
+            let held = std::mem::take(&mut self.held_deletes);
+            self.act.extend(held.into_iter().filter(|u| self.units[*u].standing == Standing::Waiting));
+        }
+    }
+
     /// A file is staged and proved.
     pub fn staged(&mut self, unit: usize) {
         self.running -= 1;
+        if self.units[unit].standing == Standing::SetAside {
+            return; // another of its files found no room
+        }
         self.units[unit].unstaged -= 1;
         self.offer(unit);
     }
@@ -268,7 +356,7 @@ impl Schedule {
     /// in its act, not in staging.
     pub fn failed(&mut self, unit: usize, acting: bool) -> Vec<usize> {
         self.running -= 1;
-        if self.units[unit].standing == Standing::Failed {
+        if matches!(self.units[unit].standing, Standing::Failed | Standing::SetAside) {
             return Vec::new();
         }
         self.end(unit, Standing::Failed, acting);
@@ -312,12 +400,9 @@ impl Schedule {
         self.left -= 1;
         let taken = std::mem::take(&mut self.units[unit].taken);
         self.small.ended(self.units[unit].set_number, taken);
-        if !self.units[unit].deletes {
-            self.transfers_left -= 1;
-            if self.transfers_left == 0 {
-                let held = std::mem::take(&mut self.held_deletes);
-                self.act.extend(held.into_iter().filter(|u| self.units[*u].standing == Standing::Waiting));
-            }
+        self.first_left -= usize::from(self.units[unit].first);
+        if !self.units[unit].deletes && !self.units[unit].parked {
+            self.transfer_ended();
         }
         let set = self.sets.get_mut(&self.units[unit].set).expect("every unit's set was counted");
         set.left -= 1;
@@ -330,7 +415,7 @@ impl Schedule {
         if made.standing != Standing::Waiting || made.unstaged > 0 || made.before > 0 {
             return;
         }
-        if made.deletes && self.transfers_left > 0 {
+        if made.deletes && !made.first && self.transfers_left > 0 {
             self.held_deletes.push(unit);
         } else {
             self.act.push_back(unit);
@@ -341,7 +426,7 @@ impl Schedule {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::{Code, FileStep};
+    use crate::plan::FileStep;
     use offsite_plugin_api::TargetPath;
 
     fn step(name: &str, action: Action, after: &[usize], group: Option<u32>) -> Step {
@@ -485,6 +570,71 @@ mod tests {
         s.acted(0);
         assert_eq!(s.next(free), Task::Act { unit: 1 });
         s.acted(1);
+        assert_eq!(s.next(free), Task::End);
+    }
+
+    #[test]
+    fn deletions_that_make_room_come_before_every_transfer() {
+        let mut first = step("old", Action::Delete, &[], None);
+        first.code = Code::DeleteFirst;
+        let mut s = schedule(vec![
+            first,
+            step("new", Action::Copy, &[], None),
+            step("last", Action::Delete, &[], None),
+        ]);
+        assert_eq!(s.next(free), Task::Act { unit: 0 });
+        assert_eq!(s.next(free), Task::Wait);
+        s.failed(0, true); // no reason not to copy what fits
+        assert_eq!(s.next(free), Task::Stage { unit: 1, file: 0 });
+        s.staged(1);
+        assert_eq!(s.next(free), Task::Act { unit: 1 });
+        s.acted(1);
+        assert_eq!(s.next(free), Task::Act { unit: 2 });
+    }
+
+    #[test]
+    fn what_finds_no_room_is_tried_once_more_after_the_deletions() {
+        let mut s = schedule(vec![
+            step("large", Action::Copy, &[], None),
+            step("onto-large", Action::Copy, &[0], None),
+            step("fits", Action::Copy, &[], None),
+            step("replaced-by-large", Action::Delete, &[0], None),
+            step("rotated", Action::Delete, &[], None),
+        ]);
+        assert_eq!(s.next(free), Task::Stage { unit: 0, file: 0 });
+        assert!(s.set_aside(0, false));
+        assert_eq!(s.next(free), Task::Stage { unit: 1, file: 0 });
+        assert_eq!(s.next(free), Task::Stage { unit: 2, file: 0 });
+        s.staged(1);
+        s.staged(2);
+        assert_eq!(s.next(free), Task::Act { unit: 2 });
+        s.acted(2);
+        // Its child is staged and waits for it; what needs neither goes on.
+        assert_eq!(s.next(free), Task::Act { unit: 4 });
+        s.acted(4);
+        assert_eq!(s.next(free), Task::Stage { unit: 0, file: 0 });
+        s.staged(0);
+        for unit in [0, 1, 3] {
+            assert_eq!(s.next(free), Task::Act { unit });
+            s.acted(unit);
+        }
+        assert_eq!(s.next(free), Task::End);
+    }
+
+    #[test]
+    fn no_room_twice_is_a_failure() {
+        let mut s = schedule(vec![
+            step("large", Action::Copy, &[], None),
+            step("replaced-by-large", Action::Delete, &[0], None),
+            step("rotated", Action::Delete, &[], None),
+        ]);
+        s.next(free);
+        assert!(s.set_aside(0, false));
+        assert_eq!(s.next(free), Task::Act { unit: 2 });
+        s.acted(2);
+        assert_eq!(s.next(free), Task::Stage { unit: 0, file: 0 });
+        assert!(!s.set_aside(0, false));
+        assert_eq!(s.failed(0, false), [1], "nothing goes for whose place there is no room");
         assert_eq!(s.next(free), Task::End);
     }
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use offsite_plugin_api::{
     Backend, Call, Capabilities, CheckReport, Digest, Entry, Error as BackendError, ErrorKind, Expect,
-    Object, Page, PublishRequest, Range, Result, Session, Sink, Source, StageRequest, Staged, StagedInfo,
-    TargetPath, Token,
+    Object, Page, PublishRequest, Range, Result, Session, Sink, Source, Space, StageRequest, Staged,
+    StagedInfo, TargetPath, Token,
 };
 
 use sha2::{Digest as _, Sha256};
@@ -34,6 +34,7 @@ mod ahead;
 mod bounds;
 mod helpers;
 mod read_back;
+mod room;
 
 const MIB: usize = 1 << 20;
 const PIECE: usize = 256 << 10;
@@ -55,6 +56,9 @@ struct Wire {
     before_publish: Option<Hook>,
     /// Called before staged bytes are read back.
     before_read: Option<Hook>,
+    /// What fits on the target, and whether it says so.
+    room: Option<u64>,
+    tells: bool,
 }
 
 type Hook = Arc<dyn Fn(&str) -> Result<()> + Send + Sync>;
@@ -70,7 +74,19 @@ impl Wire {
             denied: None,
             before_publish: None,
             before_read: None,
+            room: None,
+            tells: false,
         }
+    }
+
+    /// Bytes free, where there is a limit.
+    fn free(&self) -> Option<u64> {
+        let disk = self.mem.disk();
+        let own = |path: &TargetPath| !path.display().starts_with("offsite-m");
+        let files = disk.files.iter().filter(|(p, _)| own(p)).map(|(_, f)| f.bytes.len() as u64);
+        let staged = disk.staged.values().map(|s| s.bytes.len() as u64);
+        let used: u64 = files.chain(staged).sum();
+        self.room.map(|room| room.saturating_sub(used))
     }
 
     fn sent(&self) -> usize {
@@ -89,6 +105,10 @@ impl Backend for Wire {
 
     fn capabilities(&self, call: &Call) -> Result<Capabilities> {
         self.mem.capabilities(call)
+    }
+
+    fn space(&self, _: &Call) -> Result<Space> {
+        Ok(Space { free: self.free().filter(|_| self.tells), ..Space::default() })
     }
 
     fn check(&self, call: &Call) -> Result<CheckReport> {
@@ -137,6 +157,9 @@ impl Backend for Wire {
             }
             if let Some(flip) = self.flip.filter(|f| (at..at + piece.len()).contains(f)) {
                 piece[flip - at] ^= 1;
+            }
+            if self.free().is_some_and(|free| free < piece.len() as u64) {
+                return Err(BackendError::new(ErrorKind::NoSpace, "the disk is full"));
             }
             let mut disk = self.mem.disk();
             let staged = disk.staged.entry(request.staging.clone()).or_insert_with(|| {
@@ -271,35 +294,36 @@ impl Bench {
         }
     }
 
+    /// A step that copies or deletes this file.
+    fn step(&self, name: &str, action: Action, bytes: u64, after: Vec<usize>) -> Step {
+        let path = TargetPath::new(name).unwrap();
+        let file = if action == Action::Delete { FileAction::Delete } else { FileAction::Copy };
+        Step {
+            action,
+            image: path.clone(),
+            set: name[..1].into(),
+            format: None,
+            bytes,
+            code: Code::New,
+            reason: "".into(),
+            files: vec![FileStep { action: file, path: path.clone(), target: path, bytes }],
+            after,
+            not_restorable: false,
+            span: None,
+            group: None,
+            merge: None,
+            proof: None,
+            parent: None,
+            merged: false,
+        }
+    }
+
     /// Copies these files, each after the one before it with the same first letter.
     fn copy(&self, context: &Context, names: &[&str]) -> Summary {
         let files: Vec<SourceFile> = names.iter().map(|n| self.scanned(n)).collect();
         let steps = names.iter().enumerate().map(|(at, name)| {
-            let path = TargetPath::new(*name).unwrap();
             let before = (0..at).rev().find(|b| names[*b][..1] == name[..1]);
-            Step {
-                action: Action::Copy,
-                image: path.clone(),
-                set: name[..1].into(),
-                format: None,
-                bytes: files[at].size,
-                code: Code::New,
-                reason: "".into(),
-                files: vec![FileStep {
-                    action: FileAction::Copy,
-                    path: path.clone(),
-                    target: path,
-                    bytes: files[at].size,
-                }],
-                after: before.into_iter().collect(),
-                not_restorable: false,
-                span: None,
-                group: None,
-                merge: None,
-                proof: None,
-                parent: None,
-                merged: false,
-            }
+            self.step(name, Action::Copy, files[at].size, before.into_iter().collect())
         });
         let plan = Plan { steps: steps.collect(), ..Plan::default() };
         let inventory = Inventory { files, ..Inventory::default() };

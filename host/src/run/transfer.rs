@@ -136,7 +136,7 @@ impl Growth {
 }
 
 /// Drops what is staged for a file whose content is gone. Failing to is no more than debris that the next run sweeps.
-fn give_up(context: &Context, job: &FileJob) {
+pub(super) fn give_up(context: &Context, job: &FileJob) {
     if let Ok(Some(staged)) = context.catalog.staged_at(&job.step.target) {
         if let Some(token) = &staged.token
             && context.backend.discard(&context.line.call(Some(SHORT)), token).is_err()

@@ -16,6 +16,9 @@ use crate::error::Result;
 /// Files tried in a directory before it counts as unknown.
 const TRIED: usize = 2;
 
+/// Recorded files of one directory that are there, the smallest first, with the contents recorded of each.
+type Witnesses<'a> = BTreeMap<(u64, &'a TargetPath), Vec<[u8; 32]>>;
+
 #[derive(Debug, Default)]
 pub(super) struct Evidence {
     proved: BTreeSet<TargetPath>,
@@ -35,7 +38,7 @@ impl Evidence {
         if directories.is_empty() {
             return Ok(evidence);
         }
-        let mut witnesses: BTreeMap<&TargetPath, BTreeMap<(u64, &TargetPath), Vec<[u8; 32]>>> =
+        let mut witnesses: BTreeMap<&TargetPath, Witnesses<'_>> =
             directories.iter().map(|directory| (directory, BTreeMap::new())).collect();
         for file in recorded {
             let Some(in_directory) = witnesses.get_mut(&file.path.parent().unwrap_or_default()) else {

@@ -109,7 +109,7 @@ pub struct Inventory {
     /// Never replicated: symbolic links, sockets, trash and snapshot folders; with the reason.
     #[serde(default)]
     pub left_alone: Vec<LeftAlone>,
-    /// Directories that could not be read, with the reason; not empty forbids every deletion.
+    /// Directories that could not be read, with the reason: nothing is deleted that may belong there.
     pub unreadable: Vec<(TargetPath, String)>,
     /// When the scan ended, nanoseconds since the Unix epoch.
     pub scanned_ns: i64,

@@ -40,4 +40,6 @@ pub use listing::{Listing, list};
 pub use marker::{Claim, Marker, Who, take_over};
 pub use site::{Reopen, Site, no_source, of_target, replaceable};
 pub use small::{read_head, readable};
-pub use view::{AbsorbedBy, ParentRecord, Recorded, TargetFile, TargetView, Unknown, VerifyLevel};
+pub use view::{
+    AbsorbedBy, Bound, ParentRecord, PendingDeletes, Recorded, TargetFile, TargetView, Unknown, VerifyLevel,
+};

@@ -148,6 +148,8 @@ pub struct TargetView {
     pub absorbed: BTreeMap<TargetPath, AbsorbedBy>,
     /// Sets (as recorded) that an interrupted replacement left between old and new.
     pub in_transition: BTreeSet<String>,
+    /// What earlier runs remembered of deletions that they did not do.
+    pub deletes: PendingDeletes,
     /// Files that only a manifest speaks for which nobody with this target's key signed.
     pub vouched: BTreeSet<TargetPath>,
     /// Whether every record that can say what its image builds on says it. False before the first run after the upgrade from
@@ -171,5 +173,51 @@ impl TargetView {
     pub fn into_chains(self) -> Chains {
         self.chains();
         self.chains.into_inner().unwrap_or_default()
+    }
+}
+
+/// What is remembered of deletions that were not done. By path on the target.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PendingDeletes {
+    /// Since when each could have been deleted, nanoseconds since the Unix epoch.
+    pub found: BTreeMap<TargetPath, i64>,
+    /// Held by the last run, until the user allows it.
+    pub held: BTreeMap<TargetPath, Bound>,
+    /// What the user allowed, as it was then.
+    pub allowed: BTreeMap<TargetPath, Bound>,
+}
+
+impl PendingDeletes {
+    /// Whether the user allowed to delete this file as it is recorded now.
+    pub fn allows(&self, path: &TargetPath, recorded: &Recorded) -> bool {
+        self.allowed.get(path).is_some_and(|bound| bound.fits(recorded))
+    }
+
+    /// Every path that something is remembered of.
+    pub fn paths(&self) -> BTreeSet<&TargetPath> {
+        self.found.keys().chain(self.held.keys()).chain(self.allowed.keys()).collect()
+    }
+}
+
+/// The one content that a user's word is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bound {
+    pub size: u64,
+    pub blake3: Option<[u8; 32]>,
+    /// Decides where there is no digest.
+    pub version: Option<String>,
+}
+
+impl Bound {
+    pub fn of(recorded: &Recorded) -> Self {
+        Self { size: recorded.size, blake3: recorded.blake3, version: recorded.target_version.clone() }
+    }
+
+    pub fn fits(&self, recorded: &Recorded) -> bool {
+        let same = match (self.blake3, recorded.blake3) {
+            (Some(then), Some(now)) => then == now,
+            (then, now) => then == now && self.version == recorded.target_version,
+        };
+        same && self.size == recorded.size
     }
 }

@@ -67,7 +67,7 @@ fn what_keeps_a_mirror_from_deleting() {
         ),
         (
             "an unreadable directory",
-            |w| w.inventory.unreadable.push((path("x"), "I/O error".into())),
+            |w| w.inventory.unreadable.push((TargetPath::root(), "I/O error".into())),
             Code::Protected,
             "could not be read",
         ),
@@ -75,10 +75,10 @@ fn what_keeps_a_mirror_from_deleting() {
         (
             "another source",
             |w| {
-                w.inventory.files.clear();
+                (0..=1).for_each(|n| w.remove(&aip(n)));
                 w.file("other.aiv", 1, 1);
             },
-            Code::Protected,
+            Code::Held,
             "no image on this target is at the source",
         ),
         (
@@ -219,7 +219,7 @@ fn a_whole_set_that_is_gone_goes_with_its_consolidated_image() {
     let mut world = World::with_aip(3);
     world.options.sync = true;
     world.options.max_delete = 1.0;
-    world.file("srv@b_20240101_d01_00001.aiv", 5, 99);
+    world.file("srv@a_20240201_d01_00002.aiv", 5, 99);
     world.run();
     world.erase(&aip(1));
     world.erase(&aip(2));
@@ -239,7 +239,7 @@ fn parts_and_side_cars_go_with_their_image_anchor_first() {
     let mut world = World::default();
     world.options.sync = true;
     world.options.max_delete = 1.0;
-    for name in ["a-b001.spf", "a-b001.md5", "a-b001.sp1", "z-b001.spf"] {
+    for name in ["a-b001.spf", "a-b001.md5", "a-b001.sp1", "a-b002.spf"] {
         world.file(name, 10, 1);
     }
     world.run();

@@ -520,7 +520,9 @@ proptest! {
         let held = plan.notices.iter().any(|n| matches!(n.code, NoticeCode::DeletesHeld | NoticeCode::OverDeleteLimit));
         // So is what somebody else changed, when what it builds on is there again.
         let repaired = plan.steps.iter().any(|s| s.code == Code::Damaged);
-        if held || repaired {
+        // And what something new may build on, of which the source has nothing else any more.
+        let built_on = plan.totals.copy > 0 && plan.steps.iter().any(|s| s.code == Code::Protected);
+        if held || repaired || built_on {
             after.run();
         }
         let second = after.plan();

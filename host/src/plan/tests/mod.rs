@@ -4,12 +4,13 @@ mod accept;
 mod compare;
 mod consolidated;
 mod deletes;
-
 mod laws;
 mod leave_out;
 mod merged;
 mod names;
 mod omitted;
 mod order;
+mod room;
+mod rotation;
 pub(crate) mod sim;
 mod unlisted;

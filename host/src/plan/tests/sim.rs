@@ -12,7 +12,9 @@ use crate::plan::{
     prove,
 };
 use crate::source::{Cause, Inventory, SourceFile, Unsettled};
-use crate::target::{AbsorbedBy, Files, Gathered, Recorded, TargetFile, TargetView, VerifyLevel, view};
+use crate::target::{
+    AbsorbedBy, Bound, Files, Gathered, PendingDeletes, Recorded, TargetFile, TargetView, VerifyLevel, view,
+};
 
 pub fn path(text: &str) -> TargetPath {
     TargetPath::new(text).unwrap()
@@ -42,6 +44,7 @@ pub struct World {
     pub records: BTreeMap<TargetPath, Box<Recorded>>,
     pub spans: BTreeMap<TargetPath, Span>,
     pub accepted: Vec<TargetPath>,
+    pub deletes: PendingDeletes,
     pub bad: BTreeMap<TargetPath, String>,
     /// Contents of source files that are not what size and time make them, and first bytes that are not the usual ones.
     pub contents: BTreeMap<TargetPath, String>,
@@ -65,6 +68,7 @@ impl Default for World {
             records: BTreeMap::new(),
             spans: BTreeMap::new(),
             accepted: Vec::new(),
+            deletes: PendingDeletes::default(),
             bad: BTreeMap::new(),
             contents: BTreeMap::new(),
             heads: BTreeMap::new(),
@@ -204,7 +208,7 @@ impl World {
         let absorbed = self.absorbed.iter().filter(|(_, by)| as_judged(by));
         let absorbed = absorbed.map(|(path, by)| (path.clone(), by.clone())).collect();
         let headers = self.held.iter().filter_map(|(path, held)| Some((path.clone(), held.header.clone()?)));
-        view(Gathered {
+        let mut view = view(Gathered {
             files: Files::listed(files.map(TargetFile::from).collect()),
             records: self.records.clone(),
             headers: headers.collect(),
@@ -213,7 +217,9 @@ impl World {
             bad: self.bad.clone(),
             absorbed,
             ..Gathered::default()
-        })
+        });
+        view.deletes = self.deletes.clone();
+        view
     }
 
     pub fn plan(&self) -> Plan {
@@ -235,8 +241,25 @@ impl World {
             self.accept_changed();
         }
         let plan = self.plan();
+        self.remember(&plan);
         self.carry_out(&plan, 0..plan.steps.len());
         plan
+    }
+
+    /// As the catalog does it before a run changes anything.
+    pub fn remember(&mut self, plan: &Plan) {
+        for path in &plan.remember.dropped {
+            self.deletes.found.remove(path);
+            self.deletes.allowed.remove(path);
+        }
+        self.deletes.found.extend(plan.remember.found.iter().map(|path| (path.clone(), self.now_ns)));
+        let bound = |path: &TargetPath| (path.clone(), Bound::of(&self.records[path]));
+        self.deletes.held = plan.remember.held.iter().map(bound).collect();
+    }
+
+    /// The user allows what is held.
+    pub fn allow_held(&mut self) {
+        self.deletes.allowed.append(&mut self.deletes.held);
     }
 
     /// What `offsite target accept` does with what changed at the source.

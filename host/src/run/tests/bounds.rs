@@ -116,7 +116,8 @@ impl World {
         vec![format!("srv@c_{date}_d01_00001.aiv"), format!("srv@c_{date}_d01_00001_i00001.aii")]
     }
 
-    /// A day: the backup product writes a set and drops the oldest, and offsite runs twice (an absence takes two scans).
+    /// A day: the backup product writes a set and drops the oldest, and offsite runs (an absence takes two scans: the next
+    /// day's is the second).
     fn day(&mut self) {
         self.day += 1;
         for name in Self::names(self.day) {
@@ -129,8 +130,9 @@ impl World {
         let yesterday = self.source.path().join(format!("tmp-{}", self.day - 1));
         let _ = std::fs::remove_file(yesterday);
         std::fs::write(self.source.path().join(format!("tmp-{}", self.day)), b"x").unwrap();
-        for run in 0..2 {
-            self.run(self.day * DAY + run * 3_600_000_000_000);
+        // Daily at first, later every third day: the days count, and the test takes a third of the time.
+        if self.day <= 300 || self.day % 3 == 0 {
+            self.run(self.day * DAY);
         }
     }
 
@@ -227,7 +229,7 @@ fn assert_bounds(sizes: &Sizes, images: u64, remembered: u64, sets: u64) {
     }
     let seen = sizes.job["seen"];
     // A day's temporary file, and every file of a set that is gone for up to 90 days at the source, too.
-    let absent = MEMORY * (FILES + 1);
+    let absent = (MEMORY + 3) * (FILES + 1);
     assert!(seen <= images + remembered + absent + FILES + 2, "seen: {seen} rows: {sizes:?}");
     assert!(sizes.job["run"] <= 1001, "{sizes:?}");
     assert!(sizes.catalog_bytes <= 256 * 1024 + files * 1500, "{sizes:?}");
@@ -247,16 +249,18 @@ fn three_thousand_days_of_a_mirror_take_no_more_room_than_a_hundred() {
         if day == 200 {
             early = Some(world.sizes());
         }
-        if day % 100 == 0 {
+        if day % 150 == 0 {
             let sizes = world.sizes();
-            assert_eq!(sizes.images, KEEP as u64 * FILES, "day {day}");
-            assert_bounds(&sizes, KEEP as u64 * FILES, 0, KEEP as u64);
+            // Those that went since the last run are seen to be absent for the first time.
+            let most = (KEEP as u64 + 3) * FILES;
+            assert!(sizes.images <= most, "day {day}: {sizes:?}");
+            assert_bounds(&sizes, most, 0, KEEP as u64 + 3);
         }
     }
     let (early, late) = (early.unwrap(), world.sizes());
-    eprintln!("{DAYS} days, {} runs in {:?}: {late:?}", DAYS * 2, begun.elapsed());
+    eprintln!("{DAYS} days in {:?}: {late:?}", begun.elapsed());
     assert!(late.catalog_bytes <= early.catalog_bytes + 32 * 1024, "{early:?}\n{late:?}");
-    assert_eq!(late.manifests, early.manifests);
+    assert!(late.manifests <= early.manifests + 3, "{early:?}\n{late:?}");
 }
 
 #[test]
@@ -274,14 +278,14 @@ fn three_thousand_days_on_a_target_that_others_clean_take_no_more_room_than_two_
         if day == 300 {
             early = Some(world.sizes());
         }
-        if day > 20 && day % 100 == 0 {
-            let images = 11 * FILES;
-            assert_bounds(&world.sizes(), images, MEMORY * FILES + FILES, 11 + MEMORY);
+        if day % 150 == 0 {
+            let images = 13 * FILES;
+            assert_bounds(&world.sizes(), images, (MEMORY + 3) * FILES, 14 + MEMORY);
         }
     }
     let (early, late) = (early.unwrap(), world.sizes());
-    eprintln!("{DAYS} days, {} runs in {:?}: {late:?}", DAYS * 2, begun.elapsed());
+    eprintln!("{DAYS} days in {:?}: {late:?}", begun.elapsed());
     assert!(late.catalog["published"] > 11 * FILES, "what is gone is remembered for a while");
     assert!(late.catalog_bytes <= early.catalog_bytes + 32 * 1024, "{early:?}\n{late:?}");
-    assert!(late.manifests <= early.manifests + 2, "{early:?}\n{late:?}");
+    assert!(late.manifests <= early.manifests + 4, "{early:?}\n{late:?}");
 }

@@ -1,0 +1,151 @@
+//! Which sets follow one another: the sets of one host and disk, of which retention removes the old when a new one is
+//! there. Told from paths alone.
+//!
+//! A mistake here would let the end of one host pass for the rotation of another, so the folder always belongs to the
+//! key, and whatever a name does not say clearly keeps sets apart.
+
+use offsite_plugin_api::TargetPath;
+
+use super::name::{Name, text};
+use super::{Format, acronis, activeimage, macrium, shadowprotect, veeam, virtnbdbackup, vzdump};
+
+/// Where a set belongs. The keys are opaque.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lineage {
+    /// Host and disk where the name has them, else the folder: what must not lose its last restorable image unasked.
+    pub own: String,
+    /// Where a set that takes this one's place may be: as `own`, but where each set is a folder, the folders beside it
+    /// whose names differ only in numbers; and where the files' names are the set's own, those that differ only so.
+    pub family: String,
+    /// The set's place among those of its family; `None` where only time tells.
+    pub place: Option<[u64; 2]>,
+}
+
+/// What a format's name says of this.
+pub(super) enum Says<'a> {
+    /// Host and disk, volume, VM or job, and the set's place.
+    Host(Vec<u8>, Option<[u64; 2]>),
+    /// Only what this one set is called.
+    Set(&'a [u8]),
+    /// The folder is the set.
+    Folder,
+}
+
+/// The lineage of the set that has this image (the anchor's path at the source).
+pub fn lineage(format: Format, image: &TargetPath) -> Lineage {
+    let name = Name::of(image);
+    let says = match format {
+        Format::ActiveImage => activeimage::says(&name),
+        Format::ShadowProtect => shadowprotect::says(&name),
+        Format::Macrium => macrium::says(&name),
+        Format::Acronis => acronis::says(&name),
+        Format::Veeam => veeam::says(&name),
+        Format::Vzdump => vzdump::says(&name),
+        Format::Virtnbdbackup => virtnbdbackup::says(),
+        Format::Qcow2 => Some(Says::Set(name.stem())),
+    };
+    let front = format!("{format:?}:{}", text(name.dir));
+    match says.unwrap_or(Says::Set(name.stem())) {
+        Says::Host(host, place) => {
+            let own = format!("{front}:{}", text(&host));
+            Lineage { family: own.clone(), own, place }
+        }
+        Says::Set(set) => Lineage { family: format!("{front}:{}", numberless(set)), own: front, place: None },
+        Says::Folder => {
+            let family = format!("{format:?}:{}", beside(name.dir));
+            Lineage { family, own: front, place: None }
+        }
+    }
+}
+
+/// The folder's parent, and the folder's name without its numbers.
+fn beside(dir: &[u8]) -> String {
+    let dir = dir.strip_suffix(b"/").unwrap_or(dir);
+    let cut = dir.iter().rposition(|&b| b == b'/').map_or(0, |at| at + 1);
+    format!("{}{}", text(&dir[..cut]), numberless(&dir[cut..]))
+}
+
+/// A name with `#` for each run of digits, and for long hexadecimal words, which products count with, too.
+fn numberless(name: &[u8]) -> String {
+    let mut out = Vec::with_capacity(name.len());
+    for word in name.chunk_by(|a, b| a.is_ascii_alphanumeric() == b.is_ascii_alphanumeric()) {
+        if word.len() >= 16 && word.iter().all(u8::is_ascii_hexdigit) {
+            out.push(b'#');
+            continue;
+        }
+        for run in word.chunk_by(|a, b| a.is_ascii_digit() == b.is_ascii_digit()) {
+            if run[0].is_ascii_digit() { out.push(b'#') } else { out.extend_from_slice(run) }
+        }
+    }
+    text(&out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::recognise_name;
+
+    fn of(path: &str) -> Lineage {
+        let path = TargetPath::new(path).unwrap();
+        lineage(recognise_name(&path).map_or(Format::Qcow2, |r| r.format), &path)
+    }
+
+    #[test]
+    fn sets_of_one_host_and_disk_follow_one_another() {
+        for (old, new) in [
+            ("d/srv@a_20240101_d01_00001.aiv", "d/srv@a_20240201_d01_00002.aiv"),
+            ("d/srv@a_20240101_d01_00001_i00007.aii", "d/srv@a_20240101_d01_00002.aiv"),
+            ("x_20240101_0100_b00001.afb", "x_20240101_0200_b00002.afb"),
+            ("C_VOL-b001.spf", "C_VOL-b002.spf"),
+            ("C_VOL-b001-i003-cd.spi", "C_VOL-b010.spf"),
+            ("disk_full_b1_s1_v1.tib", "disk_full_b2_s1_v1.tib"),
+            ("JobD2024-01-01T220000.vbk", "JobD2024-02-01T220000.vbk"),
+            ("vzdump-qemu-100-2024_01_01-00_00_00.vma", "vzdump-qemu-100-2024_01_02-00_00_00.vma.zst"),
+        ] {
+            let (old, new) = (of(old), of(new));
+            assert_eq!((&old.own, &old.family), (&new.own, &new.family));
+            assert!(old.place.is_some() && old.place < new.place, "{old:?} {new:?}");
+        }
+    }
+
+    #[test]
+    fn what_names_do_not_order_time_does() {
+        for (old, new) in [
+            ("0011AABBCCDDEEFF-00-00.mrimg", "99AABBCCDDEEFF00-00-00.mrimg"),
+            ("vm-2024-01.qcow2", "vm-2024-02.qcow2"),
+            (
+                "vm/set1/00000000-0000-0000-0000-000000000000_0.aiv",
+                "vm/set2/11000000-0000-0000-0000-000000000000_0.aiv",
+            ),
+            ("vm/2024-01/vda.full.data", "vm/2024-02/vda.full.data"),
+        ] {
+            let (old, new) = (of(old), of(new));
+            assert_eq!((&old.family, old.place, new.place), (&new.family, None, None));
+        }
+    }
+
+    #[test]
+    fn nothing_else_is_one_lineage() {
+        for (a, b) in [
+            ("srv@a_20240101_d01_00001.aiv", "srv@a_20240201_d02_00002.aiv"),
+            ("srv@a_20240101_d01_00001.aiv", "other@a_20240201_d01_00002.aiv"),
+            ("one/srv@a_20240101_d01_00001.aiv", "two/srv@a_20240201_d01_00002.aiv"),
+            ("s1/C_VOL-b001.spf", "s2/C_VOL-b002.spf"),
+            ("C_VOL-b001.spf", "D_VOL-b002.spf"),
+            ("vzdump-qemu-100-2024_01_01-00_00_00.vma", "vzdump-qemu-101-2024_01_02-00_00_00.vma"),
+            ("vzdump-qemu-100-2024_01_01-00_00_00.vma", "vzdump-lxc-100-2024_01_02-00_00_00.tar"),
+            ("Job.vm-1D2024-01-01T220000.vbk", "Job.vm-2D2024-02-01T220000.vbk"),
+            ("web.qcow2", "db.qcow2"),
+            ("a/vda.full.data", "b/vda.full.data"),
+            (
+                "hosta/00000000-0000-0000-0000-000000000000_0.aiv",
+                "hostb/00000000-0000-0000-0000-000000000000_0.aiv",
+            ),
+        ] {
+            assert_ne!(of(a).family, of(b).family);
+            assert!(of(a).own != of(b).own || of(a).own.starts_with("Qcow2"), "{a} {b}");
+        }
+        // Each folder is kept from being emptied, whatever lies beside it.
+        assert_ne!(of("vm/1/vda.full.data").own, of("vm/2/vda.full.data").own);
+    }
+}
