@@ -26,6 +26,11 @@ pub struct Upon {
     /// content builds on the new one.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub merged: bool,
+    /// With `merged`, of a base that took in the images right above it: the last of them, on the target. The base holds that
+    /// one's restore point then: what builds on that one builds on the base, and what built on the base's old content
+    /// builds on nothing that is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub took_in: Option<TargetPath>,
 }
 
 impl Upon {
@@ -50,10 +55,20 @@ pub(super) fn resolve(
             return Ok(parent);
         }
         if let (true, Some(then), Some(now)) = (upon.merged, then, content) {
-            t.prepare_cached(
-                "UPDATE published SET parent_blake3 = ?1 WHERE set_id = ?2 AND parent = ?3 AND parent_blake3 = ?4",
-            )?
-            .execute(params![now.as_slice(), file.record.set, file.path.as_bytes(), then.as_slice()])?;
+            let (now, path, set) = (now.as_slice(), file.path.as_bytes(), &file.record.set);
+            match &upon.took_in {
+                None => t
+                    .prepare_cached(
+                        "UPDATE published SET parent_blake3 = ?1 WHERE set_id = ?2 AND parent = ?3 AND parent_blake3 = ?4",
+                    )?
+                    .execute(params![now, set, path, then.as_slice()])?,
+                Some(last) => t
+                    .prepare_cached(
+                        "UPDATE published SET parent = ?3, parent_blake3 = ?1 WHERE set_id = ?2 AND parent = ?4 \
+                         AND parent_blake3 = (SELECT blake3 FROM published WHERE path = ?4)",
+                    )?
+                    .execute(params![now, set, path, last.as_bytes()])?,
+            };
         }
     }
     let Some(path) = &upon.parent else { return Ok(file.record.parent.clone()) };

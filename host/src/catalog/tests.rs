@@ -451,7 +451,7 @@ fn an_image_keeps_what_it_was_published_upon_while_its_content_stays() {
     let put = |name: &str, content: u8, parent: Option<&str>, merged: bool| {
         let mut file = published(name);
         file.record.blake3 = Some([content; 32]);
-        catalog.adopt(&file, &Upon { parent: parent.map(path), merged }).unwrap();
+        catalog.adopt(&file, &Upon { parent: parent.map(path), merged, took_in: None }).unwrap();
     };
     let upon = |name: &str| {
         let parent = catalog.published_at(&path(name)).unwrap().unwrap().parent;

@@ -174,7 +174,6 @@ mod deletions {
     }
 
     #[test]
-    #[ignore = "its mend is on the way"]
     fn a_rename_by_case_is_no_deletion_where_case_is_ignored() {
         let folds = TargetSetup { nature: Nature { folds: true, ..target(true).nature }, ..target(true) };
         let mut play = world(&[machine(Aip18, 2), machine(Aip18, 20)], folds);
@@ -213,6 +212,13 @@ mod proofs {
         let mut play = world(&[machine(Aip22, 4)], target(false));
         let both = [Remove { machine: 0, from: 2, count: 1 }, DeleteThere { target: 0, file: 2 }];
         play.tell(&[RUN]).tell(&both).tell(&[Look, RUN, Look]).keeps_the_laws();
+    }
+
+    #[test]
+    fn what_a_full_backup_took_in_is_not_shown_beside_it() {
+        let mut play = world(&[machine(Veeam, 4)], target(false));
+        let merge = Merge { machine: 0, skip: 0, count: 2 };
+        play.tell(&[RUN, merge, merge, RUN, Look, RUN, Look]).ends_well();
     }
 
     #[test]

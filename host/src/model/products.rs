@@ -265,8 +265,11 @@ impl World {
         }
         for (old, new) in images {
             let Some(file) = self.source.remove(&old) else { continue };
-            self.removed.insert(old, Removal { why: Why::User, looks: 0 });
+            self.removed.insert(old.clone(), Removal { why: Why::User, looks: 0 });
             self.put(&new, file.content);
+            if let Some(done) = self.growing.remove(&old) {
+                self.growing.insert(new.clone(), done);
+            }
             if let Some(moved) = self.source.true_file_mut(&new) {
                 *moved = file; // a rename changes neither time nor number, but the change time
                 moved.ctime = self.now;

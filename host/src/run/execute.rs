@@ -97,7 +97,10 @@ impl<'a> Material<'a> {
         let mut job =
             FileJob::new(context, wanted, source, &step.set, image, span, self.was(&wanted.target))?;
         if wanted.path == step.image {
-            job.upon = Upon { parent: step.parent.clone(), merged: step.merged };
+            // An image without a parent that merged others is a base that took in what lay above it, highest first.
+            let merge = step.merge.as_ref().filter(|_| step.merged && step.parent.is_none());
+            let took_in = merge.and_then(|m| m.images.first()).cloned();
+            job.upon = Upon { parent: step.parent.clone(), merged: step.merged, took_in };
         }
         job.mount = self.inventory.mount(&wanted.path).cloned();
         Ok(job)

@@ -27,16 +27,22 @@ pub(super) fn apply(view: &TargetView, chains: &mut Chains) {
         lacks.resize(set.images.len(), None);
         unproven.resize(set.images.len(), false);
         let mut by_path = None;
+        let mut judged = vec![false; set.images.len()];
         for at in order {
             let image = &set.images[at];
             let parent = match image.parent {
                 Parent::Image(parent) => Some(parent),
                 _ => None,
             };
-            lacks[at] = parent
+            // What it was published upon counts, where that is there as it was, not what happens to lie between: images that
+            // a base took in lie there until they are deleted.
+            let upon = parent.and_then(|p| published_upon(view, set, at, p, &mut by_path));
+            let below = upon.filter(|&upon| judged[upon]).or(parent);
+            lacks[at] = below
                 .and_then(|p| lacks[p].clone())
                 .or_else(|| own(view, image))
                 .or_else(|| link(view, set, at, parent?, &lacks, &mut by_path));
+            judged[at] = true;
             unproven[at] = parent.is_some_and(|p| unproven[p]) || vouched(view, image);
         }
         for (image, (lacks, vouched)) in set.images.iter_mut().zip(lacks.into_iter().zip(unproven)) {
@@ -177,10 +183,7 @@ fn link(
         return (!fits(view, below, upon.blake3)).then(|| another(&below.id, &image.id));
     }
     // Where several images hold one number, or a consolidated one lies beside what it holds, any of them serves.
-    let index = by_path.get_or_insert_with(|| {
-        set.images.iter().enumerate().map(|(at, image)| (image.id.clone(), at)).collect()
-    });
-    if let Some(&other) = index.get(&upon.path) {
+    if let Some(&other) = index(set, by_path).get(&upon.path) {
         if lacks[other].is_none() && fits(view, &set.images[other], upon.blake3) {
             return None;
         }
@@ -198,6 +201,31 @@ fn link(
         upon.path.display(),
         image.id.display()
     ))
+}
+
+/// The image of the set that `at` was published upon, if that is another one than `parent` and as it was then.
+fn published_upon(
+    view: &TargetView,
+    set: &ImageSet,
+    at: usize,
+    parent: usize,
+    by_path: &mut Option<HashMap<TargetPath, usize>>,
+) -> Option<usize> {
+    let upon = recorded(view, &set.images[at].id)?.parent.as_deref()?;
+    if upon.path == set.images[parent].id {
+        return None;
+    }
+    let other = *index(set, by_path).get(&upon.path)?;
+    fits(view, &set.images[other], upon.blake3).then_some(other)
+}
+
+fn index<'a>(
+    set: &ImageSet,
+    by_path: &'a mut Option<HashMap<TargetPath, usize>>,
+) -> &'a HashMap<TargetPath, usize> {
+    by_path.get_or_insert_with(|| {
+        set.images.iter().enumerate().map(|(at, image)| (image.id.clone(), at)).collect()
+    })
 }
 
 /// Whether an image holds a run, or is one that time alone orders.

@@ -32,6 +32,7 @@ impl Executor<'_> {
             sent.span = self.material.view.spans.get(&sent.path).copied();
             // A content that changed: upon what, nobody knows.
             sent.upon.merged = false;
+            sent.upon.took_in = None;
             sent.upon.parent = None;
         }
         if let (Some(blake3), true) = (now.blake3, proof != Proof::SameContent) {

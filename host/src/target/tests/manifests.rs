@@ -277,7 +277,7 @@ fn signed() -> Bench {
     bench.catalog = Catalog::in_memory().unwrap().with_signer(key(1));
     bench.publish(NAME, b"base", 3);
     let mut file = bench.stage(INCREMENT, b"three", 4, None);
-    file.upon = Upon { parent: Some(path(NAME)), merged: false };
+    file.upon = Upon { parent: Some(path(NAME)), ..Upon::default() };
     publish_file(&bench.site(), &file).unwrap();
     assert_eq!(manifest::write_behind(&bench.site()).unwrap().written, 1);
     bench
