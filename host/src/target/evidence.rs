@@ -193,7 +193,7 @@ fn moved(known: &Recognised, place: &TargetPath) -> Recognised {
 /// or normalisation): the images of one folder are one set, whichever spelling each of them was published under.
 fn respelled(path: &TargetPath, recorded: &Recorded) -> Option<Recognised> {
     let (here, there) = (path.parent()?, recorded.image.parent()?);
-    if here == there || folded(here.as_bytes(), false) != folded(there.as_bytes(), false) {
+    if here == there || names::folded(here.as_bytes(), false) != names::folded(there.as_bytes(), false) {
         return None;
     }
     let known = recorded.recognised.as_ref()?;
