@@ -284,7 +284,10 @@ fn cover<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'a>)
         let own = &decided.images[i];
         let candidate =
             matches!(own.found, Found::Touched { .. } | Found::Unrecorded { .. } | Found::SourceChanged);
-        if own.fate != Fate::Act || !candidate || source_moved(index, &decided.place, own.anchor) {
+        // Of a source's file that is no image nothing is taken: the target's may be a consolidation all the same.
+        let no_image = own.visible() && matches!(own.reason, Reason::NotAnImage { .. });
+        let as_it_was = own.fate == Fate::Act && !source_moved(index, &decided.place, own.anchor);
+        if !candidate || !(as_it_was || no_image) {
             continue;
         }
         let covered = consolidated::covered(index, set, &decided.place, &decided.there, i);
@@ -299,7 +302,9 @@ fn cover<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'a>)
         own.action = Action::Skip;
         own.files = Vec::new();
         own.span = image.span.filter(|s| s.first < s.last);
-        own.reason = Reason::Consolidated { images: covered.len() + 1, unproven };
+        if !no_image {
+            own.reason = Reason::Consolidated { images: covered.len() + 1, unproven };
+        }
     }
     for held in consolidated::covered_by_others(index, set, &decided.there, &decided.source_of) {
         let image = index.at(held.holder);

@@ -532,8 +532,9 @@ proptest! {
         // What was held back as too much of the target, or because nothing of it was at the source, is judged anew when
         // the copies of this run are there.
         let held = plan.notices.iter().any(|n| matches!(n.code, NoticeCode::DeletesHeld | NoticeCode::OverDeleteLimit));
-        // So is what somebody else changed, when what it builds on is there again.
-        let repaired = plan.steps.iter().any(|s| s.code == Code::Damaged);
+        // So is what somebody else changed, when what it builds on is there again, and what waits for that to be proved: a set
+        // that goes when its successor is restorable there.
+        let repaired = plan.steps.iter().any(|s| matches!(s.code, Code::Damaged | Code::Adopt));
         // And what something new may build on, of which the source has nothing else any more.
         let built_on = plan.totals.copy > 0 && plan.steps.iter().any(|s| s.code == Code::Protected);
         if held || repaired || built_on {
