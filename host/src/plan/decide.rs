@@ -284,7 +284,10 @@ fn cover<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'a>)
         let own = &decided.images[i];
         let candidate =
             matches!(own.found, Found::Touched { .. } | Found::Unrecorded { .. } | Found::SourceChanged);
-        if own.fate != Fate::Act || !candidate || source_moved(index, &decided.place, own.anchor) {
+        // Of a source's file that is no image nothing is taken: the target's may be a consolidation all the same.
+        let no_image = own.visible() && matches!(own.reason, Reason::NotAnImage { .. });
+        let as_it_was = own.fate == Fate::Act && !source_moved(index, &decided.place, own.anchor);
+        if !candidate || !(as_it_was || no_image) {
             continue;
         }
         let covered = consolidated::covered(index, set, &decided.place, &decided.there, i);
@@ -299,7 +302,9 @@ fn cover<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'a>)
         own.action = Action::Skip;
         own.files = Vec::new();
         own.span = image.span.filter(|s| s.first < s.last);
-        own.reason = Reason::Consolidated { images: covered.len() + 1, unproven };
+        if !no_image {
+            own.reason = Reason::Consolidated { images: covered.len() + 1, unproven };
+        }
     }
     for held in consolidated::covered_by_others(index, set, &decided.there, &decided.source_of) {
         let image = index.at(held.holder);
@@ -517,6 +522,16 @@ fn doubt<'a>(set: &'a ImageSet, decided: &mut DecidedSet<'a>) {
     }
 }
 
+/// Whether the target's image lacks something itself; what it only inherits, this run may mend.
+fn lacks_itself(index: &Index<'_>, at: At) -> bool {
+    let image = index.at(at);
+    match image.parent {
+        Parent::Image(p) => !image.restorable && index.at((at.0, p as u32)).restorable,
+        Parent::None => !image.restorable,
+        Parent::Missing(_) | Parent::Cycle => false,
+    }
+}
+
 /// The earliest place in time of an image that only the target has and that is none: whatever time orders after it hangs on
 /// it there.
 fn earliest_damaged(index: &Index<'_>, decided: &DecidedSet<'_>) -> Option<(Option<u64>, Option<i64>)> {
@@ -527,7 +542,9 @@ fn earliest_damaged(index: &Index<'_>, decided: &DecidedSet<'_>) -> Option<(Opti
         let images = index.input.target.chains().sets[s as usize].images.iter().enumerate();
         images.map(move |(i, image)| ((s, i as u32), image))
     });
-    let damaged = images.filter(|(at, i)| !decided.source_of.contains_key(at) && !index.whole_there(i));
+    let damaged = images.filter(|(at, i)| {
+        !decided.source_of.contains_key(at) && (lacks_itself(index, *at) || !index.whole_there(i))
+    });
     let place = |image: &Image| {
         let link = index.input.target.files.get(&image.id).and_then(|f| f.recognised()).map(|r| &r.link);
         in_time(link, image)
@@ -561,10 +578,10 @@ fn complete<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'
             continue;
         }
         // It stays as it lies there: what it lacks itself (a record that proves it, its content), this run does not mend.
-        if let (Fate::Consolidated, Some(at)) = (own.fate, decided.there.get(i).copied().flatten())
+        if let (Fate::Consolidated | Fate::Held, Some(at)) =
+            (own.fate, decided.there.get(i).copied().flatten())
             && let there = index.at(at)
-            && !there.restorable
-            && matches!(there.parent, Parent::Image(p) if index.at((at.0, p as u32)).restorable)
+            && lacks_itself(index, at)
         {
             let what = there.missing.as_deref().unwrap_or("it is not whole on the target");
             decided.images[i].incomplete = Some(Incomplete::Broken(what));
@@ -575,7 +592,7 @@ fn complete<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'
             image.kind == ImageKind::Incremental && in_time(link, image).is_some_and(|own| own > damaged)
         };
         if damaged.is_some_and(after) {
-            let what = "an older image, which only the target has, is damaged there";
+            let what = "an older image, which only the target has, is damaged or not verified there";
             decided.images[i].incomplete = Some(Incomplete::Broken(what));
             continue;
         }
