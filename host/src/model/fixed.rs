@@ -39,7 +39,6 @@ mod deletions {
     use super::*;
 
     #[test]
-    #[ignore = "its mend is on the way"]
     fn other_files_do_not_vouch_for_images() {
         let target = TargetSetup { include_other: true, ..target(true) };
         let mut play = with(&[machine(Shadow, 11)], target, 0, 60);
@@ -69,13 +68,11 @@ mod deletions {
     }
 
     #[test]
-    #[ignore = "its mend is on the way"]
     fn weeks_of_rotation_pass_without_a_notice() {
         weeks(Aip18);
     }
 
     #[test]
-    #[ignore = "its mend is on the way"]
     fn weeks_of_rotation_of_folders_pass_without_a_notice() {
         weeks(Aip22);
     }
@@ -158,7 +155,6 @@ mod deletions {
     }
 
     #[test]
-    #[ignore = "its mend is on the way"]
     fn nothing_goes_while_its_successor_is_being_written() {
         let mut play = with(&[machine(Vzdump, 0), machine(Aip18, 9)], target(true), 60, 0);
         play.tell(&[RUN, NewSet(0), Writing { machine: 0, image: 1 }, Expire(0), RUN, RUN, RUN]);
@@ -166,7 +162,6 @@ mod deletions {
     }
 
     #[test]
-    #[ignore = "its mend is on the way"]
     fn nothing_goes_while_its_successor_cannot_be_read() {
         let mut play = world(&[machine(Aip18, 1), machine(Aip18, 9)], target(true));
         play.tell(&[RUN, NewSet(0), Lock { machine: 0, image: 2 }, Expire(0), RUN, RUN, RUN]);
