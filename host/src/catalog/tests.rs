@@ -194,7 +194,7 @@ fn damage_found_later_is_an_error_now_and_a_lost_catalog_in_the_next_run() {
     let length = std::fs::metadata(&at).unwrap().len();
     let mut bytes = std::fs::read(&at).unwrap();
     // Everything but the first pages, which hold the schema.
-    bytes[usize::try_from(length / 4).unwrap()..].fill(0x5a);
+    bytes[usize::try_from(length / 2).unwrap()..].fill(0x5a);
     std::fs::write(&at, bytes).unwrap();
     {
         let error = Catalog::open(&at).unwrap().published().unwrap_err();

@@ -79,7 +79,9 @@ pub fn view(gathered: Gathered) -> TargetView {
         let header = if headers.is_empty() { None } else { headers.remove(path) };
         let recorded = file.recorded.as_deref();
         let place = recorded.filter(|_| !places.is_empty()).and_then(|r| places.get(&r.image));
-        file.recognised = recognised(&file.entry, recorded, place, header).map(Box::new);
+        file.recognised = recognised(&file.entry, recorded, place, header)
+            .or_else(|| respelled(&file.entry.path, recorded?))
+            .map(Box::new);
     }
     gone.extend(records);
     TargetView { files, gone, accepted, spans, open, bad, absorbed, ..TargetView::default() }
@@ -185,6 +187,27 @@ fn moved(known: &Recognised, place: &TargetPath) -> Recognised {
         moved.link = Link::File(below(parent));
     }
     moved
+}
+
+/// What was said of a file at the source, said of the file in the folder that the target spells otherwise (it ignores case
+/// or normalisation): the images of one folder are one set, whichever spelling each of them was published under.
+fn respelled(path: &TargetPath, recorded: &Recorded) -> Option<Recognised> {
+    let (here, there) = (path.parent()?, recorded.image.parent()?);
+    if here == there || names::folded(here.as_bytes(), false) != names::folded(there.as_bytes(), false) {
+        return None;
+    }
+    let known = recorded.recognised.as_ref()?;
+    let own = |path: &TargetPath| match path.parent() {
+        Some(parent) if parent == there => here.join(path.name()).unwrap_or_else(|_| path.clone()),
+        _ => path.clone(),
+    };
+    format::recognise_name(path).or_else(|| {
+        let link = match &known.link {
+            Link::File(parent) => Link::File(own(parent)),
+            other => other.clone(),
+        };
+        Some(Recognised { parts: known.parts.iter().map(own).collect(), link, ..known.clone() })
+    })
 }
 
 fn knowledge(view: &TargetView, catalog: &HashMap<TargetPath, Option<Span>>) -> Knowledge {
