@@ -866,6 +866,7 @@ impl Play {
         }
         for side in &self.sides {
             *side.store.trouble() = Default::default();
+            side.store.mem.disk().directories.clear();
         }
         // A source without any file is refused: nothing is concluded from it.
         if self.world().source.true_files().is_empty() {
