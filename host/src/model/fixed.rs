@@ -305,6 +305,13 @@ mod told {
     }
 
     #[test]
+    fn a_target_without_any_room_is_told() {
+        let mut play = world(&[machine(Shadow, 2), machine(Vzdump, 2)], target(true));
+        play.tell(&[Full(0, true), RUN]).keeps_the_laws();
+        play.ends_well();
+    }
+
+    #[test]
     fn a_growing_log_is_nobodys_concern() {
         let mut play = with(&[machine(Aip18, 2)], target(true), 60, 0);
         play.tell(&[GrowingLog]);
