@@ -639,7 +639,7 @@ impl Play {
             drop(trouble);
             self.judge(t, &heard, fault);
             self.notices.extend(heard.notices);
-            acted |= heard.summary.as_ref().is_none_or(|s| s.images + s.deleted + s.failed > 0);
+            acted |= heard.summary.as_ref().is_none_or(|s| s.images + s.deleted + s.failed + s.no_room > 0);
         }
         acted
     }
@@ -815,7 +815,8 @@ impl Play {
         // What came after the scan is the next run's.
         let quiet = !matches!(fault, Fault::Meanwhile(_))
             && summary.fatal.is_none()
-            && summary.failed == 0
+            && summary.failed + summary.no_room + summary.unreadable == 0
+            && summary.waiting.is_empty()
             && summary.left.is_empty()
             && heard.notices.is_empty()
             && heard.skipped == 0;
@@ -865,6 +866,7 @@ impl Play {
         }
         for side in &self.sides {
             *side.store.trouble() = Default::default();
+            side.store.mem.disk().directories.clear();
         }
         // A source without any file is refused: nothing is concluded from it.
         if self.world().source.true_files().is_empty() {

@@ -296,8 +296,8 @@ impl World {
             if !self.source.systems[self.source.home(&path).0].looked_at {
                 continue;
             }
-            let there = now.visible.iter().any(|(_, id)| *id == Some(file.content));
-            if !given.contains(&truth.gives) && !(there && !self.whole_at_source(file.content)) {
+            // What the source itself cannot restore may wait for ever.
+            if !given.contains(&truth.gives) && self.whole_at_source(file.content) {
                 missing.push(path);
             }
         }

@@ -288,7 +288,8 @@ impl World {
         let count = if family == Family::Veeam { 2 } else { count.max(2) };
         let Some(run) = set.images.get(first..first + count) else { return false };
         let run: Vec<Image> = run.to_vec();
-        if first > 0 && set.images[0].number != 0 {
+        // No product merges what it could not restore.
+        if first > 0 && run[0].truth.needs != Some(set.images[first - 1].truth.gives) {
             return false;
         }
         let links = |pair: &[Image]| pair[1].truth.needs == Some(pair[0].truth.gives);

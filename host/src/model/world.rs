@@ -100,6 +100,7 @@ impl World {
     pub fn put(&mut self, at: &TargetPath, content: Id) {
         self.source.put(at, content, self.now);
         self.history.entry(at.clone()).or_default().push(content);
+        self.growing.remove(at);
         self.removed.remove(at);
     }
 

@@ -215,10 +215,17 @@ impl<'a> Deletes<'a> {
             }
         }
         let mut deleting: HashMap<usize, usize> = HashMap::new();
+        // Deletions of images whose own parent nobody knows (merged before anybody saw them, perhaps): what is below them in
+        // the set may be it.
+        let mut orphans: Vec<usize> = Vec::new();
+        let mut orphan_stays = false;
         for (i, image) in set.images.iter().enumerate().rev() {
+            let orphan = matches!(image.parent, Parent::Missing(_) | Parent::Cycle) && image.number.is_some();
             if remains.matched[i] || !unmatched(&image.id) {
+                orphan_stays |= orphan;
                 continue;
             }
+            remains.needed[i] |= orphan_stays;
             let source = source_path(index, image);
             if index.unsettled.contains_key(&source) {
                 // It exists: it is being written. Its own skip says so.
@@ -228,6 +235,7 @@ impl<'a> Deletes<'a> {
             match self.judge(index, image, i, &remains, &source, &standing) {
                 Some(reason) => {
                     remains.keep_parent(image);
+                    orphan_stays |= orphan;
                     if image.span.is_some_and(|s| s.first < s.last) && image.evidence != Some(Evidence::Name)
                     {
                         remains.spans.extend(image.span.map(|s| (&image.id, s.last)));
@@ -241,7 +249,9 @@ impl<'a> Deletes<'a> {
                         .enumerate()
                         .filter(|(_, c)| c.parent == Parent::Image(i))
                         .filter_map(|(c, _)| deleting.get(&c).copied())
+                        .chain(orphans.iter().copied())
                         .collect();
+                    orphans.extend(orphan.then_some(doomed.len()));
                     deleting.insert(i, doomed.len());
                     standing.doomed.push(doomed.len());
                     let absorbed = remains.absorbed.get(&i).copied();

@@ -15,7 +15,7 @@ use super::filter::Matcher;
 use super::respell::Spellings;
 use super::{Baseline, Input, Template, names};
 use crate::chain::{Image, ImageSet};
-use crate::format::{self, Format, ImageKind, Link, Recognised, signature};
+use crate::format::{self, Format, ImageKind, Link, Recognised, Role, signature};
 use crate::source::ignore::Ignore;
 use crate::source::{SourceFile, Unsettled};
 use crate::target::TargetFile;
@@ -365,6 +365,12 @@ impl<'a> Index<'a> {
     /// An image that the source has under an unreadable directory is not absent.
     pub fn hides(&self, path: &TargetPath) -> Option<&'a TargetPath> {
         self.input.inventory.unreadable.iter().map(|(dir, _)| dir).find(|dir| within(path, dir))
+    }
+
+    /// Whether what the target has for this source file was published as an image.
+    pub fn was_image(&self, at: usize, place: &TargetPath) -> bool {
+        let there = self.target_file(at, place).and_then(|f| f.recorded.as_ref());
+        there.and_then(|r| r.recognised.as_ref()).is_some_and(|r| r.role == Role::Anchor)
     }
 
     /// An unfinished file that may be an ancestor of this image. `missing`: its parent is not among the settled images.

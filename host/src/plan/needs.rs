@@ -172,7 +172,7 @@ impl<'a> Needs<'a> {
         let image = &set.images[i];
         let merged_there = own.fate == Fate::Consolidated;
         self.holds_by_span(index, image, own.anchor, &decided.there, decided.there[i], merged_there);
-        let Some(at) = decided.there[i] else { return };
+        let Some(at) = decided.there[i] else { return self.arriving_orphan(index, set, decided, i) };
         let link = index.file(own.anchor).recognised.as_ref().map(|r| &r.link);
         let replaced = own.fate == Fate::Act && own.action != Action::Skip;
         let unproven = own.merge.as_ref().is_some_and(|m| m.sign == Sign::Missing);
@@ -205,6 +205,36 @@ impl<'a> Needs<'a> {
                 return;
             }
             below = &index.at((at.0, p as u32)).parent;
+        }
+    }
+
+    /// An image that is copied though the source lacks what it builds on: where only the target has that, it stays.
+    fn arriving_orphan(&mut self, index: &Index<'a>, set: &ImageSet, decided: &DecidedSet<'a>, i: usize) {
+        let (image, own) = (&set.images[i], &decided.images[i]);
+        if own.fate != Fate::Act || !matches!(image.parent, Parent::Missing(_)) || own.merge.is_some() {
+            return;
+        }
+        let chains = index.input.target.chains();
+        let upon = match index.file(own.anchor).recognised.as_ref().map(|r| &r.link) {
+            Some(Link::File(parent)) => index.target_image(&index.target_path(&decided.place, parent)),
+            Some(Link::Number { branch, number, .. }) => {
+                let sets = chains.sets.iter().enumerate().filter(|(_, s)| s.id == set.id);
+                let images =
+                    sets.flat_map(|(s, of)| of.images.iter().enumerate().map(move |(i, g)| (s, i, g)));
+                let branch_there = |image: &Image| {
+                    let file = index.input.target.files.get(&image.id);
+                    file.and_then(|f| f.recognised()).and_then(branch_of).map(<[u64]>::to_vec)
+                };
+                let below = images.filter(|(_, _, gone)| {
+                    gone.number.is_some_and(|n| n < *number)
+                        && branch_there(gone).is_none_or(|there| branch.starts_with(&there))
+                });
+                below.max_by_key(|(_, i, gone)| (gone.number, *i)).map(|(s, i, _)| (s as u32, i as u32))
+            }
+            _ => None,
+        };
+        if let Some(at) = upon.filter(|at| !decided.source_of.contains_key(at)) {
+            self.of(index, at.0).needed[at.1 as usize] = true;
         }
     }
 

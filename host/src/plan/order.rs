@@ -158,7 +158,13 @@ impl Steps {
             index.filter.image(path, None).map(Reason::Filtered)
         };
         let mut own = decide::look(index, place, std::slice::from_ref(&other.file), out, near);
-        if own.fate == Fate::Act
+        // What was an image and is none any more replaces nothing, whatever else is to be copied.
+        if own.fate == Fate::Act && own.visible() && index.was_image(own.anchor, place) {
+            own.fate = Fate::Keep;
+            own.action = Action::Skip;
+            own.files.clear();
+            own.reason = Reason::NotAnImage { file: path, why: "it does not begin as one any more" };
+        } else if own.fate == Fate::Act
             && let Some(reason) = decide::files_cannot(index, &own)
         {
             own.fate = Fate::Held;

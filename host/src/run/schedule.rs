@@ -193,9 +193,6 @@ impl Schedule {
         if self.stopped {
             return Task::End;
         }
-        if large && self.first_left == 0 && self.running == 0 && self.act.is_empty() && self.queues_empty() {
-            self.try_again();
-        }
         let may = |unit: &Unit| (large || unit.small) && !blocked(&unit.set);
         if let Some(at) = self.act.iter().position(|u| may(&self.units[*u]))
             && let Some(unit) = self.act.remove(at)
@@ -215,7 +212,13 @@ impl Schedule {
                 return Task::Stage { unit, file };
             }
         }
-        if self.left == 0 || (self.running == 0 && self.act.is_empty()) { Task::End } else { Task::Wait }
+        let idle = self.running == 0 && self.act.is_empty();
+        // Nothing else is left: files of units that were set aside, which lay in the queues, went with the look above.
+        if large && idle && self.first_left == 0 && !self.set_aside.is_empty() {
+            self.try_again();
+            return self.next_of(large, blocked);
+        }
+        if self.left == 0 || idle { Task::End } else { Task::Wait }
     }
 
     /// The first file of the plan that nobody has taken, or the first small one.
@@ -299,16 +302,7 @@ impl Schedule {
         true
     }
 
-    /// Whether nothing waits to be staged.
-    fn queues_empty(&mut self) -> bool {
-        let waits = |at: &(usize, usize)| self.units[at.0].standing == Standing::Waiting;
-        self.small.len() == 0 && !self.large.iter().any(waits)
-    }
-
     fn try_again(&mut self) {
-        if self.set_aside.is_empty() {
-            return;
-        }
         for made in &mut self.units {
             let waits = matches!(made.standing, Standing::Waiting | Standing::SetAside);
             self.transfers_left += usize::from(std::mem::take(&mut made.parked) && waits);
@@ -618,6 +612,19 @@ mod tests {
             assert_eq!(s.next(free), Task::Act { unit });
             s.acted(unit);
         }
+        assert_eq!(s.next(free), Task::End);
+    }
+
+    #[test]
+    fn what_found_no_room_is_tried_again_though_its_other_files_were_queued() {
+        let mut image = step("image", Action::Copy, &[], None);
+        image.files.push(FileStep { path: TargetPath::new("image.md5").unwrap(), ..image.files[0].clone() });
+        let mut s = schedule(vec![image]);
+        assert_eq!(s.next(free), Task::Stage { unit: 0, file: 0 });
+        assert!(s.set_aside(0, false));
+        assert_eq!(s.next(free), Task::Stage { unit: 0, file: 0 }, "or the run ends and says nothing of it");
+        assert!(!s.set_aside(0, false));
+        s.failed(0, false);
         assert_eq!(s.next(free), Task::End);
     }
 
