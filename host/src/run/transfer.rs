@@ -247,7 +247,7 @@ pub fn still_whole(context: &Context, file: &Publish, seen: u64) -> Result<u64> 
     context.tick("reading back what was staged before an interruption")?;
     let (call, _) = context.line.sending_unseen();
     let range = Range { offset: 0, length: file.record.size };
-    let whole = Arc::new(verify::Whole::default());
+    let whole = Arc::new(target::Whole::default());
     let read = match range.length {
         0 => Ok(()),
         _ => context.backend.read_staged(&call, &file.token, range, whole.clone()),

@@ -21,7 +21,7 @@ use super::retry::chance;
 use super::source_reader::SourceReader;
 use crate::config::Verify;
 use crate::error::{Error, Kind, Result};
-use crate::target::VerifyLevel;
+use crate::target::{VerifyLevel, Whole};
 
 /// The digest that the host has of every file anyway.
 const OURS: &str = "blake3";
@@ -238,27 +238,6 @@ impl<F: Fn(u64) -> Option<BlockHash> + Send + Sync> Sink for Compare<F> {
                 }
             }
         }
-        Ok(())
-    }
-}
-
-/// Hashes a whole file of the target.
-#[derive(Default)]
-pub struct Whole(Mutex<(u64, blake3::Hasher)>);
-
-impl Whole {
-    /// Whether what came is, byte for byte, the file of this size and hash.
-    pub fn is(&self, size: u64, blake3: Option<[u8; 32]>) -> bool {
-        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        state.0 == size && blake3 == Some(*state.1.finalize().as_bytes())
-    }
-}
-
-impl Sink for Whole {
-    fn write(&self, bytes: &[u8]) -> offsite_plugin_api::Result<()> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        state.0 += bytes.len() as u64;
-        state.1.update(bytes);
         Ok(())
     }
 }

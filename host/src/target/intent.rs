@@ -416,7 +416,11 @@ fn settle_publish(site: &Site<'_>, intent: &Intent, reopen: Reopen<'_>) -> Resul
     for (number, step) in &intent.steps {
         let IntentStep::Publish(step) = step else { continue };
         let (state, staged) = swap::look(site, step)?;
-        states.push((*number, step.as_ref(), state, staged));
+        // A server without durable checkpoints may have lost any of it since it was proved: what has the name is read back
+        // first, and the run that goes on with what is staged reads that back. Until then the old file is the good one.
+        let sound = site.capabilities.durable_checkpoints || step.record.level == VerifyLevel::Size;
+        let state = if sound { state } else { swap::proved(site, step, state)? };
+        states.push((*number, step.as_ref(), state, staged && sound));
     }
     // Whether a reader can see new content already: then the rest belongs to it.
     let shows = |state: &State| matches!(state, State::After(_) | State::Beside(_) | State::Unknown);
@@ -426,10 +430,6 @@ fn settle_publish(site: &Site<'_>, intent: &Intent, reopen: Reopen<'_>) -> Resul
     let mut said = Vec::new();
     let mut left = Vec::new();
     for (number, step, state, staged) in states {
-        // A server without durable checkpoints may have lost any of it since it was proved: the run that goes on with it
-        // reads it back first. Until then the old file is the good one.
-        let sound = site.capabilities.durable_checkpoints || step.record.level == VerifyLevel::Size;
-        let staged = staged && sound;
         let name = step.path.display();
         let side = step.side.as_ref();
         let source = || reopen(step).unwrap_or_else(|| Arc::new(Unreadable(step.record.size)));

@@ -21,6 +21,7 @@ mod small;
 mod swap;
 pub mod sweep;
 mod view;
+mod whole;
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -43,3 +44,4 @@ pub use small::{read_head, readable};
 pub use view::{
     AbsorbedBy, Bound, ParentRecord, PendingDeletes, Recorded, TargetFile, TargetView, Unknown, VerifyLevel,
 };
+pub use whole::Whole;

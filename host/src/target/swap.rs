@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use offsite_plugin_api::{Entry, ErrorKind, Expect, PublishRequest, Replace, Source, TargetPath};
 
-use super::names;
 use super::site::Site;
+use super::{names, whole};
 use crate::catalog::{PublishStep, Was};
 use crate::error::{Error, Kind, Result};
 use crate::run::killpoint;
@@ -38,6 +38,21 @@ pub(super) fn look(site: &Site<'_>, step: &PublishStep) -> Result<(State, bool)>
     };
     let staged = site.staged(&step.token)?.is_some();
     Ok((state(step, at, side.is_some(), staged), staged))
+}
+
+/// A state in which the new file has the name holds after an interruption only if the file is read back whole as it was
+/// staged. If it is not, and the old one is still beside it, the bad one is taken down: the swap is open again. Without
+/// an old one the name is of unknown origin.
+pub(super) fn proved(site: &Site<'_>, step: &PublishStep, state: State) -> Result<State> {
+    let (State::Beside(entry) | State::After(entry)) = &state else { return Ok(state) };
+    if whole::is(site, &step.path, step.record.size, step.record.blake3)? {
+        return Ok(state);
+    }
+    if matches!(state, State::After(_)) {
+        return Ok(State::Unknown);
+    }
+    take_down(site, entry)?;
+    Ok(State::Gap)
 }
 
 fn state(step: &PublishStep, at: Option<Entry>, side: bool, staged: bool) -> State {

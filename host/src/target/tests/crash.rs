@@ -360,6 +360,88 @@ fn an_open_swap_is_undone_where_the_server_may_have_lost_the_new_file() {
     assert!(kills > 0, "never killed in the gap");
 }
 
+/// Kills a replacement at every point and settles after it, killed at every point of that too. `lost`: the server fell
+/// over with the process, and nothing of the new file had reached its disk. Gives how often the new file had the name.
+fn settled_after_the_server_fell_over(make: Make, lost: bool) -> usize {
+    let mut shown = 0;
+    for first in 1.. {
+        for second in 0.. {
+            let mut mem = make();
+            mem.capabilities.durable_checkpoints = false;
+            let bench = Bench::new(mem);
+            bench.publish("image.aiv", OLD, 3);
+            let file = bench.stage("image.aiv", NEW, 5, bench.was("image.aiv"));
+            if killed_at(first, || replace_file(&bench.site(), &file)).is_some() {
+                return shown;
+            }
+            let content = || bench.mem.content(&path("image.aiv"));
+            let aside = || bench.mem.disk().files.values().any(|f| f.bytes == OLD);
+            let was_aside = aside();
+            let is_new = content().as_deref() == Some(NEW);
+            let recorded = bench.catalog.published_at(&path("image.aiv")).unwrap().unwrap().size;
+            if lost && is_new && recorded != NEW.len() as u64 {
+                bench.mem.disk().files.get_mut(&path("image.aiv")).unwrap().bytes.fill(0);
+            }
+            let done =
+                second == 0 || killed_at(second, || settle(&bench.site(), &no_source).unwrap()).is_some();
+            assert!(aside() || !was_aside || content().as_deref() == Some(NEW), "the only copy is gone");
+            settle(&bench.site(), &no_source).unwrap();
+            bench.assert_records_true();
+            assert_eq!(bench.catalog.intents().unwrap(), []);
+            if was_aside && is_new {
+                shown += 1;
+                let wanted = if lost { OLD } else { NEW };
+                assert_eq!(content().as_deref(), Some(wanted), "killed at {first}, then at {second}");
+            }
+            if second > 0 && done {
+                break;
+            }
+        }
+    }
+    shown
+}
+
+#[test]
+fn after_an_interruption_the_old_file_goes_only_when_the_new_one_was_read_back() {
+    for (kind, make) in KINDS {
+        for lost in [true, false] {
+            let shown = settled_after_the_server_fell_over(make, lost);
+            let swaps = make().capabilities.replace == offsite_plugin_api::Replace::None;
+            assert!(!swaps || shown > 4, "{kind}: only {shown} kills between the new name and the deletion");
+        }
+    }
+}
+
+#[test]
+fn an_old_file_waits_as_long_as_the_new_one_cannot_be_read_back() {
+    let mut waited = 0;
+    for at in 1.. {
+        let mut mem = Mem::swapping();
+        mem.capabilities.durable_checkpoints = false;
+        let bench = Bench::new(mem);
+        bench.publish("image.aiv", OLD, 3);
+        let file = bench.stage("image.aiv", NEW, 5, bench.was("image.aiv"));
+        if killed_at(at, || replace_file(&bench.site(), &file)).is_some() {
+            break;
+        }
+        let content = || bench.mem.content(&path("image.aiv"));
+        let aside = || bench.mem.disk().files.len() == 2;
+        if !aside() || content().as_deref() != Some(NEW) {
+            continue;
+        }
+        waited += 1;
+        bench.mem.disk().locked.insert(path("image.aiv"));
+        let settled = settle(&bench.site(), &no_source).unwrap();
+        assert_eq!(settled.stuck.len(), 1, "{settled:?}");
+        assert!(aside(), "the old file went unproved");
+        bench.mem.disk().locked.clear();
+        assert_eq!(settle(&bench.site(), &no_source).unwrap().stuck, []);
+        assert_eq!(content().as_deref(), Some(NEW));
+        assert!(!aside(), "the old file is left");
+    }
+    assert!(waited > 0, "never killed before the old file was deleted");
+}
+
 #[test]
 fn a_published_file_of_the_wrong_size_is_taken_down_and_the_old_one_put_back() {
     for (kind, make) in KINDS {
