@@ -18,15 +18,18 @@ pub struct SetLag {
     pub image: TargetPath,
     /// Since when the set's newest image has not been restorable here, nanoseconds since the Unix epoch; 0 where it is.
     pub since_ns: i64,
+    /// Why it is not, as a clause; `None` where it is.
+    pub why: Option<String>,
 }
 
 impl Catalog {
     /// By the set's id at the source, as the last run that came to its end found it.
     pub fn lags(&self) -> Result<BTreeMap<String, SetLag>> {
         self.db.read(|c| {
-            c.prepare_cached("SELECT set_id, image, since FROM set_lag")?
+            c.prepare_cached("SELECT set_id, image, since, why FROM set_lag")?
                 .query_map([], |row| {
-                    Ok((row.get(0)?, SetLag { image: path_at(row, 1)?, since_ns: row.get(2)? }))
+                    let lag = SetLag { image: path_at(row, 1)?, since_ns: row.get(2)?, why: row.get(3)? };
+                    Ok((row.get(0)?, lag))
                 })?
                 .collect()
         })
@@ -43,9 +46,9 @@ impl Catalog {
             }
             for (set, lag) in now.iter().filter(|(set, lag)| before.get(*set) != Some(*lag)) {
                 t.prepare_cached(
-                    "INSERT OR REPLACE INTO set_lag (set_id, image, since) VALUES (?1, ?2, ?3)",
+                    "INSERT OR REPLACE INTO set_lag (set_id, image, since, why) VALUES (?1, ?2, ?3, ?4)",
                 )?
-                .execute(params![set, lag.image.as_bytes(), lag.since_ns])?;
+                .execute(params![set, lag.image.as_bytes(), lag.since_ns, lag.why])?;
             }
             Ok(())
         })

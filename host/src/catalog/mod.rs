@@ -181,11 +181,13 @@ CREATE TABLE vouched (path BLOB PRIMARY KEY) WITHOUT ROWID;
 -- the id of the key that the generation is signed with; NULL for none
 ALTER TABLE manifest ADD COLUMN key TEXT;
 ", "
--- wrong: JSON. set_lag: since when a set's newest image is not restorable here, 0 where it is. gone: neither here nor at the
+-- wrong: JSON. set_lag: since when a set's newest image is not restorable here, 0 where it is, and why. gone: neither here nor at the
 -- source any more, since when.
 ALTER TABLE run ADD COLUMN clean INTEGER;
 ALTER TABLE run ADD COLUMN wrong TEXT;
-CREATE TABLE set_lag (set_id TEXT PRIMARY KEY, image BLOB NOT NULL, since INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE set_lag (
+    set_id TEXT PRIMARY KEY, image BLOB NOT NULL, since INTEGER NOT NULL, why TEXT
+) WITHOUT ROWID;
 CREATE TABLE gone (path BLOB PRIMARY KEY, since INTEGER NOT NULL) WITHOUT ROWID;
 ", "
 CREATE TABLE delete_mark (path BLOB PRIMARY KEY, since INTEGER NOT NULL) WITHOUT ROWID;

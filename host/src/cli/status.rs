@@ -86,6 +86,7 @@ fn of_target(state_dir: &Path, job: &Job, target: &Target, db: &JobDb) -> Result
         set,
         newest: lag.image.display().into_owned(),
         lags_since_ns: (lag.since_ns > 0).then_some(lag.since_ns),
+        why: lag.why,
         too_long: false,
     });
     Ok(TargetStatus {

@@ -47,6 +47,8 @@ pub struct SetStatus {
     /// Since when the set's newest image has not been restorable on this target, nanoseconds since the Unix epoch; `null`
     /// where it is restorable.
     pub lags_since_ns: Option<i64>,
+    /// Why it is not, as a clause: which ancestor is altered, another one or gone, or what was not sent.
+    pub why: Option<String>,
     /// For longer than `--max-age`.
     pub too_long: bool,
 }
@@ -108,6 +110,9 @@ fn of_target(job: &JobStatus, target: &TargetStatus, now_ns: i64) -> String {
             clean(&set.set),
             clean(&set.newest)
         ));
+        if let Some(why) = &set.why {
+            text.push_str(&format!("; {}", clean(why)));
+        }
     }
     let more = target.sets.iter().filter(lagging).count().saturating_sub(SHOWN);
     if more > 0 {
@@ -274,12 +279,14 @@ mod tests {
                         set: "db".into(),
                         newest: "db7.qcow2".into(),
                         lags_since_ns: Some(0),
+                        why: Some("altered: 'db0.qcow2' has 0 bytes on the target instead of 7".into()),
                         too_long: true,
                     },
                     SetStatus {
                         set: "web".into(),
                         newest: "web2.qcow2".into(),
                         lags_since_ns: None,
+                        why: None,
                         too_long: false,
                     },
                 ],

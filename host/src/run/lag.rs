@@ -6,6 +6,7 @@
 //! - It is up when the target holds it as the source does (or in a consolidated image) and every ancestor is there,
 //!   proved: what is unproven is not up.
 //! - A lag lasts until the newest image of that time is up, so that a set of which each day's image fails lags by days.
+//! - Why it lags is kept in words: which ancestor is altered, another one or gone, or what was not done.
 //! - What cannot be restored at the source either is no lag but a gap, and told as one; where filter or policy leave the
 //!   ancestors out, the image itself counts.
 //!
@@ -21,6 +22,12 @@ use crate::chain::{Chains, Image, ImageSet, Parent, Span};
 use crate::error::Result;
 use crate::plan::{Action, Code, Plan, Step};
 use crate::target::TargetView;
+
+/// Nothing else says it.
+const NOT_WHOLE: &str = "it is not whole on the target";
+const NOT_DONE: &str =
+    "not replicated yet: it, or what it builds on, failed in the last run or was not reached";
+const UNPROVEN: &str = "unproven: it builds on, or is held by, an image of which nothing proves that it is a genuine consolidation";
 
 /// What is judged.
 pub struct Run<'a> {
@@ -61,10 +68,10 @@ pub fn lags<'v>(
         let view = target()?;
         let there = There::new(view);
         for (set, image) in open {
-            let Some(up) = up(run, &there, set, image, steps.get(&image.id).copied()) else { continue };
+            let Some(why) = lacks(run, &there, set, image, &steps) else { continue };
             let lagged = before.get(&set.id).map(|lag| lag.since_ns).filter(|since| *since > 0);
-            let since_ns = if up { 0 } else { lagged.unwrap_or(run.scanned_ns) };
-            now.insert(set.id.clone(), SetLag { image: image.id.clone(), since_ns });
+            let since_ns = if why.is_none() { 0 } else { lagged.unwrap_or(run.scanned_ns) };
+            now.insert(set.id.clone(), SetLag { image: image.id.clone(), since_ns, why });
         }
     }
     if !run.whole {
@@ -128,8 +135,8 @@ fn newest(set: &ImageSet, wanted: impl Fn(&Image) -> bool) -> Option<&Image> {
 
 /// What of the source is on the target, restorable and proved.
 struct There<'a> {
-    /// By the anchor's path at the source.
-    images: HashMap<&'a TargetPath, bool>,
+    /// By the anchor's path at the source: why it is not, if so.
+    images: HashMap<&'a TargetPath, Option<String>>,
     /// By the set at the source: the runs that consolidated images hold.
     spans: HashMap<&'a str, Vec<Span>>,
 }
@@ -138,9 +145,14 @@ impl<'a> There<'a> {
     fn new(view: &'a TargetView) -> Self {
         let (mut images, mut spans) = (HashMap::new(), HashMap::<_, Vec<_>>::new());
         for image in view.chains().sets.iter().flat_map(|s| &s.images) {
-            let proved = image.restorable && !image.unproven;
+            let lacks = match (image.restorable, image.unproven) {
+                (true, false) => None,
+                (true, true) => Some(UNPROVEN.to_owned()),
+                (false, _) => Some(image.missing.clone().unwrap_or_else(|| NOT_WHOLE.to_owned())),
+            };
+            let proved = lacks.is_none();
             let Some(recorded) = view.files.recorded(&image.id) else { continue };
-            images.insert(&recorded.image, proved);
+            images.insert(&recorded.image, lacks);
             if let Some(span) = image.span.filter(|s| proved && s.first < s.last) {
                 spans.entry(&*recorded.set).or_default().push(span);
             }
@@ -149,31 +161,51 @@ impl<'a> There<'a> {
     }
 }
 
-/// Whether the image is up; `None` where the source itself could not restore it.
-fn up(
+/// Why the image is not up, in words; the outer `None` where the source itself could not restore it.
+fn lacks(
     run: &Run<'_>,
     there: &There<'_>,
     set: &ImageSet,
     image: &Image,
-    step: Option<(usize, &Step)>,
-) -> Option<bool> {
-    let present = match step {
+    steps: &HashMap<&TargetPath, (usize, &Step)>,
+) -> Option<Option<String>> {
+    let step = steps.get(&image.id).copied();
+    let absent = match step {
         // Of a quiet set: up to date.
-        None => true,
+        None => None,
         Some((_, step)) if step.code == Code::Covered => {
             let covers = |span: &Span| image.number.is_some_and(|n| span.first <= n && n <= span.last);
-            return Some(there.spans.get(set.id.as_str()).is_some_and(|spans| spans.iter().any(covers)));
+            let covered = there.spans.get(set.id.as_str()).is_some_and(|spans| spans.iter().any(covers));
+            return Some((!covered).then(|| UNPROVEN.to_owned()));
         }
         Some((_, step)) if step.action == Action::Skip && step.files.is_empty() => {
-            matches!(step.code, Code::UpToDate | Code::Consolidated)
+            let as_it_should_be = matches!(step.code, Code::UpToDate | Code::Consolidated);
+            (!as_it_should_be).then(|| step.reason.clone().into_owned())
         }
-        Some((at, _)) => run.done.contains(&at),
+        Some((at, _)) => (!run.done.contains(&at)).then(|| NOT_DONE.to_owned()),
     };
-    if step.is_some_and(|(_, step)| step.not_restorable) && image.restorable {
-        return Some(present);
+    if image.restorable && builds_on_left_out(set, image, steps) {
+        return Some(absent);
     }
-    let proved = present && there.images.get(&image.id).copied().unwrap_or(false);
-    (proved || image.restorable).then_some(proved)
+    let lacks = absent.or_else(|| match there.images.get(&image.id) {
+        Some(lacks) => lacks.clone(),
+        None => Some(NOT_WHOLE.to_owned()),
+    });
+    (lacks.is_none() || image.restorable).then_some(lacks)
+}
+
+/// Whether the user's filter or policy leaves out an ancestor of it.
+fn builds_on_left_out(set: &ImageSet, image: &Image, steps: &HashMap<&TargetPath, (usize, &Step)>) -> bool {
+    let mut below = &image.parent;
+    // On a cycle nobody is left out: it ends after as many as there are.
+    for _ in 0..set.images.len() {
+        let Parent::Image(parent) = *below else { return false };
+        if steps.get(&set.images[parent].id).is_some_and(|(_, step)| left_out(step)) {
+            return true;
+        }
+        below = &set.images[parent].parent;
+    }
+    false
 }
 
 #[cfg(test)]

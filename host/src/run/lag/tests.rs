@@ -3,6 +3,7 @@
 use super::*;
 use crate::plan::NoticeCode;
 use crate::plan::tests::sim::{World, aip, path, qcow2};
+use crate::target::ParentRecord;
 
 const DAY: i64 = 24 * 3_600_000_000_000;
 
@@ -152,4 +153,41 @@ fn a_set_that_went_ends_its_lag_unless_nobody_could_look() {
     assert_eq!(days.run(&[]), []);
     days.world.inventory.files.push(file);
     assert_eq!(days.run(&[]), lag(&aip(0), 0));
+}
+
+#[test]
+fn why_a_set_lags_is_said_and_ends_with_the_lag() {
+    let mut days = Days::new(World::with_aip(2));
+    let first = aip(1);
+    days.run(&[&first]);
+    let why = |days: &Days| days.lags.values().next().and_then(|lag| lag.why.clone());
+    assert!(why(&days).unwrap().starts_with("not replicated yet"), "{:?}", why(&days));
+    days.run(&[]);
+    assert_eq!(why(&days), None);
+    // Somebody truncates the base on the target, and the run that would mend it fails there.
+    days.world.write(&aip(0), "cut", 3);
+    let base = aip(0);
+    days.run(&[&base]);
+    let said = why(&days).unwrap();
+    assert!(said.starts_with("altered: ") && said.contains(&base), "{said}");
+    days.run(&[]);
+    assert_eq!(why(&days), None);
+}
+
+#[test]
+fn an_ancestor_that_was_replaced_since_is_named() {
+    // The base was taken anew under its name, and what was published upon the old one stays.
+    let mut days = Days::new(World::with_aip(2));
+    days.run(&[]);
+    for n in [1, 2] {
+        let blake3 = days.world.records[&path(&aip(n - 1))].blake3.unwrap();
+        let upon = ParentRecord { path: path(&aip(n - 1)), blake3 };
+        days.world.records.get_mut(&path(&aip(n))).unwrap().parent = Some(Box::new(upon));
+    }
+    days.world.file(&aip(0), 300, 60);
+    for since in 0..2 {
+        assert_eq!(days.run(&[]), lag(&aip(2), since), "neither with the base's own run nor later");
+        let why = days.lags.values().next().and_then(|lag| lag.why.clone()).unwrap();
+        assert!(why.contains(&aip(0)) && why.contains("is another one"), "{why}");
+    }
 }
