@@ -211,7 +211,7 @@ fn awkward_names_arrive_byte_for_byte<B: Backend>() {
 fn odd_sizes_parts_and_side_cars_arrive<B: Backend>() {
     let box_ = Sandbox::new();
     let backend = B::start();
-    let sizes = [0, 1, 4095, 4096, 65_537, (1 << 20) - 1, (5 << 20) + 3, (16 << 20) + 1];
+    let sizes = [1, 4095, 4096, 65_537, (1 << 20) - 1, (5 << 20) + 3, (16 << 20) + 1];
     for (i, size) in sizes.into_iter().enumerate() {
         random_file(&box_.source().join(format!("s{i}-b000.spf")), size, i as u64 + 1);
     }
@@ -221,12 +221,14 @@ fn odd_sizes_parts_and_side_cars_arrive<B: Backend>() {
         random_file(&box_.source().join(name), 3000 + i as u64, 40 + i as u64);
     }
     random_file(&box_.source().join("host@C_20260101_d00_00001.aiv"), 65_537, 50);
-    random_file(&box_.source().join("host@C_20260101_d00_00001_i00001.aii"), 0, 51);
+    random_file(&box_.source().join("host@C_20260101_d00_00001_i00001.aii"), 1, 51);
+    // An empty file is no image, but may be anything else.
+    random_file(&box_.source().join("empty.txt"), 0, 52);
     let reach = backend.reach();
-    reach.run(&box_).run().expect(0);
+    reach.run(&box_).args(["--include-other"]).run().expect(0);
     same(&box_, &backend);
     random_file(&box_.source().join("disk-b000-i001.md5"), 32, 60);
-    reach.run(&box_).run().expect(0);
+    reach.run(&box_).args(["--include-other"]).run().expect(0);
     same(&box_, &backend);
 }
 
