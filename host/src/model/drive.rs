@@ -543,8 +543,8 @@ impl Play {
             Event::Mount(m) => mount(&mut world, m % machines),
             Event::Remount(m) => {
                 let dir = world.machines[m % machines].dir.clone();
-                if world.source.mounts.contains_key(&dir) {
-                    world.source.mounts.insert(dir, None);
+                if let Some(mounted) = world.source.mounts.get_mut(&dir) {
+                    *mounted = None;
                     mount(&mut world, m % machines);
                 }
             }
