@@ -83,9 +83,8 @@ impl Clock for SimClock {
 }
 
 impl Play {
-    pub fn new(story: &Story, pending: &'static [&'static str]) -> Self {
+    pub fn new(story: &Story) -> Self {
         let mut world = World::new();
-        world.pending = pending;
         for (at, setup) in story.setup.machines.iter().enumerate() {
             let dir = format!("m{at}");
             if setup.mounted {
@@ -544,8 +543,8 @@ impl Play {
             Event::Mount(m) => mount(&mut world, m % machines),
             Event::Remount(m) => {
                 let dir = world.machines[m % machines].dir.clone();
-                if world.source.mounts.contains_key(&dir) {
-                    world.source.mounts.insert(dir, None);
+                if let Some(mounted) = world.source.mounts.get_mut(&dir) {
+                    *mounted = None;
                     mount(&mut world, m % machines);
                 }
             }
@@ -877,8 +876,9 @@ impl Play {
             if round == ALONE {
                 self.world().say("the user allows and accepts what is asked");
                 self.allow = true;
-                for side in &mut self.sides {
-                    side.options.accept_unproven = true;
+                for t in 0..self.sides.len() {
+                    self.clear_damage(t);
+                    self.sides[t].options.accept_unproven = true;
                 }
             }
             self.world().pass(3600);
@@ -895,6 +895,20 @@ impl Play {
             }
         }
         self.world().breaks("some number of runs leaves nothing to do", open.join("; "));
+    }
+
+    /// Who accepts looks first: files that nobody wrote are no merges, and go.
+    fn clear_damage(&self, t: usize) {
+        let mut disk = self.sides[t].store.mem.disk();
+        let mut world = self.world();
+        let own = |p: &TargetPath| crate::target::names::parse(p).is_some();
+        let damaged = disk.files.iter().filter(|(p, f)| !own(p) && world.library.find(&f.bytes).is_none());
+        let damaged: Vec<TargetPath> = damaged.map(|(p, _)| p.clone()).collect();
+        for at in damaged {
+            world.say(format!("the user deletes {} on target {t}, which is damaged", at.display()));
+            disk.files.remove(&at);
+            world.others_changed(t, &at);
+        }
     }
 
     /// What another run would still do, or what is missing though it would do nothing.

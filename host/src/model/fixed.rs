@@ -28,7 +28,7 @@ fn world(machines: &[MachineSetup], target: TargetSetup) -> Play {
 
 fn with(machines: &[MachineSetup], target: TargetSetup, settle: u64, others: usize) -> Play {
     let setup = Setup { machines: machines.to_vec(), targets: vec![target], settle, others };
-    Play::new(&Story { setup, events: Vec::new() }, &[])
+    Play::new(&Story { setup, events: Vec::new() })
 }
 
 fn named(play: &Play, part: &str) -> Vec<String> {

@@ -264,10 +264,14 @@ impl World {
             }
         }
         for (old, new) in images {
+            if old == new {
+                continue; // its name does not have the host's in it
+            }
             let Some(file) = self.source.remove(&old) else { continue };
+            let done = self.growing.remove(&old);
             self.removed.insert(old.clone(), Removal { why: Why::User, looks: 0 });
             self.put(&new, file.content);
-            if let Some(done) = self.growing.remove(&old) {
+            if let Some(done) = done {
                 self.growing.insert(new.clone(), done);
             }
             if let Some(moved) = self.source.true_file_mut(&new) {

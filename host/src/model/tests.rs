@@ -6,20 +6,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::drive::{Failed, Play};
 use super::story::{Kinds, Story};
 
-/// Kinds of stories that this code is right about.
-const OPEN: &str = "merge,coarse,sync";
-
-/// Laws that this code does not keep yet in those stories.
-const PENDING: &[&str] = &[
-    "a host's last image is deleted",
-    "deleted before what absorbed it is there",
-    "more is deleted than max_delete allows",
-    "a visible image loses its ancestor",
-];
+/// Kinds of stories that this code is right about. Not drawn yet, because rare stories of theirs are known to fail:
+/// `there` (both sides merge crosswise: what replaces an image may need what only the other side's merge holds), `seed`
+/// (increments are compared and replaced while the base of a seeded chain cannot be read), and with them `damage`,
+/// `altered` and `forge`, of which fewer stories were played. `OFFSITE_STORIES_OF=merge,there` draws others.
+const OPEN: &str =
+    "merge,coarse,sync,touch,remove,mounts,lose,restart,folds,manifests,listing,room,directories";
 
 fn play(story: &Story) -> Result<(), Failed> {
-    let all = std::env::var_os("OFFSITE_STORIES_ALL_LAWS").is_some();
-    Play::new(story, if all { &[] } else { PENDING }).play(&story.events)
+    Play::new(story).play(&story.events)
 }
 
 /// Leaves out what the failure does not need.
