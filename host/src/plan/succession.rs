@@ -8,9 +8,9 @@ use std::collections::HashMap;
 
 use offsite_plugin_api::TargetPath;
 
-use super::Code;
 use super::decide::{DecidedSet, Fate};
 use super::index::{At, Index, source_path};
+use super::{Code, Sign};
 use crate::chain::ImageSet;
 use crate::format::{ImageKind, Lineage, lineage, recognise_name};
 
@@ -64,7 +64,8 @@ impl<'a> Succession<'a> {
         let whole = decided.images.iter().zip(&decided.there).all(|(own, there)| {
             own.incomplete.is_none()
                 && match own.fate {
-                    Fate::Act => true,
+                    // What changed and proves nothing is not restorable once it is sent.
+                    Fate::Act => own.merge.as_ref().is_none_or(|merge| merge.sign != Sign::Missing),
                     Fate::Keep => there.is_some_and(|at| sound(index, at)),
                     Fate::Covered | Fate::Consolidated => own.reason.code() != Code::Unproven,
                     Fate::Held | Fate::LeftOut => false,

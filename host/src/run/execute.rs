@@ -409,7 +409,10 @@ impl Executor<'_> {
                 }
                 // Before what comes after it may begin.
                 for (step, proof) in unproved {
-                    self.spare(&mut state, step, proof);
+                    self.spare(&mut state, unit, step, proof);
+                }
+                for step in unread {
+                    self.spare_after_unread(&mut state, unit, step);
                 }
                 let of_set = state.schedule.acted(unit);
                 let last = *state.written.entry(set.to_string()).or_insert_with(Instant::now);

@@ -225,9 +225,7 @@ fn prepare(context: &Context, request: &Request, target: &Target, inventory: &In
         Ok(())
     })?;
     let mut survey = surveyed.ok_or_else(|| Error::new(Kind::State, "the target was not listed"))?;
-    survey.view.stuck = stuck;
     target::remember(&context.catalog, &survey.learned)?;
-    let mut survey = survey;
     if target.plan.accept_unproven {
         let mut accepted = false;
         act(&mut |site| {
@@ -241,6 +239,7 @@ fn prepare(context: &Context, request: &Request, target: &Target, inventory: &In
             })?;
         }
     }
+    survey.view.stuck = stuck;
     if !survey.view.parents_known {
         context.catalog.learn_parents(&target::proof::links(&survey.view))?;
     }

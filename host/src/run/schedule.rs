@@ -6,7 +6,7 @@
 //! A unit that finds no room is set aside, and tried once more when all else is done. A unit that fails takes along whatever comes after it, and nothing else.
 //! Small files of many sets are staged side by side (`small_queue`). Helpers (`crew`) take small tasks only: whatever large goes on is in the hands of as many threads as there are streams.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use super::crew::SMALL;
 use super::small_queue::SmallQueue;
@@ -382,6 +382,16 @@ impl Schedule {
         }
         taken.sort_unstable();
         taken
+    }
+
+    /// Deletions that wait for this unit, by whatever lies between.
+    pub fn deletions_after(&self, unit: usize) -> Vec<usize> {
+        let mut seen = HashSet::from([unit]);
+        let mut look = vec![unit];
+        while let Some(at) = look.pop() {
+            look.extend(self.units[at].after.iter().copied().filter(|next| seen.insert(*next)));
+        }
+        seen.into_iter().filter(|at| self.units[*at].deletes).collect()
     }
 
     /// Units that were never done, because what they wait for waits for them.

@@ -33,6 +33,7 @@ use crate::target::{TargetView, VerifyLevel};
 mod ahead;
 mod bounds;
 mod helpers;
+mod judged;
 mod read_back;
 mod room;
 

@@ -15,7 +15,10 @@ pub fn after<'a>(
     catalog: &Catalog,
     touched: impl IntoIterator<Item = &'a TargetPath>,
 ) -> Result<TargetView> {
-    let records = catalog.published()?;
+    let mut records = catalog.published()?;
+    // What nobody could look for is no more gone than it was, and no run touches it.
+    let mut unknown = before.unknown;
+    unknown.retain(|path, _| records.remove(path).is_some());
     let mut changed = BTreeMap::new();
     let mut vouched = before.vouched;
     for path in touched {
@@ -51,7 +54,7 @@ pub fn after<'a>(
     view.in_transition.extend(sets);
     view.parents_known = catalog.parents_learned()?;
     view.vouched = vouched;
-    view.unknown = before.unknown;
+    view.unknown = unknown;
     view.incomplete = before.incomplete;
     Ok(view)
 }

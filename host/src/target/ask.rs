@@ -45,12 +45,15 @@ pub struct Asked {
 }
 
 /// Asks for every recorded file that is not listed, and notes in `incomplete` where the listing turns out not to be whole.
+/// `gone`: an earlier run asked for them and nobody missed them since, for the source has them no more; a server is not
+/// asked in every run for 90 days. What the listing says is believed of those.
 ///
 /// Errors: those that say something of the whole target.
 pub fn unlisted<'a>(
     site: &Site<'_>,
     files: &Files,
     records: impl Iterator<Item = &'a TargetPath>,
+    gone: &BTreeMap<TargetPath, i64>,
     incomplete: &mut Incomplete,
 ) -> Result<Asked> {
     let mut listed = files.keys().peekable();
@@ -65,7 +68,7 @@ pub fn unlisted<'a>(
     if missing.is_empty() {
         return Ok(asked);
     }
-    let answers = ask(site, &missing)?;
+    let answers = ask(site, &missing, gone)?;
     let mut left_out: BTreeMap<TargetPath, (u64, TargetPath)> = BTreeMap::new();
     for (path, answer) in missing.into_iter().zip(answers) {
         match answer {
@@ -116,14 +119,15 @@ enum Answer {
     Unclear(String),
 }
 
-fn ask(site: &Site<'_>, missing: &[&TargetPath]) -> Result<Vec<Answer>> {
+fn ask(site: &Site<'_>, missing: &[&TargetPath], gone: &BTreeMap<TargetPath, i64>) -> Result<Vec<Answer>> {
     let answers: Vec<Mutex<Option<Answer>>> = missing.iter().map(|_| Mutex::new(None)).collect();
     let next = AtomicUsize::new(0);
     let work = || -> Result<()> {
         loop {
             let at = next.fetch_add(1, Ordering::Relaxed);
             let Some(path) = missing.get(at) else { return Ok(()) };
-            match answer(site, path) {
+            let answer = if gone.contains_key(*path) { Ok(Answer::Gone) } else { answer(site, path) };
+            match answer {
                 Ok(found) => *answers[at].lock().unwrap_or_else(PoisonError::into_inner) = Some(found),
                 Err(error) => {
                     next.store(missing.len(), Ordering::Relaxed);

@@ -103,7 +103,7 @@ pub fn survey(site: &Site<'_>) -> Result<Survey> {
     }
     let (open, sets) = intent::open_intents(site.catalog)?;
     let mut files = std::mem::take(&mut listing.files);
-    let asked = ask::unlisted(site, &files, records.keys(), &mut listing.incomplete)?;
+    let asked = ask::unlisted(site, &files, records.keys(), &site.catalog.gone()?, &mut listing.incomplete)?;
     files = files.and(asked.found.into_iter().map(TargetFile::from).collect());
     let unknown = ask::unknown_of(asked.unknown, &mut records);
     let headers = headers(site, &files, &records)?;

@@ -127,6 +127,21 @@ fn of_three_sets_the_oldest_goes_without_asking() {
     }
 }
 
+#[test]
+fn a_set_that_this_run_leaves_unproven_takes_no_place() {
+    let mut world = mirror();
+    (0..3).for_each(|n| world.file(&aip_set("srv", 1, n), 100 + n, n as i64));
+    (0..5).for_each(|n| world.file(&aip_set("srv", 2, n), 200 + n, 100 + n as i64));
+    world.run();
+    (0..3).for_each(|n| world.remove(&aip_set("srv", 1, n)));
+    (1..3).for_each(|n| world.remove(&aip_set("srv", 2, n)));
+    // Too small to hold what lay between.
+    world.file(&aip_set("srv", 2, 3), 50, 200);
+    let plan = world.plan();
+    assert_eq!(step(&plan, &aip_set("srv", 2, 3)).code, Code::ChangedUnproven);
+    assert_eq!(plan.totals.delete, 0, "{:?}", work(&plan));
+}
+
 /// Weeks of a product that begins a set each week, adds to it each day, and keeps `keep` sets.
 fn weeks(name: impl Fn(u64, u64) -> String, days: u64, keep: u64, run_every: u64) {
     let mut world = mirror();

@@ -57,21 +57,44 @@ impl Executor<'_> {
         Content { blake3: record.blake3, head: record.head.or_else(read) }
     }
 
-    /// Cancels the deletions that this step was to justify, and tells why.
-    pub(super) fn spare(&self, state: &mut State, step: usize, proof: Proof) {
+    /// Cancels the deletions that this step was to justify, and tells why. Where it proves nothing, so do those that come
+    /// after it: a set with such an image takes no other's place.
+    pub(super) fn spare(&self, state: &mut State, unit: usize, step: usize, proof: Proof) {
         let plan = self.material.plan;
         let justified = |unit: &usize| {
             let unit = &state.schedule.units[*unit];
             unit.deletes && unit.steps.iter().any(|s| plan.steps[*s].proof == Some(step))
         };
         let units: Vec<usize> = (0..state.schedule.units.len()).filter(justified).collect();
-        let spared = state.schedule.cancelled(&units);
         let (code, why) = told(&plan.steps[step], proof);
-        for at in spared.iter().flat_map(|u| &state.schedule.units[*u].steps) {
+        self.cancel(state, &units, code, &format!("kept: gone at the source, and {why}"));
+        if proof == Proof::Unproven {
+            let reason = format!(
+                "kept: it was to go after '{}', which changed at the source in a way that proves nothing",
+                plan.steps[step].image.display()
+            );
+            let after = state.schedule.deletions_after(unit);
+            self.cancel(state, &after, Code::Protected, &reason);
+        }
+    }
+
+    /// Cancels the deletions that come after an image of which nobody knows whether the target holds it whole.
+    pub(super) fn spare_after_unread(&self, state: &mut State, unit: usize, step: usize) {
+        let reason = format!(
+            "kept: it was to go after '{}', which the target does not let be read back",
+            self.material.plan.steps[step].image.display()
+        );
+        let after = state.schedule.deletions_after(unit);
+        self.cancel(state, &after, Code::Protected, &reason);
+    }
+
+    fn cancel(&self, state: &mut State, units: &[usize], code: Code, reason: &str) {
+        let cancelled = state.schedule.cancelled(units);
+        for at in cancelled.iter().flat_map(|u| &state.schedule.units[*u].steps) {
             self.context.line.outbox.event(Event::Skipped {
-                image: plan.steps[*at].image.display().into_owned(),
+                image: self.material.plan.steps[*at].image.display().into_owned(),
                 code: code_name(code),
-                reason: format!("kept: gone at the source, and {why}"),
+                reason: reason.to_owned(),
             });
         }
     }

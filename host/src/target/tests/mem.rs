@@ -43,6 +43,8 @@ pub(crate) struct Disk {
     pub unlisted: BTreeSet<TargetPath>,
     pub incomplete: Vec<(TargetPath, String)>,
     pub serial: u64,
+    /// Names asked for.
+    pub asked: u64,
     /// Answers `place`, when set.
     pub place: Option<String>,
     /// Mutating calls made.
@@ -205,7 +207,8 @@ impl Backend for Mem {
 
     fn stat(&self, _: &Call, path: &TargetPath) -> Result<Entry> {
         self.read()?;
-        let disk = self.disk();
+        let mut disk = self.disk();
+        disk.asked += 1;
         if disk.directories.contains(path) {
             return Ok(Entry { kind: EntryKind::Dir, ..Entry::file(path.clone(), 0) });
         }

@@ -56,6 +56,37 @@ fn nothing_is_gone_where_the_listing_says_that_it_is_not_whole() {
 }
 
 #[test]
+fn what_is_unknown_is_not_gone_after_the_run_either() {
+    let bench = with_three();
+    bench.mem.disk().incomplete = vec![(path("d"), "a line of no known form".into())];
+    bench.mem.disk().files.remove(&path("d/2.aiv"));
+    let before = survey(&bench.site()).unwrap().view;
+    bench.publish("e/4.aiv", b"new", 1);
+    let touched = [path("e/4.aiv")];
+    let view = crate::target::after(before, &bench.catalog, &touched).unwrap();
+    assert!(view.gone.is_empty() && view.unknown.contains_key(&path("d/2.aiv")), "{:?}", view.gone);
+    assert_eq!(view.files.len(), 3);
+}
+
+#[test]
+fn what_is_known_to_be_gone_from_both_sides_is_not_asked_for_in_every_run() {
+    let bench = with_three();
+    bench.mem.disk().files.remove(&path("d/2.aiv"));
+    let asked = || {
+        let before = bench.mem.disk().asked;
+        let view = survey(&bench.site()).unwrap().view;
+        assert!(view.gone.contains_key(&path("d/2.aiv")));
+        bench.mem.disk().asked - before
+    };
+    assert_eq!((asked(), asked()), (1, 1));
+    bench.catalog.put_gone(&Default::default(), &[(path("d/2.aiv"), 5)].into()).unwrap();
+    assert_eq!(asked(), 0);
+    // Nothing is concluded from a listing that is not whole, whatever an earlier one said.
+    bench.mem.disk().incomplete = vec![(path("d"), "a line of no known form".into())];
+    assert!(survey(&bench.site()).unwrap().view.unknown.contains_key(&path("d/2.aiv")));
+}
+
+#[test]
 fn a_name_that_cannot_be_settled_holds_its_own_image_and_the_next_run_settles_it() {
     let bench = Bench::new(Mem::atomic());
     let taken = bench.stage("taken.aiv", b"new", 1, None);
