@@ -33,6 +33,7 @@ use crate::target::{TargetView, VerifyLevel};
 mod ahead;
 mod bounds;
 mod helpers;
+mod manifests;
 mod read_back;
 mod room;
 
@@ -51,6 +52,7 @@ struct Wire {
     flip: Option<usize>,
     /// Names in the order of their publishing.
     published: Arc<Mutex<Vec<String>>>,
+    /// What begins like this cannot be staged.
     denied: Option<String>,
     /// Called with the name before each image is published.
     before_publish: Option<Hook>,
@@ -131,7 +133,7 @@ impl Backend for Wire {
         session: Arc<dyn Session>,
     ) -> Result<Staged> {
         let name = request.path.display().into_owned();
-        if self.denied.as_deref() == Some(&name) {
+        if self.denied.as_deref().is_some_and(|denied| name.starts_with(denied)) {
             return Err(BackendError::new(ErrorKind::Denied, "not allowed"));
         }
         let token = Token(request.staging.as_bytes().to_vec());
