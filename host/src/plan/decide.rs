@@ -52,6 +52,8 @@ pub(crate) struct Decided<'a> {
     pub merged: bool,
     /// What it builds on then, where the source's chains do not show it.
     pub onto: Option<TargetPath>,
+    /// The target's image that it builds on, where the source has that no more.
+    pub attached: Option<At>,
 }
 
 impl Decided<'_> {
@@ -110,6 +112,7 @@ pub(crate) fn decide<'a>(index: &Index<'a>, set: &'a ImageSet, near: &mut usize)
         doubt(set, &mut decided);
     }
     hold(index, set, &mut decided);
+    attach(index, set, &mut decided);
     complete(index, set, &mut decided);
     mixed(index, set, &mut decided);
     decided
@@ -214,6 +217,7 @@ pub(crate) fn look<'a>(
         doubt: None,
         merged: false,
         onto: None,
+        attached: None,
     }
 }
 
@@ -561,6 +565,17 @@ fn in_time(link: Option<&Link>, image: &Image) -> Option<(Option<u64>, Option<i6
     }
 }
 
+/// Finds on the target what a new image builds on and the source lacks.
+fn attach(index: &Index<'_>, set: &ImageSet, decided: &mut DecidedSet<'_>) {
+    for (i, image) in set.images.iter().enumerate() {
+        let own = &decided.images[i];
+        let new = own.sends() && matches!(own.found, Found::Absent { .. });
+        if new && own.onto.is_none() && matches!(image.parent, Parent::Missing(_)) {
+            decided.images[i].attached = index.attached(&index.target_path(&decided.place, &image.id));
+        }
+    }
+}
+
 /// Says of what is (or will be) visible whether something below it is left out or lacking.
 fn complete<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'a>) {
     let damaged = earliest_damaged(index, decided);
@@ -603,7 +618,13 @@ fn complete<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'
             {
                 None
             }
-            Parent::Missing(what) => Some(Incomplete::Lacking(what)),
+            Parent::Missing(what) => match own.attached.map(|at| index.at(at)) {
+                Some(there) if there.restorable => None,
+                Some(there) => {
+                    Some(Incomplete::Broken(there.missing.as_deref().unwrap_or("an ancestor is not whole")))
+                }
+                None => Some(Incomplete::Lacking(what)),
+            },
             Parent::Cycle => Some(Incomplete::Broken("its parents lead back to itself")),
             Parent::Image(p) => match &decided.images[*p] {
                 parent if parent.fate == Fate::LeftOut && !parent.visible() => Some(Incomplete::LeftOut),

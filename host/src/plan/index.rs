@@ -13,7 +13,7 @@ use offsite_plugin_api::{Normalisation, TargetPath};
 use super::explain::Reason;
 use super::filter::Matcher;
 use super::respell::Spellings;
-use super::{Baseline, Input, Template, names};
+use super::{Baseline, Input, Template, attach, names};
 use crate::chain::{Image, ImageSet};
 use crate::format::{self, Format, ImageKind, Link, Recognised, Role, signature};
 use crate::source::ignore::Ignore;
@@ -46,6 +46,7 @@ pub(crate) struct Index<'a> {
     /// Unfinished files whose name a format knows.
     pub unfinished: Vec<(Recognised, &'a TargetPath)>,
     target_images: OnceCell<HashMap<&'a TargetPath, At>>,
+    attached: OnceCell<HashMap<TargetPath, At>>,
 }
 
 impl<'a> Index<'a> {
@@ -87,6 +88,7 @@ impl<'a> Index<'a> {
             unsettled,
             unfinished,
             target_images: OnceCell::new(),
+            attached: OnceCell::new(),
         };
         if identity {
             index.merge();
@@ -275,6 +277,11 @@ impl<'a> Index<'a> {
             })
             .get(anchor)
             .copied()
+    }
+
+    /// The target's image that a new one will hang on there, whose parent the source lacks. By its path on the target.
+    pub fn attached(&self, anchor: &TargetPath) -> Option<At> {
+        self.attached.get_or_init(|| attach::attached(self)).get(anchor).copied()
     }
 
     pub fn at(&self, at: At) -> &'a Image {

@@ -4,6 +4,7 @@
 //! `names`), `order` makes steps of that, `deletes` (with `needs`, `succession` and `sync`) judges what only the target
 //! has, `doomed` what of that goes in this run, `explain` has every sentence.
 
+mod attach;
 mod compare;
 mod consolidated;
 mod decide;

@@ -83,6 +83,11 @@ impl<'a> Needs<'a> {
         }
         for (i, onto) in onto.into_iter().enumerate() {
             self.needs(index, set, decided, i, onto);
+            if let Some((set, _)) = decided.images[i].attached
+                && !touched.contains(&set)
+            {
+                touched.push(set);
+            }
             let Some(at) = decided.there[i] else { continue };
             let own = &decided.images[i];
             let remains = self.of(index, at.0);
@@ -170,6 +175,9 @@ impl<'a> Needs<'a> {
     ) {
         let own = &decided.images[i];
         let image = &set.images[i];
+        if let Some(below) = own.attached {
+            self.of(index, below.0).needed[below.1 as usize] = true;
+        }
         let merged_there = own.fate == Fate::Consolidated;
         self.holds_by_span(index, image, own.anchor, &decided.there, decided.there[i], merged_there);
         let Some(at) = decided.there[i] else { return self.arriving_orphan(index, set, decided, i) };

@@ -57,6 +57,8 @@ impl Steps {
                 _ => None,
             }) {
                 Some(parent) if acts => Some(index.target_path(&place, parent)),
+                // What only the target still has.
+                None if acts => own.attached.map(|at| index.at(at).id.clone()),
                 _ => None,
             };
             let merged = own.merged;

@@ -7,6 +7,7 @@
 
 mod merge;
 mod publish;
+mod recorded;
 mod room;
 
 use std::collections::{HashMap, HashSet};
@@ -124,6 +125,8 @@ struct State {
     /// Sets whose manifest is being written, and when it was last.
     writing: HashSet<String>,
     written: HashMap<String, Instant>,
+    /// Sets of which something is to be deleted: why their manifest is not up to date, where it could not be written.
+    recorded: HashMap<String, Option<Error>>,
     crew: Crew,
     /// Bytes of files that are being staged.
     under_way: u64,
@@ -157,6 +160,7 @@ pub fn execute(context: &Context, material: &Material<'_>) -> Summary {
             announced: HashMap::new(),
             writing: HashSet::new(),
             written: HashMap::new(),
+            recorded: HashMap::new(),
             crew: Crew::new(Instant::now(), threads, context.streams_fixed),
             under_way: 0,
             unread: (0, String::new()),
@@ -383,6 +387,14 @@ impl Executor<'_> {
             let unit = &state.schedule.units[unit];
             (unit.steps.clone(), unit.deletes, unit.set.clone())
         };
+        if let Some(error) = self.not_recorded(&steps).filter(|_| deletes) {
+            let mut state = self.lock();
+            match error.kind {
+                Kind::Stopped => self.fail(&mut state, unit, steps[0], &error, true),
+                _ => self.hold(&mut state, unit, &error),
+            }
+            return;
+        }
         let mut unproved = Vec::new();
         let result = if deletes {
             self.delete(&steps).map(|level| (level, HashSet::new()))

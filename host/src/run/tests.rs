@@ -34,6 +34,7 @@ mod ahead;
 mod bounds;
 mod helpers;
 mod judged;
+mod manifests;
 mod read_back;
 mod room;
 
@@ -52,6 +53,7 @@ struct Wire {
     flip: Option<usize>,
     /// Names in the order of their publishing.
     published: Arc<Mutex<Vec<String>>>,
+    /// What begins like this cannot be staged.
     denied: Option<String>,
     /// Called with the name before each image is published.
     before_publish: Option<Hook>,
@@ -132,7 +134,7 @@ impl Backend for Wire {
         session: Arc<dyn Session>,
     ) -> Result<Staged> {
         let name = request.path.display().into_owned();
-        if self.denied.as_deref() == Some(&name) {
+        if self.denied.as_deref().is_some_and(|denied| name.starts_with(denied)) {
             return Err(BackendError::new(ErrorKind::Denied, "not allowed"));
         }
         let token = Token(request.staging.as_bytes().to_vec());

@@ -165,6 +165,12 @@ impl TargetView {
         self.chains.get_or_init(|| evidence::chains(self))
     }
 
+    /// As if these files were there, too.
+    pub fn with(&self, files: Vec<TargetFile>) -> Self {
+        let files = self.files.clone().and(files);
+        Self { files, chains: OnceLock::new(), ..self.clone() }
+    }
+
     /// The directory whose listing leaves something out, and in which this path lies.
     pub fn incomplete_above(&self, path: &TargetPath) -> Option<&TargetPath> {
         super::ask::incomplete_above(&self.incomplete, path)

@@ -1,6 +1,7 @@
 //! Tables and properties of the planner: one file per question, on a simulated source and target.
 
 mod accept;
+mod attach;
 mod compare;
 mod consolidated;
 mod deletes;

@@ -1,0 +1,73 @@
+//! What a new image builds on where the source does not have that any more: the target still may. Its chains, assembled with
+//! the source's new images among them, say what each hangs on there. That counts only where the record of the target's image
+//! proves what lies there: it has a digest, and nobody touched the file since.
+
+use std::collections::HashMap;
+
+use offsite_plugin_api::{Entry, TargetPath};
+
+use super::index::{At, Index};
+use crate::chain::{Image, Parent};
+use crate::format;
+use crate::target::TargetFile;
+
+/// By the new image's path on the target: the image of the target that it will hang on.
+pub(crate) fn attached(index: &Index<'_>) -> HashMap<TargetPath, At> {
+    let new = newcomers(index);
+    if new.is_empty() || index.input.target.files.is_empty() {
+        return HashMap::new();
+    }
+    let anchors: Vec<TargetPath> = new.iter().map(|(anchor, _)| anchor.clone()).collect();
+    let view = index.input.target.with(new.into_iter().flat_map(|(_, files)| files).collect());
+    let mut attached = HashMap::new();
+    for set in &view.chains().sets {
+        for image in &set.images {
+            if let Parent::Image(parent) = image.parent
+                && anchors.binary_search(&image.id).is_ok()
+                && let Some(at) = index.target_image(&set.images[parent].id)
+                && proved(index, index.at(at))
+            {
+                attached.insert(image.id.clone(), at);
+            }
+        }
+    }
+    attached
+}
+
+/// Images that the target does not have and whose parent the source does not: their anchors on the target, sorted, with all
+/// their files as they would be listed there.
+fn newcomers(index: &Index<'_>) -> Vec<(TargetPath, Vec<TargetFile>)> {
+    let mut found = Vec::new();
+    for set in &index.input.source.sets {
+        let missing = |image: &&Image| matches!(image.parent, Parent::Missing(_));
+        let mut near = 0;
+        for image in set.images.iter().filter(missing) {
+            let place = index.place(set);
+            let anchor = index.target_path(&place, &image.id);
+            if index.input.target.files.get(&anchor).is_some() {
+                continue;
+            }
+            let files = image.files.iter().filter_map(|file| {
+                let at = index.position(&file.path, near)?;
+                near = at;
+                let (path, source) = (index.target_path(&place, &file.path), index.file(at));
+                let recognised = match place.is_root() {
+                    true => source.recognised.clone(),
+                    false => format::recognise_name(&path),
+                };
+                let mtime = offsite_plugin_api::Timestamp { ns: source.mtime_ns, precision_ns: 1 };
+                let entry = Entry { mtime: Some(mtime), ..Entry::file(path, source.size) };
+                Some(TargetFile { recognised: recognised.map(Box::new), ..TargetFile::from(entry) })
+            });
+            found.push((anchor, files.collect()));
+        }
+    }
+    found.sort_by(|(a, _), (b, _)| a.cmp(b));
+    found
+}
+
+fn proved(index: &Index<'_>, image: &Image) -> bool {
+    let file = index.input.target.files.get(&image.id);
+    let recorded = file.and_then(|file| Some((file, file.recorded.as_deref()?)));
+    recorded.is_some_and(|(file, record)| record.blake3.is_some() && !record.touched(&file.entry))
+}
