@@ -136,7 +136,12 @@ pub fn random_file(path: &Path, size: u64, seed: u64) {
     use std::io::Write;
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     let mut file = std::io::BufWriter::new(std::fs::File::create(path).expect("a new file"));
-    let mut left = size;
+    // What is no zstd frame is no compressed dump (RFC 8878, 3.1.1).
+    let zstd = path.extension().is_some_and(|e| e == "zst");
+    let magic: &[u8] = if zstd { &[0x28, 0xb5, 0x2f, 0xfd] } else { &[] };
+    let magic = &magic[..magic.len().min(usize::try_from(size).unwrap_or(usize::MAX))];
+    file.write_all(magic).expect("room for the file");
+    let mut left = size - magic.len() as u64;
     while left > 0 {
         state ^= state << 13;
         state ^= state >> 7;

@@ -194,7 +194,7 @@ fn awkward_names_sizes_parts_and_side_cars_arrive_byte_for_byte() {
     .iter()
     .enumerate()
     {
-        random_file(&dir.join(name), 4093 * i as u64, i as u64 + 1);
+        random_file(&dir.join(name), 1 + 4093 * i as u64, i as u64 + 1);
     }
     random_file(&dir.join("host@C_20260101_d00_00001.aiv"), 65_537, 50);
     random_file(&dir.join("host@C_20260101_d00_00001_i00001.aii"), 1, 51);

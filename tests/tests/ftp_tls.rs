@@ -12,8 +12,10 @@ fn carries(lines: &[&str]) {
     let backend = FtpsMlsd(Proftpd::with(settings));
     let box_ = Sandbox::new();
     for n in 0..30 {
-        random_file(&box_.source().join(format!("s{n}-b000.spf")), 1000 * n, n);
+        random_file(&box_.source().join(format!("s{n}-b000.spf")), 1 + 1000 * n, n);
     }
+    // Nothing goes over this data connection.
+    random_file(&box_.source().join("s0-b000.md5"), 0, 30);
     let reach = backend.through(backend.address());
     reach.check(&box_).run().expect(0);
     let run = || reach.run(&box_).args(["--first-wait", "50ms", "--attempts", "20"]).run().expect(0);
