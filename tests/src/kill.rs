@@ -19,17 +19,18 @@ pub fn last(points: &[(u64, String)]) -> u64 {
     points.iter().map(|(number, _)| *number).max().unwrap_or(0)
 }
 
-/// Gives the point at which a run with `OFFSITE_KILL_AT=number` and `OFFSITE_KILL_LOG=log` was killed. Panics where it was not:
-/// then nothing that follows shows anything.
+/// Gives the point at which a run with `OFFSITE_KILL_AT=number` and `OFFSITE_KILL_LOG=log` was killed; `None` where it ended
+/// well before it reached that many: how many there are depends a little on which thread comes first. Panics where it
+/// did not end as a killed run does: then nothing that follows shows anything.
 #[track_caller]
-pub fn met(ran: &Ran, log: &Path, number: u64) -> String {
+pub fn met(ran: &Ran, log: &Path, number: u64) -> Option<String> {
     let points = logged(log);
-    let at = points.iter().find(|(reached, _)| *reached == number);
-    let Some((_, name)) = at else {
-        panic!("nothing was killed at {number}: only {points:?} were reached\n{}", ran.all());
+    let Some((_, name)) = points.iter().find(|(reached, _)| *reached == number) else {
+        assert!(last(&points) < number && ran.code == Some(0), "{number} of {points:?}\n{}", ran.all());
+        return None;
     };
     assert_eq!(last(&points), number, "a process went on after its kill at {number}: {points:?}");
     assert_ne!(ran.code, Some(0), "a run that was killed at {number} {name} ended well\n{}", ran.all());
     assert!(ran.all().contains("signal 9"), "nothing tells of the kill at {number} {name}\n{}", ran.all());
-    name.clone()
+    Some(name.clone())
 }

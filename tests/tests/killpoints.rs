@@ -62,7 +62,8 @@ fn prepared(story: &Story) -> Sandbox {
 fn kill_at_each(story: &Story) {
     let points = points(story);
     assert!(points.len() >= 6, "{}: only {points:?}", story.name);
-    for number in 1..=kill::last(&points) {
+    let last = kill::last(&points);
+    for number in 1.. {
         let box_ = prepared(story);
         // What is visible is what the source has, or what was there before, and never without what it builds on.
         let laws = Laws::new().allow(&box_.source()).allow(&box_.path("a")).chain(3);
@@ -74,14 +75,18 @@ fn kill_at_each(story: &Story) {
             .env("OFFSITE_KILL_AT", number.to_string())
             .env("OFFSITE_KILL_LOG", &log)
             .run();
-        let at = kill::met(&killed, &log, number);
+        let Some(at) = kill::met(&killed, &log, number) else {
+            // Which threads share an intent differs from run to run, and with it how many points there are.
+            assert!(number > last * 3 / 4, "{}: nothing was killed from {number} on, of {last}", story.name);
+            break;
+        };
         let what = format!("{}, killed at {number} {at}", story.name);
         let broken = laws.broken(&box_.path("a"));
         assert!(broken.is_empty(), "{what}: {broken:#?}\n{}", killed.all());
         let next = command(&box_, story).run();
         assert_eq!(next.code, Some(0), "{what}\n{}", next.all());
-        let last = if story.args.contains(&"--sync") { command(&box_, story).run() } else { next };
-        assert_eq!(tree(&box_.source()), tree(&box_.path("a")), "{what}\n{}", last.all());
+        let ended = if story.args.contains(&"--sync") { command(&box_, story).run() } else { next };
+        assert_eq!(tree(&box_.source()), tree(&box_.path("a")), "{what}\n{}", ended.all());
         assert_eq!(debris(&box_.path("a")), Vec::<PathBuf>::new(), "{what}");
     }
 }

@@ -80,7 +80,7 @@ fn what_no_format_knows_is_told_beside_what_is_replicated_until_it_is_ignored() 
 #[test]
 fn an_ignored_image_stays_on_the_target_also_when_it_is_gone() {
     let box_ = Sandbox::new();
-    for name in ["disk-b001.spf", "disk-b001-i001.spi", "other-b001.spf", "third-b001.spf"] {
+    for name in ["disk-b001.spf", "disk-b001-i001.spi", "other-b001.spf", "other-b002.spf"] {
         random_file(&box_.source().join(name), 4000, 1);
     }
     let config = box_.path("offsite.toml");
