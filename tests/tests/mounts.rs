@@ -103,6 +103,12 @@ fn another_disk_is_told_until_it_is_accepted() {
     let ran = sync(&box_).expect(0);
     assert!(notices(&ran, "mount-changed").is_empty(), "{}", ran.all());
     assert_eq!(tree(&box_.path("a")).len(), 6, "an absence needs two scans");
+    // Nothing there takes the old volume's place: its last images wait for the user.
+    sync(&box_).expect(3);
+    assert_eq!(tree(&box_.path("a")).len(), 6);
+    let target = box_.text("a");
+    let allow = ["target", "allow-deletes", "--all", "--source", &source, "--to", &target, "--name", "job"];
+    box_.offsite().args(allow).run().expect(0);
     sync(&box_).expect(0);
     assert_eq!(tree(&box_.path("a")), tree(&box_.source()));
     let nowhere = ["source", "accept", "/", "--source", &source, "--name", "job"];
