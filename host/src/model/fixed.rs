@@ -376,6 +376,12 @@ mod ways_out {
     }
 
     #[test]
+    fn a_consolidated_image_waits_for_a_parent_that_cannot_be_read() {
+        let mut play = world(&[machine(Shadow, 3)], target(true));
+        play.tell(&[Lock { machine: 0, image: 1 }, Merge { machine: 0, skip: 1, count: 2 }, RUN]).ends_well();
+    }
+
+    #[test]
     fn what_a_late_image_names_as_its_parent_stays() {
         for step in 0..60 {
             let mut play = world(&[machine(Family::Qcow, 3), machine(Aip18, 9)], target(true));

@@ -337,6 +337,9 @@ impl World {
                 }
             }
         }
+        for image in &run {
+            self.held_by(image.content, content);
+        }
         let set = self.machines[m].sets.last_mut().expect("looked at above");
         set.images.splice(first..first + count, [merged]);
         if family == Family::Macrium {
@@ -346,6 +349,13 @@ impl World {
         true
     }
 
+    /// What one content took in, another one holds now.
+    fn held_by(&mut self, before: Id, now: Id) {
+        for removal in self.removed.values_mut().filter(|r| r.why == Why::Absorbed(before)) {
+            removal.why = Why::Absorbed(now);
+        }
+    }
+
     /// The images after that one are written anew, with what they held.
     fn rewrite_after(&mut self, m: usize, at: usize) {
         let images: Vec<Image> = self.machines[m].sets.last().map(|s| s.images.clone()).unwrap_or_default();
@@ -353,6 +363,7 @@ impl World {
             let size = self.library.size(image.content) + 8;
             let content = self.write_image(m, image.truth, None, size);
             self.store(&image.path, image.side.as_ref(), content);
+            self.held_by(image.content, content);
             if let Some(set) = self.machines[m].sets.last_mut() {
                 set.images[n].content = content;
             }

@@ -394,8 +394,9 @@ impl<'a> Index<'a> {
             r.set == own.set
                 && r.image != own.image
                 && match (&own.link, &r.link) {
-                    (Link::Number { number: own, .. }, Link::Number { number, .. }) => {
-                        missing && number < own
+                    // A consolidated one hangs on the highest smaller number there is: that may be this one.
+                    (Link::Number { number: own, consolidated, .. }, Link::Number { number, .. }) => {
+                        (missing || *consolidated) && number < own
                     }
                     (Link::Moment { at: own, reverse: false }, Link::Moment { at, .. }) => at < own,
                     (Link::Moment { at: own, reverse: true }, Link::Moment { at, .. }) => at > own,
