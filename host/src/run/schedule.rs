@@ -193,9 +193,6 @@ impl Schedule {
         if self.stopped {
             return Task::End;
         }
-        if large && self.first_left == 0 && self.running == 0 && self.act.is_empty() && self.queues_empty() {
-            self.try_again();
-        }
         let may = |unit: &Unit| (large || unit.small) && !blocked(&unit.set);
         if let Some(at) = self.act.iter().position(|u| may(&self.units[*u]))
             && let Some(unit) = self.act.remove(at)
@@ -215,7 +212,12 @@ impl Schedule {
                 return Task::Stage { unit, file };
             }
         }
-        if self.left == 0 || (self.running == 0 && self.act.is_empty()) { Task::End } else { Task::Wait }
+        let idle = self.running == 0 && self.act.is_empty();
+        // Whatever the queues held is taken by now.
+        if large && idle && self.first_left == 0 && self.try_again() {
+            return self.next_of(large, blocked);
+        }
+        if self.left == 0 || idle { Task::End } else { Task::Wait }
     }
 
     /// The first file of the plan that nobody has taken, or the first small one.
@@ -299,15 +301,10 @@ impl Schedule {
         true
     }
 
-    /// Whether nothing waits to be staged.
-    fn queues_empty(&mut self) -> bool {
-        let waits = |at: &(usize, usize)| self.units[at.0].standing == Standing::Waiting;
-        self.small.len() == 0 && !self.large.iter().any(waits)
-    }
-
-    fn try_again(&mut self) {
+    /// Whether anything was set aside: it waits again then.
+    fn try_again(&mut self) -> bool {
         if self.set_aside.is_empty() {
-            return;
+            return false;
         }
         for made in &mut self.units {
             let waits = matches!(made.standing, Standing::Waiting | Standing::SetAside);
@@ -320,6 +317,7 @@ impl Schedule {
             self.large.extend((0..made.files.len()).map(|file| (unit, file)));
             self.offer(unit);
         }
+        true
     }
 
     /// The last one lets the deletions go.
@@ -400,9 +398,10 @@ impl Schedule {
         seen.into_iter().filter(|at| self.units[*at].deletes).collect()
     }
 
-    /// Units that were never done, because what they wait for waits for them.
+    /// Units that were never done, because what they wait for waits for them. Nothing is left out in silence.
     pub fn stranded(&self) -> Vec<usize> {
-        (0..self.units.len()).filter(|u| self.units[*u].standing == Standing::Waiting).collect()
+        let open = |u: &usize| matches!(self.units[*u].standing, Standing::Waiting | Standing::SetAside);
+        (0..self.units.len()).filter(open).collect()
     }
 
     fn end(&mut self, unit: usize, standing: Standing, acting: bool) -> SetState {
