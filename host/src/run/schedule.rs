@@ -213,9 +213,8 @@ impl Schedule {
             }
         }
         let idle = self.running == 0 && self.act.is_empty();
-        // Nothing else is left: files of units that were set aside, which lay in the queues, went with the look above.
-        if large && idle && self.first_left == 0 && !self.set_aside.is_empty() {
-            self.try_again();
+        // Whatever the queues held is taken by now.
+        if large && idle && self.first_left == 0 && self.try_again() {
             return self.next_of(large, blocked);
         }
         if self.left == 0 || idle { Task::End } else { Task::Wait }
@@ -302,7 +301,11 @@ impl Schedule {
         true
     }
 
-    fn try_again(&mut self) {
+    /// Whether anything was set aside: it waits again then.
+    fn try_again(&mut self) -> bool {
+        if self.set_aside.is_empty() {
+            return false;
+        }
         for made in &mut self.units {
             let waits = matches!(made.standing, Standing::Waiting | Standing::SetAside);
             self.transfers_left += usize::from(std::mem::take(&mut made.parked) && waits);
@@ -314,6 +317,7 @@ impl Schedule {
             self.large.extend((0..made.files.len()).map(|file| (unit, file)));
             self.offer(unit);
         }
+        true
     }
 
     /// The last one lets the deletions go.
@@ -394,9 +398,10 @@ impl Schedule {
         seen.into_iter().filter(|at| self.units[*at].deletes).collect()
     }
 
-    /// Units that were never done, because what they wait for waits for them.
+    /// Units that were never done, because what they wait for waits for them. Nothing is left out in silence.
     pub fn stranded(&self) -> Vec<usize> {
-        (0..self.units.len()).filter(|u| self.units[*u].standing == Standing::Waiting).collect()
+        let open = |u: &usize| matches!(self.units[*u].standing, Standing::Waiting | Standing::SetAside);
+        (0..self.units.len()).filter(open).collect()
     }
 
     fn end(&mut self, unit: usize, standing: Standing, acting: bool) -> SetState {

@@ -1,13 +1,13 @@
 //! Debris: staged bytes that nobody will resume, and what swaps left that no intent knows of any more.
 //!
 //! Only this installation's own is touched; foreign staging is reported. An old file that waits beside its name is never
-//! deleted unless its name holds a recorded file again; where the name is empty it is put back.
+//! deleted unless its name holds a recorded file again, and that was read back; where the name is empty it is put back.
 
 use offsite_plugin_api::{Entry, ErrorKind, Expect, StagedInfo, TargetPath};
 
 use super::names::{self, Own};
-use super::site::Site;
-use super::{Recorded, Survey, manifest};
+use super::site::{Site, of_target};
+use super::{Recorded, Survey, manifest, whole};
 use crate::catalog::StagedFile;
 use crate::error::Result;
 use crate::run::killpoint;
@@ -70,8 +70,19 @@ pub fn sides(site: &Site<'_>, survey: &Survey) -> Result<Vec<String>> {
                 said.push(format!("{name} was restored from {shown}"));
             }
             Some(file) if file.recorded.as_ref().is_some_and(|r| verified(r, &file.entry)) => {
-                drop_file(site, side)?;
-                said.push(format!("{shown} was removed: {name} holds a verified file"));
+                // Nobody knows any more how the swap ended: a record may be a manifest's, and of another day.
+                let recorded = file.recorded.as_deref();
+                match recorded.map_or(Ok(false), |r| whole::is(site, path, r.size, r.blake3)) {
+                    Ok(true) => {
+                        drop_file(site, side)?;
+                        said.push(format!("{shown} was removed: {name} holds a verified file"));
+                    }
+                    Ok(false) => {
+                        said.push(format!("{shown} stays: {name} is not the file that was recorded"))
+                    }
+                    Err(error) if of_target(&error) => return Err(error),
+                    Err(error) => said.push(format!("{shown} stays: {name} cannot be read back: {error}")),
+                }
             }
             Some(_) => {
                 said.push(format!("{shown} stays: what {name} holds is not verified yet"));

@@ -83,3 +83,32 @@ fn deletions_that_go_first_make_room() {
     assert_eq!((summary.images, summary.deleted, summary.no_room), (3, 1, 0), "{summary:?}");
     assert_eq!(bench.wire.sent(), (5 + 8 + 1) * MIB + MIB / 2, "nothing was sent twice");
 }
+
+/// Two small files of one image, the first of which finds no room while nobody has taken the second.
+#[test]
+fn an_image_of_several_small_files_is_tried_again_and_told() {
+    for makes_room in [true, false] {
+        let size = 64 << 10;
+        let mut bench = Bench::new(&[("old", 5 * MIB), ("image", size), ("image.md5", size)]);
+        assert_eq!(bench.copy(&bench.context(), &["old"]).images, 1);
+        bench.wire.room = Some(5 * MIB as u64 + 10);
+        let files = vec![bench.scanned("image"), bench.scanned("image.md5")];
+        let mut copy = bench.step("image", Action::Copy, 2 * size as u64, vec![]);
+        copy.files[0].bytes = size as u64;
+        let sidecar = bench.step("image.md5", Action::Copy, size as u64, vec![]);
+        copy.files.insert(0, sidecar.files[0].clone());
+        let mut steps = vec![copy];
+        if makes_room {
+            steps.push(bench.step("old", Action::Delete, 5 * MIB as u64, vec![]));
+        }
+        let mut view = TargetView::default();
+        let old = bench.wire.stat(&Call::unwatched(), &TargetPath::new("old").unwrap()).unwrap();
+        view.files = Files::listed(vec![TargetFile::from(old)]);
+        let inventory = Inventory { files, ..Inventory::default() };
+        let plan = Plan { steps, ..Plan::default() };
+        let context = super::Context { streams: 1, ..bench.context() };
+        let summary = execute(&context, &Material::new(&plan, &view, &inventory));
+        let expected = if makes_room { (1, 1, 0) } else { (0, 0, 1) };
+        assert_eq!((summary.images, summary.deleted, summary.no_room), expected, "{summary:?}");
+    }
+}

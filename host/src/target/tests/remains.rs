@@ -83,6 +83,29 @@ fn what_cannot_be_read_or_has_a_directorys_name_keeps_no_other_image_waiting() {
 }
 
 #[test]
+fn an_old_file_without_an_intent_stays_beside_what_cannot_be_read_back_as_it_is_recorded() {
+    for bad in [true, false] {
+        let bench = Bench::new(Mem::plain());
+        bench.publish("image.aiv", b"new", 3);
+        let side = names::side(&path("image.aiv"), ME, 0).unwrap();
+        bench.mem.put(&side, b"old", 3);
+        if bad {
+            bench.mem.disk().files.get_mut(&path("image.aiv")).unwrap().bytes.fill(0);
+        }
+        let sides = || sweep::sides(&bench.site(), &survey(&bench.site()).unwrap()).unwrap();
+        let locked = |locked: bool| match locked {
+            true => drop(bench.mem.disk().locked.insert(path("image.aiv"))),
+            false => bench.mem.disk().locked.clear(),
+        };
+        locked(true);
+        assert!(sides()[0].contains("stays") && bench.mem.content(&side).is_some());
+        locked(false);
+        sides();
+        assert_eq!(bench.mem.content(&side).is_some(), bad);
+    }
+}
+
+#[test]
 fn a_side_name_without_an_intent_is_put_back_or_removed_only_when_its_name_is_verified() {
     for owner in [ME, OTHER] {
         let bench = Bench::new(Mem::plain());
