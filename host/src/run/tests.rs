@@ -36,6 +36,7 @@ mod helpers;
 mod manifests;
 mod read_back;
 mod room;
+mod transition;
 
 const MIB: usize = 1 << 20;
 const PIECE: usize = 256 << 10;
