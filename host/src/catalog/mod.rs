@@ -8,7 +8,7 @@
 //! - catalog: one row in `published` for each file on the target, and for each that went from there and from the source
 //!   within the last 90 days, and longer while something visible rests on it (its parent; the images that a consolidation
 //!   holds which only the catalog supports); some 1,500 bytes a file with everything that belongs to it (`span`, `accepted`,
-//!   `vouched`, `gone`). `manifest` and `set_lag`: one row a set. `staged` and its blocks, intents: what is under way, none after
+//!   `vouched`, `gone`). `manifest`, `set_lag` and `transition`: one row a set. `staged` and its blocks, intents: what is under way, none after
 //!   a run that came to its end. `baseline`: what there was when a policy took effect. `fact`: what a plugin keeps, at most
 //!   1 MiB a key.
 //! - job database: one row in `seen` for each file that is at the source, or on some target, or was at the source within the
@@ -32,6 +32,7 @@ mod power_cut;
 mod published;
 mod runs;
 mod staged;
+mod transition;
 mod wrong;
 
 pub use consolidated::{Absorption, Accepted};
@@ -194,6 +195,9 @@ CREATE TABLE delete_mark (path BLOB PRIMARY KEY, since INTEGER NOT NULL) WITHOUT
 CREATE TABLE delete_hold (
     path BLOB PRIMARY KEY, size INTEGER NOT NULL, blake3 BLOB, version TEXT, allowed INTEGER NOT NULL
 ) WITHOUT ROWID;
+", "
+-- sets that hold old and new images until the last one is replaced
+CREATE TABLE transition (set_id TEXT PRIMARY KEY) WITHOUT ROWID;
 "];
 
 #[cfg(test)]

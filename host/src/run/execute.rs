@@ -9,6 +9,7 @@ mod merge;
 mod publish;
 mod recorded;
 mod room;
+mod transition;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -188,6 +189,9 @@ pub fn execute(context: &Context, material: &Material<'_>) -> Summary {
         );
         context.line.outbox.notice(NoticeCode::UnreadableTarget, text);
     }
+    if let Err(error) = transition::finish(context, plan, &state.summary.done) {
+        state.summary.fatal.get_or_insert(error);
+    }
     if state.summary.fatal.is_none() && context.line.stop.is_set() {
         state.summary.fatal = Some(super::stop::stopped());
     }
@@ -352,7 +356,12 @@ impl Executor<'_> {
         let mut state = self.lock();
         match result {
             Ok(ready) => {
-                state.ready.insert((step, at), ready);
+                if state.schedule.units[unit].standing == super::schedule::Standing::SetAside {
+                    // Another file of it found no room: this one makes way, too.
+                    self.drop_staged(step, at);
+                } else {
+                    state.ready.insert((step, at), ready);
+                }
                 state.schedule.staged(unit);
             }
             Err(error) => self.fail(&mut state, unit, step, &error, false),
@@ -399,7 +408,7 @@ impl Executor<'_> {
         let result = if deletes {
             self.delete(&steps).map(|level| (level, HashSet::new()))
         } else {
-            self.publish(unit, &steps, &mut unproved)
+            self.begin(unit).and_then(|()| self.publish(unit, &steps, &mut unproved))
         };
         let mut state = self.lock();
         match result {
@@ -471,7 +480,9 @@ impl Executor<'_> {
 
     fn fail(&self, state: &mut State, unit: usize, step: usize, error: &Error, acting: bool) {
         let plan = self.material.plan;
-        if room::none(error) && self.make_way(state, unit, step, acting) {
+        if room::none(error)
+            && (self.make_way(state, unit, step, acting) || self.one_by_one(state, unit, acting))
+        {
             return;
         }
         let known = state.schedule.units[unit].standing == super::schedule::Standing::Failed;

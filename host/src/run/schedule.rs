@@ -34,6 +34,10 @@ pub struct Unit {
     first: bool,
     /// It was set aside before.
     again: bool,
+    /// There is no room for all of it: its steps become units of their own, which come one after the other.
+    split: bool,
+    /// It is one of those. Its files are staged when the one before it is done.
+    pub one_by_one: bool,
     /// It waits for a unit that is set aside (or is it): the deletions do not wait for it.
     parked: bool,
     pub standing: Standing,
@@ -116,6 +120,8 @@ impl Schedule {
                     deletes,
                     first: deletes && step.code == Code::DeleteFirst,
                     again: false,
+                    split: false,
+                    one_by_one: false,
                     parked: false,
                     standing: Standing::Waiting,
                     files: Vec::new(),
@@ -281,6 +287,25 @@ impl Schedule {
         if made.again || made.deletes || matches!(made.standing, Standing::Done | Standing::Failed) {
             return false;
         }
+        self.park(unit, acting);
+        true
+    }
+
+    /// As [`Schedule::set_aside`], for a unit of several steps that found no room twice: next time its steps come one after
+    /// the other. `false`: it cannot be.
+    pub fn one_by_one(&mut self, unit: usize, acting: bool) -> bool {
+        let made = &mut self.units[unit];
+        if made.split || made.deletes || made.steps.len() < 2 || made.standing != Standing::Waiting && !acting
+        {
+            return false;
+        }
+        made.split = true;
+        self.park(unit, acting);
+        true
+    }
+
+    fn park(&mut self, unit: usize, acting: bool) {
+        let made = &mut self.units[unit];
         self.running -= 1;
         made.standing = Standing::SetAside;
         made.again = true;
@@ -298,7 +323,50 @@ impl Schedule {
                 self.transfer_ended();
             }
         }
-        true
+    }
+
+    /// Makes each step of a unit that is set aside a unit of its own, each after the one before it.
+    fn take_apart(&mut self, unit: usize) {
+        let made = &mut self.units[unit];
+        made.one_by_one = true;
+        let steps = std::mem::take(&mut made.steps);
+        let files = std::mem::take(&mut made.files);
+        let (set, set_number) = (made.set.clone(), made.set_number);
+        let after = std::mem::take(&mut made.after);
+        let of = |step: usize| files.iter().copied().filter(|(s, _)| *s == step).collect::<Vec<_>>();
+        made.steps = vec![steps[0]];
+        made.files = of(steps[0]);
+        let mut last = unit;
+        for &step in &steps[1..] {
+            let next = self.units.len();
+            let files = of(step);
+            self.units[last].after = vec![next];
+            self.units.push(Unit {
+                steps: vec![step],
+                set: set.clone(),
+                deletes: false,
+                first: false,
+                again: true,
+                split: true,
+                one_by_one: true,
+                parked: false,
+                standing: Standing::Waiting,
+                unstaged: files.len(),
+                files,
+                small: false,
+                set_number,
+                taken: 0,
+                before: 1,
+                after: Vec::new(),
+            });
+            self.left += 1;
+            self.transfers_left += 1;
+            if let Some(set) = self.sets.get_mut(&set) {
+                set.left += 1;
+            }
+            last = next;
+        }
+        self.units[last].after = after;
     }
 
     /// Whether anything was set aside: it waits again then.
@@ -306,11 +374,16 @@ impl Schedule {
         if self.set_aside.is_empty() {
             return false;
         }
+        // Whatever is still in the queue is of units that are set aside: they are queued anew, and none of it twice.
+        self.large.clear();
         for made in &mut self.units {
             let waits = matches!(made.standing, Standing::Waiting | Standing::SetAside);
             self.transfers_left += usize::from(std::mem::take(&mut made.parked) && waits);
         }
         for unit in std::mem::take(&mut self.set_aside) {
+            if self.units[unit].split && !self.units[unit].one_by_one {
+                self.take_apart(unit);
+            }
             let made = &mut self.units[unit];
             made.standing = Standing::Waiting;
             made.unstaged = made.files.len();
@@ -344,7 +417,11 @@ impl Schedule {
         self.running -= 1;
         let set = self.end(unit, Standing::Done, true);
         for after in self.units[unit].after.clone() {
-            self.units[after].before -= 1;
+            let made = &mut self.units[after];
+            made.before -= 1;
+            if made.one_by_one && made.before == 0 {
+                self.large.extend((0..made.files.len()).map(|file| (after, file)));
+            }
             self.offer(after);
         }
         set

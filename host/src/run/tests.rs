@@ -37,6 +37,7 @@ mod judged;
 mod manifests;
 mod read_back;
 mod room;
+mod transition;
 
 const MIB: usize = 1 << 20;
 const PIECE: usize = 256 << 10;

@@ -343,10 +343,11 @@ fn stuck(intent: &Intent, error: &Error) -> Stuck {
     }
 }
 
-/// What [`settle`] would begin with, in words, and the sets that are in transition; changes nothing.
+/// What [`settle`] would begin with, in words, and the sets that are in transition: by an act that was interrupted, or because
+/// their images are replaced one by one. Changes nothing.
 pub fn open_intents(catalog: &crate::catalog::Catalog) -> Result<(Vec<String>, Vec<String>)> {
     let mut words = Vec::new();
-    let mut sets = Vec::new();
+    let mut sets = catalog.transitions()?;
     for intent in catalog.intents()? {
         words.push(describe(&intent));
         if matches!(intent.kind, IntentKind::Group | IntentKind::Replace) {

@@ -112,3 +112,16 @@ fn an_image_of_several_small_files_is_tried_again_and_told() {
         assert_eq!((summary.images, summary.deleted, summary.no_room), expected, "{summary:?}");
     }
 }
+
+#[test]
+fn a_small_image_that_does_not_fit_is_told_like_a_large_one() {
+    for tells in [false, true] {
+        let mut bench = Bench::new(&[("a1", 1000)]);
+        (bench.wire.room, bench.wire.tells) = (Some(10), tells);
+        for streams in [1, 3] {
+            let context = super::Context { streams, ..bench.context() };
+            let summary = bench.copy(&context, &["a1"]);
+            assert_eq!((summary.images, summary.no_room), (0, 1), "{summary:?}");
+        }
+    }
+}
