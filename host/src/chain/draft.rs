@@ -127,10 +127,12 @@ impl<'a> Draft<'a> {
             Parent::None | Parent::Image(_) => {}
         }
         told.extend(self.remark.clone());
-        if let Some(note) = self.anchor.recognised.and_then(|r| r.note.as_ref()) {
-            told.push(note.clone());
-        }
+        told.extend(self.note().cloned());
         (!told.is_empty()).then(|| told.join("; "))
+    }
+
+    fn note(&self) -> Option<&String> {
+        self.anchor.recognised.and_then(|r| r.note.as_ref())
     }
 
     pub fn finish(self) -> Image {
@@ -260,11 +262,13 @@ pub(super) fn problems(set: &str, drafts: &[Draft<'_>], into: &mut Vec<Problem>)
     for draft in drafts {
         let image = || draft.anchor.path.clone();
         if let Some(what) = draft.problem() {
-            into.push(Problem { set: set.to_owned(), image: image(), what });
+            let alone = draft.lacks.is_none() && draft.remark.is_none() && draft.note().is_none();
+            let gap = alone && matches!(draft.parent, Parent::Missing(_));
+            into.push(Problem { set: set.to_owned(), image: image(), what, gap });
         }
         if checked && draft.format == Format::ShadowProtect && !has_md5(draft) {
             let what = "its .md5 is missing: ShadowProtect takes such an image for corrupt".to_owned();
-            into.push(Problem { set: set.to_owned(), image: image(), what });
+            into.push(Problem { set: set.to_owned(), image: image(), what, gap: false });
         }
     }
 }

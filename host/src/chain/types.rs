@@ -108,6 +108,9 @@ pub struct Problem {
     pub set: String,
     pub image: TargetPath,
     pub what: String,
+    /// Nothing but ancestors is missing: no fault where a consolidated image holds them.
+    #[serde(default)]
+    pub gap: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -15,7 +15,8 @@ pub struct Lineage {
     /// Host and disk where the name has them, else the folder: what must not lose its last restorable image unasked.
     pub own: String,
     /// Where a set that takes this one's place may be: as `own`, but where each set is a folder, the folders beside it
-    /// whose names differ only in numbers; and where the files' names are the set's own, those that differ only so.
+    /// whose names differ only in numbers; and where the files' names are the set's own, those that differ only in date,
+    /// time, long numbers or long hexadecimal words: `web1` and `web2` are two hosts.
     pub family: String,
     /// The set's place among those of its family; `None` where only time tells.
     pub place: Option<[u64; 2]>,
@@ -50,7 +51,7 @@ pub fn lineage(format: Format, image: &TargetPath) -> Lineage {
             let own = format!("{front}:{}", text(&host));
             Lineage { family: own.clone(), own, place }
         }
-        Says::Set(set) => Lineage { family: format!("{front}:{}", numberless(set)), own: front, place: None },
+        Says::Set(set) => Lineage { family: format!("{front}:{}", dateless(set)), own: front, place: None },
         Says::Folder => {
             let family = format!("{format:?}:{}", beside(name.dir));
             Lineage { family, own: front, place: None }
@@ -75,6 +76,31 @@ fn numberless(name: &[u8]) -> String {
         }
         for run in word.chunk_by(|a, b| a.is_ascii_digit() == b.is_ascii_digit()) {
             if run[0].is_ascii_digit() { out.push(b'#') } else { out.extend_from_slice(run) }
+        }
+    }
+    text(&out)
+}
+
+/// The same of dates, times and long counters alone. A short number tells hosts apart as often as sets, so it goes only
+/// where a long one stands before it and no letter beside it, as the month after the year.
+fn dateless(name: &[u8]) -> String {
+    let mut out = Vec::with_capacity(name.len());
+    let mut dated = false;
+    for word in name.chunk_by(|a, b| a.is_ascii_alphanumeric() == b.is_ascii_alphanumeric()) {
+        if word.len() >= 16 && word.iter().all(u8::is_ascii_hexdigit) {
+            out.push(b'#');
+            continue;
+        }
+        // `20240101T0300Z` holds no letter but a time's own.
+        let time = word.iter().all(|b| b.is_ascii_digit() || matches!(b, b'T' | b'Z'));
+        for run in word.chunk_by(|a, b| a.is_ascii_digit() == b.is_ascii_digit()) {
+            let number = run[0].is_ascii_digit();
+            dated |= number && run.len() >= 4;
+            if number && (run.len() >= 4 || dated && time) {
+                out.push(b'#');
+            } else {
+                out.extend_from_slice(run);
+            }
         }
     }
     text(&out)
@@ -113,6 +139,8 @@ mod tests {
         for (old, new) in [
             ("0011AABBCCDDEEFF-00-00.mrimg", "99AABBCCDDEEFF00-00-00.mrimg"),
             ("vm-2024-01.qcow2", "vm-2024-02.qcow2"),
+            ("web1-20240101T030000.qcow2", "web1-20240201T031500.qcow2"),
+            ("web1_2024-01-01_03-00.qcow2", "web1_2024-02-01_03-15.qcow2"),
             (
                 "vm/set1/00000000-0000-0000-0000-000000000000_0.aiv",
                 "vm/set2/11000000-0000-0000-0000-000000000000_0.aiv",
@@ -136,6 +164,10 @@ mod tests {
             ("vzdump-qemu-100-2024_01_01-00_00_00.vma", "vzdump-lxc-100-2024_01_02-00_00_00.tar"),
             ("Job.vm-1D2024-01-01T220000.vbk", "Job.vm-2D2024-02-01T220000.vbk"),
             ("web.qcow2", "db.qcow2"),
+            ("web1.qcow2", "web2.qcow2"),
+            ("vm-101.qcow2", "vm-102.qcow2"),
+            ("web1-2024-01.qcow2", "web2-2024-02.qcow2"),
+            ("2024-01-01-web1.qcow2", "2024-02-01-web2.qcow2"),
             ("a/vda.full.data", "b/vda.full.data"),
             (
                 "hosta/00000000-0000-0000-0000-000000000000_0.aiv",

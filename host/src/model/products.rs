@@ -95,7 +95,7 @@ impl Machine {
                 format!("{stem}.{}", if number == 0 { "spf" } else { "spi" })
             }
             Family::Macrium => format!("{host}{set}-{number:02}-{number:02}.mrimg"),
-            Family::Qcow => format!("{host}-s{set}-{number}.qcow2"),
+            Family::Qcow => format!("{host}-s{set:05}-{number}.qcow2"),
             Family::Veeam => {
                 format!("{host}D{}T000000.{}", date("-"), if number == 0 { "vbk" } else { "vib" })
             }

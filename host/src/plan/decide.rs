@@ -121,7 +121,7 @@ pub(crate) fn decide<'a>(index: &Index<'a>, set: &'a ImageSet, near: &mut usize)
 /// Images that stay upon a parent that stays and is another one than they were published upon: file by file the target is
 /// the source, and yet nothing shows that the source's own chain is one.
 fn mixed<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'a>) {
-    let mut broken: Vec<Option<&'a TargetPath>> = Vec::new();
+    let mut broken: Vec<Option<Incomplete<'a>>> = Vec::new();
     for (i, image) in set.images.iter().enumerate() {
         // Increments that run backwards hang on what moves on with every backup.
         let Parent::Image(p) = image.parent else { continue };
@@ -139,13 +139,25 @@ fn mixed<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'a>)
                     && upon.path == index.target_path(&decided.place, &set.images[p].id)
             })
         });
-        if another && broken.is_empty() {
+        // An image between them is gone at the source, and its name shows no gap.
+        let elsewhere = || {
+            let upon = recorded(i)?.parent.as_ref()?;
+            recorded(p).filter(|_| upon.path != index.target_path(&decided.place, &set.images[p].id))?;
+            let there = index.at(index.target_image(&index.target_path(&decided.place, &image.id))?);
+            there.missing.as_deref().filter(|_| !there.restorable)
+        };
+        let own = if another {
+            Some(Incomplete::Another(&set.images[p].id))
+        } else {
+            elsewhere().map(Incomplete::Elsewhere)
+        };
+        if own.is_some() && broken.is_empty() {
             broken = vec![None; set.images.len()];
         }
         if !broken.is_empty() {
-            broken[i] = if another { Some(&set.images[p].id) } else { broken.get(p).copied().flatten() };
-            if let Some(ancestor) = broken[i].filter(|_| decided.images[i].fate == Fate::Keep) {
-                decided.images[i].incomplete = Some(Incomplete::Another(ancestor));
+            broken[i] = own.or_else(|| broken[p].clone());
+            if decided.images[i].fate == Fate::Keep && broken[i].is_some() {
+                decided.images[i].incomplete = broken[i].clone();
             }
         }
     }

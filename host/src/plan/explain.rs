@@ -117,6 +117,8 @@ pub(crate) enum Incomplete<'a> {
     Broken(&'a str),
     /// That ancestor was replaced after what stays above it was published upon it.
     Another(&'a TargetPath),
+    /// What it was published upon is not what is below it now, on either side; as a clause.
+    Elsewhere(&'a str),
 }
 
 impl Reason<'_> {
@@ -386,7 +388,9 @@ impl Incomplete<'_> {
             Self::LeftOut => {
                 "; not restorable on its own, its ancestors are left out by filter or policy".into()
             }
-            Self::Broken(what) => format!("; not restorable as far as can be seen: {what}"),
+            Self::Broken(what) | Self::Elsewhere(what) => {
+                format!("; not restorable as far as can be seen: {what}")
+            }
             Self::Another(ancestor) => format!(
                 "; not restorable as far as can be seen: its ancestor '{}' is another one than it was published upon; \
                  `offsite target accept` settles it if the two belong together",

@@ -4,6 +4,7 @@ use offsite_plugin_api::TargetPath;
 
 use super::index::Index;
 use super::{Code, Notice, NoticeCode, Step, omitted};
+use crate::chain::Problem;
 use crate::target::shown;
 
 /// Problems of the source's chains shown one by one; more are counted.
@@ -18,6 +19,18 @@ pub(crate) fn another(count: usize, image: &TargetPath, ancestor: &TargetPath) -
         ancestor.display()
     );
     Notice::new(NoticeCode::AncestorAltered, text)
+}
+
+/// Whether the target knows that its image holds what the source's lacks: what was merged is no gap, and would be told for
+/// ever.
+fn held_there(index: &Index<'_>, problem: &Problem) -> bool {
+    let sets = &index.input.source.sets;
+    let Ok(set) = sets.binary_search_by(|s| s.id.as_str().cmp(&problem.set)) else { return false };
+    let path = index.target_path(&index.place(&sets[set]), &problem.image);
+    index.target_image(&path).is_some_and(|at| {
+        let image = index.at(at);
+        image.restorable && !image.unproven && image.span.is_some_and(|s| s.first < s.last)
+    })
 }
 
 /// `steps`: the finished plan's.
@@ -61,10 +74,11 @@ pub(crate) fn notices(index: &Index<'_>, steps: &[Step]) -> Vec<Notice> {
         );
         say(NoticeCode::Unknown, text);
     }
-    for problem in index.input.source.problems.iter().take(PROBLEMS) {
+    let mut problems = index.input.source.problems.iter().filter(|p| !(p.gap && held_there(index, p)));
+    for problem in problems.by_ref().take(PROBLEMS) {
         say(NoticeCode::Gap, format!("'{}': {}", problem.image.display(), problem.what));
     }
-    let more = index.input.source.problems.len().saturating_sub(PROBLEMS);
+    let more = problems.count();
     if more > 0 {
         say(
             NoticeCode::Gap,
@@ -123,11 +137,12 @@ pub(crate) fn notices(index: &Index<'_>, steps: &[Step]) -> Vec<Notice> {
         );
         say(NoticeCode::NotAnImage, text);
     }
-    let lost = steps.iter().filter(|s| s.not_restorable).count();
-    if lost > 0 {
+    let mut lost = steps.iter().filter(|s| s.not_restorable);
+    if let Some(first) = lost.next() {
+        let (lost, example) = (lost.count() + 1, first.image.display());
         say(
             NoticeCode::NotRestorable,
-            format!("{lost} images are not restorable on their own on this target"),
+            format!("{lost} images are not restorable on their own on this target, '{example}' for one"),
         );
     }
     notices.extend(omitted::notices(index));

@@ -224,7 +224,8 @@ fn step(image: TargetPath, set: Arc<str>, format: Option<Format>, own: Decided<'
     let acts = own.fate == Fate::Act;
     let reason = match &own.incomplete {
         Some(incomplete)
-            if (acts && own.action != Action::Skip) || matches!(incomplete, Incomplete::Another(_)) =>
+            if (acts && own.action != Action::Skip)
+                || matches!(incomplete, Incomplete::Another(_) | Incomplete::Elsewhere(_)) =>
         {
             Cow::Owned(own.reason.text().into_owned() + &incomplete.text())
         }

@@ -100,12 +100,13 @@ pub fn chains_text(all: &[ChainsOf], verbose: bool) -> String {
         for open in open {
             text.push_str(&format!("\nfirst, a run settles: {}", clean(open)));
         }
-        let (mut points, mut good) = (0, 0);
+        let (mut points, mut good, mut unproven) = (0, 0, 0);
         for set in &chains.sets {
             let mut table = Table::new(&["IMAGE", "KIND", "SIZE", "RESTORABLE"]).right(&[2]);
             for image in &set.images {
                 points += 1;
-                good += usize::from(image.restorable);
+                good += usize::from(image.restorable && !image.unproven);
+                unproven += usize::from(image.restorable && image.unproven);
                 table.row([
                     image.id.display().into_owned(),
                     describe(image),
@@ -140,8 +141,12 @@ pub fn chains_text(all: &[ChainsOf], verbose: bool) -> String {
             0 => String::new(),
             n => format!("; {}", count(n as u64, "other file")),
         };
+        let doubt = match unproven {
+            0 => String::new(),
+            n => format!(", {n} more only if what nothing proves is genuine (unproven)"),
+        };
         text.push_str(&format!(
-            "\n\n{}, {}, {good} of them restorable{others}",
+            "\n\n{}, {}, {good} of them restorable{doubt}{others}",
             count(chains.sets.len() as u64, "image set"),
             count(points, "restore point")
         ));
@@ -160,7 +165,7 @@ fn describe(image: &Image) -> String {
 fn restorable(image: &Image) -> String {
     match (image.restorable, image.unproven, &image.missing) {
         (true, false, _) => "yes".to_owned(),
-        (true, true, _) => "yes, if the consolidated image is genuine (unproven)".to_owned(),
+        (true, true, _) => "unproven: restorable only if what lies there is genuine".to_owned(),
         (false, _, Some(missing)) => format!("no: {missing}"),
         (false, _, None) => "no".to_owned(),
     }

@@ -79,7 +79,8 @@ pub fn plan_text(plans: &[PlanOf<'_>], verbose: bool) -> String {
         let mut table = Table::new(&["ACTION", "IMAGE", "SIZE", "REASON"]).right(&[2]);
         let mut hidden = 0;
         for step in &plan.steps {
-            if !verbose && step.action == Action::Skip && step.code == crate::plan::Code::UpToDate {
+            let quiet = step.code == crate::plan::Code::UpToDate && !step.not_restorable;
+            if !verbose && step.action == Action::Skip && quiet {
                 hidden += 1;
                 continue;
             }

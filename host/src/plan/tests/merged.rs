@@ -35,12 +35,37 @@ fn a_touch_is_no_merge() {
     let plan = world.run();
     assert_eq!(step(&plan, &aip(2)).proof, plan.steps.iter().position(|s| s.merge.is_some()));
     both_are_there(&world);
+    assert!(
+        world.plan().notices.iter().any(|n| n.code == NoticeCode::Gap),
+        "a gap is told as long as it is one"
+    );
     assert_eq!(world.spans.len(), 0, "3 holds what it held");
     for n in 1..=8 {
         assert_restorable(&world, &aip(n), true);
     }
     nothing_left_to_do(&world);
     assert_eq!(step(&world.plan(), &aip(2)).code, Code::Protected);
+}
+
+/// Names that show no gap: nothing but the record says that what lay between is gone on both sides.
+#[test]
+fn what_lost_its_ancestor_on_both_sides_is_told() {
+    let name =
+        |n: u64| format!("vm/0000000{n}-0000-0000-0000-000000000000_0.ai{}", ["v", "i"][n.min(1) as usize]);
+    let mut world = World::default();
+    (0..=4).for_each(|n| world.file(&name(n), 100 + n, 10 * n as i64 + 1));
+    world.run();
+    world.remove(&name(2));
+    world.erase(&name(2));
+    let plan = world.run();
+    assert_eq!(work(&plan), [] as [String; 0]);
+    for n in 0..=4 {
+        let told = plan.steps.iter().any(|s| s.image == path(&name(n)) && s.not_restorable);
+        assert_eq!(told, n > 2, "{n}");
+    }
+    assert!(step(&plan, &name(3)).reason.contains("is gone"), "{}", step(&plan, &name(3)).reason);
+    let told = |n: &&crate::plan::Notice| n.code == NoticeCode::NotRestorable;
+    assert!(plan.notices.iter().find(told).is_some_and(|n| n.text.contains(&name(3))), "{:?}", plan.notices);
 }
 
 /// By content, by size, by first bytes, by record: each alone.
@@ -179,6 +204,7 @@ fn four_consolidations_in_a_row_go_on_unattended() {
             );
             assert_restorable(&world, &name(next + 1), true);
             nothing_left_to_do(&world);
+            assert_eq!(world.plan().notices, [], "{what} {round}: an ordinary merge is told of once");
             let held: Vec<_> = world.held.keys().collect();
             let source: Vec<_> = world.inventory.files.iter().map(|f| &f.path).collect();
             assert_eq!(held, source, "{what} {round}");

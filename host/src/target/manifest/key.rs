@@ -116,9 +116,13 @@ pub fn keep(path: &Path, key: &[u8; LENGTH]) -> Result<()> {
     let failed = |e: std::io::Error| {
         Error::new(Kind::State, "cannot keep the manifest key").on(path.display().to_string()).because(e)
     };
-    if let Some(dir) = path.parent() {
-        std::fs::create_dir_all(dir).map_err(failed)?;
-    }
+    // The directory of a bare name has no name of its own.
+    let dir = match path.parent() {
+        Some(dir) if dir.as_os_str().is_empty() => Path::new("."),
+        Some(dir) => dir,
+        None => path,
+    };
+    std::fs::create_dir_all(dir).map_err(failed)?;
     let mut new = path.as_os_str().to_owned();
     new.push(format!(".{}", std::process::id()));
     let new = PathBuf::from(new);
@@ -130,7 +134,7 @@ pub fn keep(path: &Path, key: &[u8; LENGTH]) -> Result<()> {
         file.sync_all()?;
         std::fs::rename(&new, path)?;
         // The name is on the disk before anything is signed with the key.
-        path.parent().map_or(Ok(()), |dir| std::fs::File::open(dir)?.sync_all())
+        std::fs::File::open(dir)?.sync_all()
     };
     write().map_err(|e| {
         let _ = std::fs::remove_file(&new);
@@ -191,6 +195,16 @@ mod tests {
         assert_eq!(kept_or_made(&path).unwrap_err().kind, Kind::State);
         assert_eq!(from_secret("short").unwrap_err().kind, Kind::Config);
         assert_ne!(*from_secret("a long enough secret").unwrap(), *made);
+    }
+
+    #[test]
+    fn a_key_goes_to_a_file_of_the_working_directory() {
+        let name = PathBuf::from(format!("offsite-test-key-{}", std::process::id()));
+        let kept = keep(&name, &[7; LENGTH]);
+        let read = std::fs::read_to_string(&name);
+        let _ = std::fs::remove_file(&name);
+        kept.unwrap();
+        assert_eq!(parse(&read.unwrap()).map(|key| *key), Some([7; LENGTH]));
     }
 
     #[test]
