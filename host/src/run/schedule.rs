@@ -187,15 +187,15 @@ impl Schedule {
     /// The next task; the caller reports its end by [`Schedule::staged`], [`Schedule::acted`] or [`Schedule::failed`].
     /// `blocked`: sets whose records must not change right now.
     pub fn next(&mut self, blocked: impl Fn(&str) -> bool) -> Task {
-        self.next_of(true, blocked)
+        self.next_of(true, &blocked)
     }
 
     /// As [`Schedule::next`], for a helper.
     pub fn next_small(&mut self, blocked: impl Fn(&str) -> bool) -> Task {
-        self.next_of(false, blocked)
+        self.next_of(false, &blocked)
     }
 
-    fn next_of(&mut self, large: bool, blocked: impl Fn(&str) -> bool) -> Task {
+    fn next_of(&mut self, large: bool, blocked: &dyn Fn(&str) -> bool) -> Task {
         if self.stopped {
             return Task::End;
         }
@@ -762,5 +762,47 @@ mod tests {
             schedule(vec![step("a", Action::Delete, &[1], None), step("b", Action::Delete, &[0], None)]);
         assert_eq!(s.next(free), Task::End);
         assert_eq!(s.stranded(), [0, 1]);
+    }
+
+    #[test]
+    fn what_is_set_aside_with_its_first_file_is_tried_again_though_others_of_it_still_wait() {
+        let mut two = step("image", Action::Copy, &[], None);
+        two.files.push(two.files[0].clone());
+        let mut s = schedule(vec![two]);
+        for _ in 0..2 {
+            assert_eq!(s.next(free), Task::Stage { unit: 0, file: 0 });
+            assert_eq!(s.set_aside(0, false), s.units[0].standing == Standing::SetAside);
+        }
+        s.failed(0, false);
+        assert_eq!(s.units[0].standing, Standing::Failed, "it is told");
+        assert_eq!(s.next(free), Task::End);
+    }
+
+    #[test]
+    fn a_group_without_room_is_taken_apart_and_its_steps_come_one_after_the_other() {
+        let mut s = schedule(vec![
+            step("base", Action::Replace, &[], Some(1)),
+            step("inc", Action::Replace, &[0], Some(1)),
+            step("later", Action::Copy, &[1], None),
+        ]);
+        assert_eq!(s.next(free), Task::Stage { unit: 0, file: 0 });
+        assert!(s.set_aside(0, false));
+        assert_eq!(s.next(free), Task::Stage { unit: 1, file: 0 });
+        s.staged(1);
+        assert_eq!(s.next(free), Task::Stage { unit: 0, file: 0 });
+        assert!(!s.set_aside(0, false) && s.one_by_one(0, false));
+        assert_eq!(s.next(free), Task::Stage { unit: 0, file: 0 });
+        s.staged(0);
+        assert_eq!(s.next(free), Task::Act { unit: 0 });
+        assert_eq!(s.next(free), Task::Wait, "the next one is staged when this one is there");
+        s.acted(0);
+        assert_eq!(s.next(free), Task::Stage { unit: 2, file: 0 });
+        s.staged(2);
+        assert_eq!(s.next(free), Task::Act { unit: 2 });
+        assert_eq!(s.next(free), Task::Wait);
+        s.acted(2);
+        assert_eq!(s.next(free), Task::Act { unit: 1 });
+        s.acted(1);
+        assert_eq!(s.next(free), Task::End);
     }
 }
