@@ -14,9 +14,9 @@ use super::{Format, acronis, activeimage, macrium, shadowprotect, veeam, virtnbd
 pub struct Lineage {
     /// Host and disk where the name has them, else the folder: what must not lose its last restorable image unasked.
     pub own: String,
-    /// Where a set that takes this one's place may be: as `own`, but where each set is a folder, the folders beside it
-    /// whose names differ only in numbers; and where the files' names are the set's own, those that differ only in date,
-    /// time, long numbers or long hexadecimal words: `web1` and `web2` are two hosts.
+    /// Where a set that takes this one's place may be: as `own`; but where each set is a folder, the folders beside it, and
+    /// where the files' names are the set's own, those whose names differ only in date, time, long numbers or long
+    /// hexadecimal words (a folder's also in the number of a `set`): `web1` and `web2` are two hosts.
     pub family: String,
     /// The set's place among those of its family; `None` where only time tells.
     pub place: Option<[u64; 2]>,
@@ -59,11 +59,22 @@ pub fn lineage(format: Format, image: &TargetPath) -> Lineage {
     }
 }
 
-/// The folder's parent, and the folder's name without its numbers.
+/// What a folder is called that is a set, and whose number therefore counts sets.
+const SETS: [&str; 5] = ["set", "gen", "generation", "chain", "full"];
+
+/// The folder's parent, and the folder's name without what counts sets: `web1` and `web2` are two hosts', `101` and `102`
+/// two virtual machines'.
 fn beside(dir: &[u8]) -> String {
     let dir = dir.strip_suffix(b"/").unwrap_or(dir);
     let cut = dir.iter().rposition(|&b| b == b'/').map_or(0, |at| at + 1);
-    format!("{}{}", text(&dir[..cut]), numberless(&dir[cut..]))
+    let name = &dir[cut..];
+    let letters: Vec<u8> = name
+        .iter()
+        .filter(|b| !b.is_ascii_digit() && !b"-_. ".contains(b))
+        .map(u8::to_ascii_lowercase)
+        .collect();
+    let counted = SETS.iter().any(|set| set.as_bytes() == letters);
+    format!("{}{}", text(&dir[..cut]), if counted { numberless(name) } else { dateless(name) })
 }
 
 /// A name with `#` for each run of digits, and for long hexadecimal words, which products count with, too.
@@ -146,6 +157,7 @@ mod tests {
                 "vm/set2/11000000-0000-0000-0000-000000000000_0.aiv",
             ),
             ("vm/2024-01/vda.full.data", "vm/2024-02/vda.full.data"),
+            ("vm/Set 1/vda.full.data", "vm/Set 12/vda.full.data"),
         ] {
             let (old, new) = (of(old), of(new));
             assert_eq!((&old.family, old.place, new.place), (&new.family, None, None));
@@ -169,6 +181,11 @@ mod tests {
             ("web1-2024-01.qcow2", "web2-2024-02.qcow2"),
             ("2024-01-01-web1.qcow2", "2024-02-01-web2.qcow2"),
             ("a/vda.full.data", "b/vda.full.data"),
+            ("vm/101/vda.full.data", "vm/102/vda.full.data"),
+            (
+                "web1/00000000-0000-0000-0000-000000000000_0.aiv",
+                "web2/00000000-0000-0000-0000-000000000000_0.aiv",
+            ),
             (
                 "hosta/00000000-0000-0000-0000-000000000000_0.aiv",
                 "hostb/00000000-0000-0000-0000-000000000000_0.aiv",
