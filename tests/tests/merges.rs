@@ -1,4 +1,5 @@
 //! What a backup product merges at the source, and what only looks like it: real runs on a folder.
+#![allow(clippy::unwrap_used)] // Helpers of tests are tests.
 
 use std::fs;
 use std::io::Write;

@@ -79,7 +79,7 @@ fn a_base_cut_to_nothing_is_named_and_put_right() {
     all_restorable(&box_);
     fs::File::options().write(true).open(box_.path("a").join(name(0))).unwrap().set_len(0).unwrap();
     for (image, lack) in lacks(&box_) {
-        assert!(lack.contains("altered") && lack.contains(&name(0)), "{image}: {lack}");
+        assert!(lack.contains("is empty") && lack.contains(&name(0)), "{image}: {lack}");
     }
     box_.run(&["a"]).run().expect(0);
     all_restorable(&box_);
