@@ -143,7 +143,12 @@ fn a_middle_image_that_is_gone_from_both_sides_is_missed_where_time_orders_a_set
         let of = |n: usize| lacks.iter().find(|(image, _)| *image == names[n]).unwrap().1.clone();
         assert_eq!(of(0), "");
         assert!(of(2).contains(&names[1]), "{lacks:?}");
-        box_.run(&["a"]).run().expect(0);
+        let ran = box_.run(&["a"]).run().expect(0);
+        assert!(
+            ran.events().iter().any(|e| e["code"] == "not-restorable"),
+            "told in every run: {}",
+            ran.all()
+        );
     }
 }
 

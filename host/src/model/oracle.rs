@@ -201,7 +201,7 @@ impl World {
             let text = format!("{shown} is deleted, and the source has {}", there.display());
             return self.breaks("deleted what the source has", text);
         }
-        let removal = self.removed.iter().find(|(p, _)| same(p)).map(|(_, r)| *r);
+        let removal = self.removed.iter().find(|(p, _)| same(p)).map(|(_, r)| r.clone());
         let Some(removal) = removal else {
             return self.breaks("deleted what the source never removed", shown);
         };
@@ -214,7 +214,7 @@ impl World {
                 || self.growing.values().any(|done| *done == by))
         {
             counts = false;
-            if !now.good.values().any(|id| *id == by) {
+            if !now.good.values().any(|id| *id == by || removal.held.contains(id)) {
                 let text = format!("{shown} was merged, and the image that holds it now is not there");
                 self.breaks("deleted before what absorbed it is there", text);
             }

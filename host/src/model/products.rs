@@ -269,7 +269,7 @@ impl World {
             }
             let Some(file) = self.source.remove(&old) else { continue };
             let done = self.growing.remove(&old);
-            self.removed.insert(old.clone(), Removal { why: Why::User, looks: 0 });
+            self.removed.insert(old.clone(), Removal { why: Why::User, held: Vec::new(), looks: 0 });
             self.put(&new, file.content);
             if let Some(done) = done {
                 self.growing.insert(new.clone(), done);
@@ -353,6 +353,7 @@ impl World {
     fn held_by(&mut self, before: Id, now: Id) {
         for removal in self.removed.values_mut().filter(|r| r.why == Why::Absorbed(before)) {
             removal.why = Why::Absorbed(now);
+            removal.held.push(before);
         }
     }
 

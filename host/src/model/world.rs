@@ -20,9 +20,11 @@ pub enum Why {
     Absorbed(Id),
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Removal {
     pub why: Why,
+    /// What held it before that was merged on: whoever saw that holder may rely on it.
+    pub held: Vec<Id>,
     /// Looks of scans since then that could see it.
     pub looks: u32,
 }
@@ -102,7 +104,7 @@ impl World {
     pub fn remove(&mut self, at: &TargetPath, why: Why) {
         self.growing.remove(at);
         if self.source.remove(at).is_some() {
-            self.removed.insert(at.clone(), Removal { why, looks: 0 });
+            self.removed.insert(at.clone(), Removal { why, held: Vec::new(), looks: 0 });
         }
     }
 

@@ -47,27 +47,6 @@ fn a_touch_is_no_merge() {
     assert_eq!(step(&world.plan(), &aip(2)).code, Code::Protected);
 }
 
-/// Names that show no gap: nothing but the record says that what lay between is gone on both sides.
-#[test]
-fn what_lost_its_ancestor_on_both_sides_is_told() {
-    let name =
-        |n: u64| format!("vm/0000000{n}-0000-0000-0000-000000000000_0.ai{}", ["v", "i"][n.min(1) as usize]);
-    let mut world = World::default();
-    (0..=4).for_each(|n| world.file(&name(n), 100 + n, 10 * n as i64 + 1));
-    world.run();
-    world.remove(&name(2));
-    world.erase(&name(2));
-    let plan = world.run();
-    assert_eq!(work(&plan), [] as [String; 0]);
-    for n in 0..=4 {
-        let told = plan.steps.iter().any(|s| s.image == path(&name(n)) && s.not_restorable);
-        assert_eq!(told, n > 2, "{n}");
-    }
-    assert!(step(&plan, &name(3)).reason.contains("is gone"), "{}", step(&plan, &name(3)).reason);
-    let told = |n: &&crate::plan::Notice| n.code == NoticeCode::NotRestorable;
-    assert!(plan.notices.iter().find(told).is_some_and(|n| n.text.contains(&name(3))), "{:?}", plan.notices);
-}
-
 /// By content, by size, by first bytes, by record: each alone.
 #[test]
 fn without_evidence_nothing_is_deleted_until_it_is_accepted() {
