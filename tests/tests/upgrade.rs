@@ -153,7 +153,8 @@ impl Upgrade {
     fn place(&self, db: &str, source: &str, target: &str) {
         let db = Connection::open(self.box_.path(&format!("state/{db}.db"))).unwrap();
         let mut rows = db.prepare("SELECT path, source, source_mtime, mtime FROM published").unwrap();
-        let rows: Vec<(Vec<u8>, Option<Vec<u8>>, i64, i64)> = rows
+        type Row = (Vec<u8>, Option<Vec<u8>>, i64, i64);
+        let rows: Vec<Row> = rows
             .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
             .unwrap()
             .map(Result::unwrap)
@@ -221,7 +222,7 @@ impl Upgrade {
     }
 }
 
-fn events<'a>(ran: &'a Ran, wanted: &str) -> Vec<serde_json::Value> {
+fn events(ran: &Ran, wanted: &str) -> Vec<serde_json::Value> {
     ran.events().into_iter().filter(|e| e["event"] == wanted).collect()
 }
 
