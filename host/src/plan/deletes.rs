@@ -140,6 +140,9 @@ impl<'a> Deletes<'a> {
         if let Some(path) = unfinished {
             return stand(Some(Reason::OwnUnfinished(path)), Why::Gone, Vec::new());
         }
+        if let Some(path) = self.needs.get(s).and_then(|r| r.waits) {
+            return stand(Some(Reason::OwnWaits(path)), Why::Gone, Vec::new());
+        }
         if !vanished {
             // What is new of it at the source builds on what only the target has.
             let grows = !self.matched(s) && !sources.iter().any(|path| index.unsettled.contains_key(path));

@@ -95,6 +95,8 @@ pub(crate) enum Reason<'a> {
         by: &'a str,
     },
     OwnUnfinished(&'a TargetPath),
+    /// An image of its set cannot be copied yet.
+    OwnWaits(&'a TargetPath),
     NotTwiceAbsent,
     /// Its place at the source is in doubt.
     PlaceUnknown(&'a TargetPath),
@@ -158,6 +160,7 @@ impl Reason<'_> {
             | Self::SuccessorNotYet { .. }
             | Self::LastBeforeSuccessor { .. }
             | Self::OwnUnfinished(_)
+            | Self::OwnWaits(_)
             | Self::NotTwiceAbsent
             | Self::PlaceUnknown(_)
             | Self::TouchedGone
@@ -358,6 +361,10 @@ impl Reason<'_> {
             }
             Self::OwnUnfinished(path) => {
                 return format!("kept until '{}', a file of its set, is finished", path.display()).into();
+            }
+            Self::OwnWaits(path) => {
+                return format!("kept until '{}', an image of its set, is on the target", path.display())
+                    .into();
             }
             Self::NotTwiceAbsent => "kept until a second scan, one settle time later, finds it absent again",
             Self::PlaceUnknown(place) => {

@@ -39,6 +39,8 @@ pub(crate) struct Remains<'a> {
     pub replaced: Vec<bool>,
     /// Consolidated images of the target that stay, and their last number.
     pub spans: Vec<(&'a TargetPath, u64)>,
+    /// An image of the set that the source has, the target has not, and this run cannot copy.
+    pub waits: Option<&'a TargetPath>,
     /// Steps that must be complete before anything of the set is deleted.
     pub tips: Vec<usize>,
 }
@@ -54,6 +56,7 @@ impl Remains<'_> {
             held: vec![false; images],
             replaced: vec![false; images],
             spans: Vec::new(),
+            waits: None,
             tips: Vec::new(),
         }
     }
@@ -100,6 +103,13 @@ impl<'a> Needs<'a> {
             }
             if !touched.contains(&at.0) {
                 touched.push(at.0);
+            }
+        }
+        // A new image that cannot be copied yet may hold what is gone: only its copy shows that.
+        let waits = |i: &usize| decided.images[*i].fate == Fate::Held && decided.there[*i].is_none();
+        if let Some(i) = (0..set.images.len()).find(waits) {
+            for of in &touched {
+                self.of(index, *of).waits = Some(&set.images[i].id);
             }
         }
         touched

@@ -410,3 +410,19 @@ fn a_side_car_of_the_set_goes_with_the_whole_set_only() {
     let plan = world.run();
     assert_eq!(plan.totals.delete, 3, "{plan:#?}");
 }
+
+#[test]
+fn what_an_image_that_cannot_be_copied_yet_may_hold_stays() {
+    let mut world = mirror();
+    world.options.max_delete = 1.0;
+    (0..=3).for_each(|n| world.file(&aip_set("srv", 1, n), 1_000 + n, n as i64 + 1));
+    world.run();
+    // 3 was merged into 4, and 4 waits: its parent may lie in the folder that cannot be read.
+    world.remove(&aip_set("srv", 1, 3));
+    world.file(&aip_set("srv", 1, 4), 2_000, 9);
+    world.inventory.unreadable.push((path("elsewhere"), "EIO".into()));
+    let plan = world.run();
+    assert_eq!(work(&plan), [] as [String; 0]);
+    let kept = step(&plan, &aip_set("srv", 1, 3));
+    assert!(kept.reason.contains(&aip_set("srv", 1, 4)), "{}", kept.reason);
+}
