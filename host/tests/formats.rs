@@ -91,11 +91,23 @@ fn make(root: &Path, line: &str) {
     if word() == Some("qcow2") {
         fs::write(&path, qcow2_header(words.next().unwrap_or_default())).expect("a file");
     } else {
-        fs::write(&path, b"").expect("a file");
+        fs::write(&path, begins(&path)).expect("a file");
     }
     let file = File::options().write(true).open(&path).expect("a file");
     file.set_len(size).expect("a size");
     file.set_modified(UNIX_EPOCH + Duration::from_secs(seconds)).expect("a time");
+}
+
+/// How a file of that name begins where its format says so.
+fn begins(path: &Path) -> &'static [u8] {
+    match path.extension().and_then(|e| e.to_str()) {
+        Some("zst") => &[0x28, 0xb5, 0x2f, 0xfd],
+        Some("gz" | "tgz") => &[0x1f, 0x8b],
+        Some("lzo") => b"\x89LZO\0\r\n\x1a\n",
+        Some("vma") => b"VMA\0",
+        Some("data") => b"meta ",
+        _ => b"",
+    }
 }
 
 /// A version 3 header of 64 KiB clusters, laid out as QEMU does.
