@@ -8,7 +8,7 @@ use offsite_plugin_api::{Entry, TargetPath};
 
 use super::index::{At, Index};
 use crate::chain::{Image, Parent};
-use crate::format;
+use crate::format::{self, Link};
 use crate::target::TargetFile;
 
 /// By the new image's path on the target: the image of the target that it will hang on.
@@ -34,14 +34,27 @@ pub(crate) fn attached(index: &Index<'_>) -> HashMap<TargetPath, At> {
     attached
 }
 
-/// Images that the target does not have and whose parent the source does not: their anchors on the target, sorted, with all
+/// Whether the target may have what an image builds on and the source has not: its parent is missing there; or time alone
+/// orders it, where an image that was removed between two others does not show.
+pub(crate) fn may_attach(index: &Index<'_>, image: &Image) -> bool {
+    match image.parent {
+        Parent::Missing(_) => true,
+        Parent::Image(_) => {
+            let link = || index.position(&image.id, 0).and_then(|at| index.file(at).recognised.as_ref());
+            index.any_unmatched()
+                && link().is_some_and(|r| matches!(r.link, Link::Time | Link::Moment { reverse: false, .. }))
+        }
+        _ => false,
+    }
+}
+
+/// Images that the target does not have and that [`may_attach`]: their anchors on the target, sorted, with all
 /// their files as they would be listed there.
 fn newcomers(index: &Index<'_>) -> Vec<(TargetPath, Vec<TargetFile>)> {
     let mut found = Vec::new();
     for set in &index.input.source.sets {
-        let missing = |image: &&Image| matches!(image.parent, Parent::Missing(_));
         let mut near = 0;
-        for image in set.images.iter().filter(missing) {
+        for image in set.images.iter().filter(|image| may_attach(index, image)) {
             let place = index.place(set);
             let anchor = index.target_path(&place, &image.id);
             if index.input.target.files.get(&anchor).is_some() {

@@ -11,7 +11,7 @@ use super::compare::{Found, compare};
 use super::explain::{Incomplete, Reason};
 use super::index::{At, Index};
 use super::merged::{Merged, merged};
-use super::{Action, FileAction, FileStep, Sign, consolidated, names, policy};
+use super::{Action, FileAction, FileStep, Sign, attach, consolidated, names, policy};
 use crate::chain::{Image, ImageFile, ImageSet, Parent, Span};
 use crate::format::{ImageKind, Link};
 use crate::source::{Cause, same_mtime};
@@ -582,8 +582,12 @@ fn attach(index: &Index<'_>, set: &ImageSet, decided: &mut DecidedSet<'_>) {
     for (i, image) in set.images.iter().enumerate() {
         let own = &decided.images[i];
         let new = own.sends() && matches!(own.found, Found::Absent { .. });
-        if new && own.onto.is_none() && matches!(image.parent, Parent::Missing(_)) {
-            decided.images[i].attached = index.attached(&index.target_path(&decided.place, &image.id));
+        if new && own.onto.is_none() && attach::may_attach(index, image) {
+            let at = index.attached(&index.target_path(&decided.place, &image.id));
+            // What the source has, it knows the order of.
+            let only_there =
+                |at: &At| matches!(image.parent, Parent::Missing(_)) || !decided.source_of.contains_key(at);
+            decided.images[i].attached = at.filter(only_there);
         }
     }
 }

@@ -279,6 +279,11 @@ impl<'a> Index<'a> {
             .copied()
     }
 
+    /// Whether the target may list a file that no source file maps to.
+    pub fn any_unmatched(&self) -> bool {
+        !self.identity || !self.unmatched.is_empty()
+    }
+
     /// The target's image that a new one will hang on there, whose parent the source lacks. By its path on the target.
     pub fn attached(&self, anchor: &TargetPath) -> Option<At> {
         self.attached.get_or_init(|| attach::attached(self)).get(anchor).copied()

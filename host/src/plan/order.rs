@@ -52,15 +52,13 @@ impl Steps {
                 Parent::Missing(_) | Parent::Cycle => i.checked_sub(1).map_or(FREE, |p| nearest[p]),
             };
             let acts = own.fate == Fate::Act;
-            let parent = match own.onto.as_ref().or(match &image.parent {
+            let at_source = own.onto.as_ref().or(match &image.parent {
                 Parent::Image(p) => Some(&set.images[*p].id),
                 _ => None,
-            }) {
-                Some(parent) if acts => Some(index.target_path(&place, parent)),
-                // What only the target still has.
-                None if acts => own.attached.map(|at| index.at(at).id.clone()),
-                _ => None,
-            };
+            });
+            // What only the target still has lies between it and what the source has.
+            let only_there = own.attached.filter(|_| own.onto.is_none()).map(|at| index.at(at).id.clone());
+            let parent = only_there.or_else(|| Some(index.target_path(&place, at_source?))).filter(|_| acts);
             let merged = own.merged;
             if let Some(Incomplete::Another(ancestor)) = own.incomplete {
                 self.another.0 += 1;
