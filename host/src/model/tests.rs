@@ -52,8 +52,8 @@ fn tell(seed: u64, story: &Story, failed: &Failed) -> String {
 /// Stories in an ordinary run. Not yet the 20,000 that are wanted: about one in a thousand beyond these still fails.
 /// - 2819, 3233, 3644, 7602, 8841: the memory of scans is lost while a file system in the source is not mounted; without
 ///   sync nothing tells of it.
-/// - 5080, 8148, 10082: in a set that only time orders, the user removes increments of the middle before the base takes in
-///   what lies below them: the base changed and a run right above it is gone, which is all that such a merge ever shows.
+/// - 5080, 8148, 10082: the user removes increments that lie right beside those that a product merges: the holder changed,
+///   or bears a merge's name, and a run beside it is gone, which is all that a merge of all of them would show.
 /// - 8627: an image whose parent nobody has is published although an older one of its set waits.
 const GATE: u64 = 2_500;
 
