@@ -56,7 +56,7 @@ fn a_level_the_target_cannot_reach_is_refused_before_anything_is_sent() {
 fn a_servers_own_digest_decides_where_the_configuration_asks_for_it() {
     let (server, box_) = (Sftp::start(), Sandbox::new());
     random_file(&box_.source().join("disk-b000.spf"), 5_000_001, 3);
-    std::fs::write(box_.source().join("empty-b000.spf"), "").unwrap();
+    std::fs::write(box_.source().join("disk-b000.md5"), "").unwrap();
     let run = |script: &str| {
         let program = box_.path("sha256sum");
         std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
