@@ -4,6 +4,9 @@ use std::path::Path;
 
 use crate::program::Ran;
 
+/// Threads of a worker that reach points, at most.
+const THREADS: u64 = 16;
+
 /// The points that were logged, each with its number in the process that reached it.
 pub fn logged(log: &Path) -> Vec<(u64, String)> {
     let text = std::fs::read_to_string(log).expect("a debug build logs its kill points");
@@ -29,7 +32,8 @@ pub fn met(ran: &Ran, log: &Path, number: u64) -> Option<String> {
         assert!(last(&points) < number && ran.code == Some(0), "{number} of {points:?}\n{}", ran.all());
         return None;
     };
-    assert_eq!(last(&points), number, "a process went on after its kill at {number}: {points:?}");
+    // Each of the other threads may have been at a point of its own in the same instant.
+    assert!(last(&points) < number + THREADS, "a process went on after its kill at {number}: {points:?}");
     assert_ne!(ran.code, Some(0), "a run that was killed at {number} {name} ended well\n{}", ran.all());
     assert!(ran.all().contains("signal 9"), "nothing tells of the kill at {number} {name}\n{}", ran.all());
     Some(name.clone())
