@@ -81,6 +81,7 @@ fn of_target(state_dir: &Path, job: &Job, target: &Target, db: &JobDb) -> Result
         image,
         since_ns: l.since_ns,
         runs: l.runs,
+        waits: l.waits,
     });
     let sets = catalog.lags()?.into_iter().map(|(set, lag)| SetStatus {
         set,

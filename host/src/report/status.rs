@@ -60,6 +60,8 @@ pub struct LeftImage {
     pub since_ns: i64,
     /// In a row.
     pub runs: u64,
+    /// It only waits for another image.
+    pub waits: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -135,9 +137,8 @@ fn of_target(job: &JobStatus, target: &TargetStatus, now_ns: i64) -> String {
     }
     for left in &target.left {
         let (image, since, runs) = (clean(&left.image), ago(left.since_ns, now_ns), count(left.runs, "run"));
-        text.push_str(&format!(
-            "\nleft for the next run: {image}, still being written in {runs}, first {since}"
-        ));
+        let why = if left.waits { "waiting for another image" } else { "still being written" };
+        text.push_str(&format!("\nleft for the next run: {image}, {why} in {runs}, first {since}"));
     }
     text
 }
@@ -273,7 +274,12 @@ mod tests {
                 last_success: Some(done.clone()),
                 runs: vec![run("r3", 7000, None, None), run("rk", 6000, None, None), held, done],
                 staged: vec![Staged { path: "inc2.qcow2".into(), bytes: 1 << 20, size: 11 << 20 }],
-                left: vec![LeftImage { image: "live.vbk".into(), since_ns: 3600 * second, runs: 2 }],
+                left: vec![LeftImage {
+                    image: "live.vbk".into(),
+                    since_ns: 3600 * second,
+                    runs: 2,
+                    waits: false,
+                }],
                 sets: vec![
                     SetStatus {
                         set: "db".into(),

@@ -25,6 +25,9 @@ pub struct Left {
     pub since_ns: i64,
     /// Runs in a row.
     pub runs: u64,
+    /// It only waits for another image.
+    #[serde(default)]
+    pub waits: bool,
 }
 
 /// What the last run left, by the image's path at the source.
@@ -32,10 +35,12 @@ pub fn known(catalog: &Catalog) -> Result<BTreeMap<String, Left>> {
     Ok(catalog.fact(FACT)?.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default())
 }
 
-/// Remembers what this run left, and nothing else. Gives what has been left for too long.
-pub fn remember(catalog: &Catalog, images: &[String], now_ns: i64) -> Result<Vec<Event>> {
+/// Remembers what this run left, and nothing else. Gives what was being written for too long. `waiting`: images that wait for
+/// another one.
+pub fn remember(catalog: &Catalog, images: &[String], waiting: &[String], now_ns: i64) -> Result<Vec<Event>> {
     let before = known(catalog)?;
-    let now = next(&before, images, now_ns);
+    let mut now = next(&before, waiting, true, now_ns);
+    now.extend(next(&before, images, false, now_ns));
     if now != before {
         catalog.put_fact(FACT, &serde_json::to_vec(&now).expect("paths and numbers serialise"))?;
     }
@@ -46,17 +51,22 @@ pub fn remember(catalog: &Catalog, images: &[String], now_ns: i64) -> Result<Vec
         .collect())
 }
 
-fn next(before: &BTreeMap<String, Left>, images: &[String], now_ns: i64) -> BTreeMap<String, Left> {
+fn next(
+    before: &BTreeMap<String, Left>,
+    images: &[String],
+    waits: bool,
+    now_ns: i64,
+) -> BTreeMap<String, Left> {
     let one = |image: &String| {
-        let new = Left { since_ns: now_ns, runs: 0 };
+        let new = Left { since_ns: now_ns, runs: 0, waits };
         let left = before.get(image).copied().unwrap_or(new);
-        (image.clone(), Left { runs: left.runs + 1, ..left })
+        (image.clone(), Left { runs: left.runs + 1, waits, ..left })
     };
     images.iter().take(MOST).map(one).collect()
 }
 
 fn too_long(left: Left, now_ns: i64) -> bool {
-    left.runs >= RUNS && now_ns.saturating_sub(left.since_ns) >= LONG_NS
+    !left.waits && left.runs >= RUNS && now_ns.saturating_sub(left.since_ns) >= LONG_NS
 }
 
 fn notice(image: &str, left: Left, now_ns: i64) -> Event {
@@ -82,12 +92,15 @@ mod tests {
         let (a, b) = ("a.vbk".to_owned(), "b.vbk".to_owned());
         let run = |images: &[&String], hour: i64| {
             let images: Vec<String> = images.iter().map(|i| (*i).clone()).collect();
-            remember(&catalog, &images, hour * HOUR).unwrap().len()
+            remember(&catalog, &images, &[], hour * HOUR).unwrap().len()
         };
         assert_eq!(run(&[&a, &b], 100), 0);
         assert_eq!(run(&[&a, &b], 130), 0, "long, but twice only");
         assert_eq!(run(&[&a], 131), 1);
-        assert_eq!(known(&catalog).unwrap(), [(a.clone(), Left { since_ns: 100 * HOUR, runs: 3 })].into());
+        assert_eq!(
+            known(&catalog).unwrap(),
+            [(a.clone(), Left { since_ns: 100 * HOUR, runs: 3, waits: false })].into()
+        );
         assert_eq!(run(&[], 132), 0);
         assert_eq!(run(&[&a, &b], 133), 0, "it begins anew");
         assert_eq!(run(&[&a, &b], 134) + run(&[&a, &b], 135), 0, "three times, but not for long");

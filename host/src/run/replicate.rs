@@ -175,7 +175,7 @@ pub(crate) fn on_target(
             }
             Err(error) => drop(summary.fatal.get_or_insert(error)),
         }
-        for notice in left::remember(&context.catalog, &summary.left, now_ns())? {
+        for notice in left::remember(&context.catalog, &summary.left, &summary.waiting, now_ns())? {
             line.outbox.event(notice);
         }
         context.catalog.tidy()?;
