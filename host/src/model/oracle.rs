@@ -292,8 +292,9 @@ impl World {
         let mut missing = Vec::new();
         for (path, file) in self.source.true_files() {
             let Some(truth) = self.library.truth(file.content) else { continue };
-            // What was never mounted while anybody looked is not known to be anywhere.
-            if !self.source.systems[self.source.home(&path).0].looked_at {
+            // What was never seen, because it is not mounted since, is not known to be anywhere.
+            let system = self.source.home(&path).0;
+            if !self.source.is_mounted(system) && !self.source.systems[system].held {
                 continue;
             }
             // What the source itself cannot restore may wait for ever.

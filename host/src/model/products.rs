@@ -120,12 +120,8 @@ fn head(family: Family, backing: Option<&str>) -> Vec<u8> {
 impl World {
     /// Whether the machine's folder is where its product writes.
     pub fn can_write(&self, m: usize) -> bool {
-        let source = &self.source;
-        let dir = &self.machines[m].dir;
         // The folder itself may be a mount point.
-        let (system, _) = source.home(&join(dir, &path("x")));
-        let hidden = source.unreadable.iter().chain(&source.linked).any(|d| dir.starts_with(d));
-        !source.root_gone && source.is_mounted(system) && !hidden
+        self.source.can_see(&join(&self.machines[m].dir, &path("x")))
     }
 
     pub fn write_image(&mut self, m: usize, truth: Truth, backing: Option<&str>, size: usize) -> Id {

@@ -143,10 +143,9 @@ impl World {
 
     /// A scan looks: what is gone where it can look was seen to be gone.
     pub fn looked(&mut self) {
-        self.source.looked();
         let source = &self.source;
         for (at, removal) in &mut self.removed {
-            if source.is_mounted(source.home(at).0) {
+            if source.can_see(at) {
                 removal.looks += 1;
             }
         }
