@@ -335,6 +335,7 @@ impl Play {
                 self.world().say("the job's database is lost");
                 self.job = Some(new_job(&self.power));
                 self.forget_what_no_target_has();
+                self.world().unclear_by_loss();
             }
             Event::LoseCatalog(t) => {
                 let t = t % self.sides.len();
@@ -678,7 +679,7 @@ impl Play {
         self.job = Some(job);
         match scanned {
             Ok(inventory) => {
-                self.world().source.remembered();
+                self.world().remembered();
                 Some(inventory)
             }
             Err(error) => {

@@ -133,6 +133,29 @@ mod deletions {
         four_merges(Family::Qcow);
     }
 
+    /// A look between the two tells them apart: the holder was as before when they were gone already.
+    #[test]
+    fn what_was_removed_before_a_merge_is_not_in_it() {
+        for family in [Veeam, Aip18, Macrium, Shadow] {
+            let mut play = world(&[machine(family, 5)], target(true));
+            let (from, skip) = if family == Veeam { (2, 0) } else { (1, 0) };
+            play.tell(&[RUN, Remove { machine: 0, from, count: 2 }, RUN, RUN]);
+            play.tell(&[Merge { machine: 0, skip, count: 2 }, RUN, RUN, RUN]).keeps_the_laws();
+            play.ends_well();
+        }
+    }
+
+    #[test]
+    fn what_was_there_after_a_merge_is_not_in_it() {
+        for family in [Veeam, Aip18, Macrium, Shadow] {
+            let mut play = world(&[machine(family, 5)], target(true));
+            let from = if family == Veeam { 1 } else { 2 };
+            play.tell(&[RUN, Merge { machine: 0, skip: 2, count: 2 }, RUN, RUN]);
+            play.tell(&[Remove { machine: 0, from, count: 1 }, RUN, RUN, RUN]).keeps_the_laws();
+            play.ends_well();
+        }
+    }
+
     #[test]
     fn a_file_system_with_anothers_number_is_not_the_other() {
         let mut play = world(&[mounted(Aip18, 2), mounted(Aip18, 2), machine(Aip18, 9)], target(true));

@@ -38,12 +38,12 @@ pub struct Judge {
 }
 
 /// What is on a target now.
-struct Now {
-    visible: BTreeMap<TargetPath, Option<Id>>,
+pub struct Now {
+    pub visible: BTreeMap<TargetPath, Option<Id>>,
     /// Contents that a swap moved aside.
     aside: Vec<Id>,
     /// Visible images that can be restored.
-    good: BTreeMap<TargetPath, Id>,
+    pub good: BTreeMap<TargetPath, Id>,
 }
 
 type Files = BTreeMap<TargetPath, MemFile>;
@@ -107,7 +107,7 @@ impl World {
             match now.visible.get(path).copied() {
                 Some(Some(still)) if still == *id => {
                     if !now.good.contains_key(path) {
-                        self.lost_ancestor(path, *id, what, at);
+                        self.lost_ancestor(target, path, *id, what, at, &now);
                     }
                 }
                 Some(other) => self.replaced(path, *id, other),
@@ -132,10 +132,21 @@ impl World {
     }
 
     /// Law 1 for what was there before: nothing that is visible loses what it builds on.
-    fn lost_ancestor(&mut self, path: &TargetPath, id: Id, what: &str, at: &TargetPath) {
+    fn lost_ancestor(
+        &mut self,
+        target: usize,
+        path: &TargetPath,
+        id: Id,
+        what: &str,
+        at: &TargetPath,
+        now: &Now,
+    ) {
         let at_source = self.at_source(path) == Some(id) && self.whole_at_source(id);
         // The source itself put another chain under these names.
         if (what != "delete" || names::parse(at).is_some()) && !at_source {
+            return;
+        }
+        if self.lacks_what_is_unclear(target, id, now) {
             return;
         }
         let text =
@@ -219,6 +230,9 @@ impl World {
                 self.breaks("deleted before what absorbed it is there", text);
             }
         }
+        if self.seems_absorbed(target, now).contains(&removal.content) {
+            counts = false;
+        }
         let of = |id: &Id| self.library.truth(*id);
         let newer = |id: &Id| of(id).is_some_and(|t| t.machine == truth.machine && t.set > truth.set);
         let whole_set_gone =
@@ -250,7 +264,11 @@ impl World {
                 None => "is not there",
                 Some(None) => "holds what nobody wrote",
                 Some(Some(id)) if self.library.truth(*id).is_none() => "is no image",
-                Some(Some(id)) if !now.good.contains_key(path) && !self.unknowable(target, *id, &now) => {
+                Some(Some(id))
+                    if !now.good.contains_key(path)
+                        && !self.unknowable(target, *id, &now)
+                        && !self.lacks_what_is_unclear(target, *id, &now) =>
+                {
                     "lacks what it builds on"
                 }
                 _ => continue,

@@ -4,7 +4,7 @@ use offsite_plugin_api::TargetPath;
 
 use super::content::{Id, State, Truth, qcow2_head};
 use super::source::{SECOND, join};
-use super::world::{Removal, Why, World, path};
+use super::world::{Why, World, path};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
@@ -265,7 +265,7 @@ impl World {
             }
             let Some(file) = self.source.remove(&old) else { continue };
             let done = self.growing.remove(&old);
-            self.removed.insert(old.clone(), Removal { why: Why::User, held: Vec::new(), looks: 0 });
+            self.note_removal(&old, Why::User, file.content);
             self.put(&new, file.content);
             if let Some(done) = done {
                 self.growing.insert(new.clone(), done);
@@ -336,6 +336,8 @@ impl World {
         for image in &run {
             self.held_by(image.content, content);
         }
+        let contents: Vec<Id> = run.iter().map(|image| image.content).collect();
+        self.unclear_by_merge(family, &contents, content);
         let set = self.machines[m].sets.last_mut().expect("looked at above");
         set.images.splice(first..first + count, [merged]);
         if family == Family::Macrium {
@@ -361,6 +363,8 @@ impl World {
             let content = self.write_image(m, image.truth, None, size);
             self.store(&image.path, image.side.as_ref(), content);
             self.held_by(image.content, content);
+            // Every one of them changed, as a merge changes its holder.
+            self.unclear_by_merge(Family::Macrium, &[image.content], content);
             if let Some(set) = self.machines[m].sets.last_mut() {
                 set.images[n].content = content;
             }
