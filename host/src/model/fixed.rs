@@ -230,6 +230,16 @@ mod proofs {
     }
 
     #[test]
+    fn a_merge_in_a_chain_begun_anew_holds_nothing_of_the_old_one() {
+        for family in [Macrium, Aip18, Shadow] {
+            let mut play = world(&[machine(family, 4)], target(true));
+            let again = [Restart(0), Backup(0), Backup(0), Backup(0)];
+            play.tell(&[RUN]).tell(&again).tell(&[Merge { machine: 0, skip: 1, count: 2 }, RUN, Look, RUN]);
+            play.ends_well();
+        }
+    }
+
+    #[test]
     fn a_middle_image_gone_from_both_sides_is_missed() {
         let mut play = world(&[machine(Aip22, 4)], target(false));
         let both = [Remove { machine: 0, from: 2, count: 1 }, DeleteThere { target: 0, file: 2 }];
