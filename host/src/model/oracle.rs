@@ -64,11 +64,18 @@ impl World {
             }
         }
         let known: Vec<(&TargetPath, Id)> = visible.iter().filter_map(|(p, id)| Some((p, (*id)?))).collect();
-        let ids: Vec<Id> = known.iter().map(|k| k.1).chain(aside.iter().copied()).collect();
-        let whole = restorable(&self.library, &ids);
-        let good =
-            known.iter().zip(&whole).filter(|(_, whole)| **whole).map(|((p, id), _)| ((*p).clone(), *id));
-        let good = good.collect();
+        let mut good = BTreeMap::new();
+        // Where case counts, another spelling is another host's: nothing of it is what an image here builds on.
+        let capital = |p: &TargetPath| p.name().first().is_some_and(u8::is_ascii_uppercase);
+        let folds = self.judges[target].folds;
+        for spelling in if folds { vec![None] } else { vec![Some(true), Some(false)] } {
+            let alike = known.iter().filter(|(p, _)| spelling.is_none_or(|upper| capital(p) == upper));
+            let alike: Vec<&(&TargetPath, Id)> = alike.collect();
+            let ids: Vec<Id> = alike.iter().map(|k| k.1).chain(aside.iter().copied()).collect();
+            let whole = restorable(&self.library, &ids);
+            let those = alike.iter().zip(whole).filter(|(_, whole)| *whole);
+            good.extend(those.map(|((p, id), _)| ((*p).clone(), *id)));
+        }
         Now { visible, aside, good }
     }
 
@@ -212,7 +219,9 @@ impl World {
             let text = format!("{shown} is deleted, and the source has {}", there.display());
             return self.breaks("deleted what the source has", text);
         }
-        let removal = self.removed.iter().find(|(p, _)| same(p)).map(|(_, r)| r.clone());
+        // Where names are folded, an image that was renamed was removed under two of them.
+        let removals = self.removed.iter().filter(|(p, _)| same(p)).map(|(_, r)| r);
+        let removal = removals.max_by_key(|r| (r.content == id, r.at)).cloned();
         let Some(removal) = removal else {
             return self.breaks("deleted what the source never removed", shown);
         };

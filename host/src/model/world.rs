@@ -25,6 +25,8 @@ pub struct Removal {
     pub why: Why,
     /// What held it before that was merged on: whoever saw that holder may rely on it.
     pub held: Vec<Id>,
+    /// When.
+    pub at: i64,
     /// Looks of scans since then that could see it.
     pub looks: u32,
     /// What it held.
@@ -119,7 +121,8 @@ impl World {
 
     pub fn note_removal(&mut self, at: &TargetPath, why: Why, content: Id) {
         let unclear = if why == Why::User { self.unclear_since_merged(content) } else { Vec::new() };
-        let removal = Removal { why, held: Vec::new(), looks: 0, content, missed: false, unclear };
+        let removal =
+            Removal { why, held: Vec::new(), at: self.now, looks: 0, content, missed: false, unclear };
         self.removed.insert(at.clone(), removal);
     }
 
