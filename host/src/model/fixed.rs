@@ -200,6 +200,22 @@ mod deletions {
     }
 
     #[test]
+    fn a_chain_goes_on_under_a_name_of_another_case() {
+        let folds = TargetSetup { nature: Nature { folds: true, ..target(true).nature }, ..target(true) };
+        for family in [Veeam, Shadow, Aip18] {
+            let mut play = world(&[machine(family, 3), machine(Aip18, 20)], folds);
+            let above = [Remove { machine: 0, from: 2, count: 2 }, RUN, RUN, Look, Backup(0), RUN, RUN];
+            play.tell(&[RUN, Recase(0), Backup(0)]).tell(&above);
+            play.ends_well();
+            // The base goes, and what was made last needs it.
+            let mut play = world(&[machine(family, 0), machine(Aip18, 20)], folds);
+            let base = [Remove { machine: 0, from: 1, count: 1 }, Recase(0), RUN, RUN, RUN, Look];
+            play.tell(&[NewSet(0), RUN, Backup(0)]).tell(&base);
+            play.ends_well();
+        }
+    }
+
+    #[test]
     fn a_full_mirror_gets_on() {
         let mut play = world(&[machine(Vzdump, 3), machine(Aip18, 9)], target(true));
         play.tell(&[RUN, Expire(0), RUN, Room(0, 150), Backup(0), Backup(0), RUN, RUN, RUN]).keeps_the_laws();
