@@ -5,8 +5,10 @@ use std::collections::HashMap;
 
 use offsite_plugin_api::TargetPath;
 
+use super::beside::beneath_span;
 use super::decide::{DecidedSet, Fate};
-use super::index::{At, Index};
+use super::index::Index;
+use super::merged::Onto;
 use super::{Action, Sign, merged};
 use crate::chain::{Evidence, Image, ImageSet, Parent};
 use crate::format::{ImageKind, Link, Recognised};
@@ -139,7 +141,7 @@ impl<'a> Needs<'a> {
                     remains.of_base.extend(base.then_some(by));
                 }
             }
-            return merged.onto.filter(|_| merged.sign != Sign::Missing);
+            return merged.onto.and_then(Onto::source).filter(|_| merged.sign != Sign::Missing);
         }
         let at = decided.there[i]?;
         if acts || index.input.target.absorbed.is_empty() {
@@ -189,7 +191,7 @@ impl<'a> Needs<'a> {
             self.of(index, below.0).needed[below.1 as usize] = true;
         }
         let merged_there = own.fate == Fate::Consolidated;
-        self.holds_by_span(index, image, own.anchor, &decided.there, decided.there[i], merged_there);
+        self.holds_by_span(index, image, decided, i, merged_there);
         let Some(at) = decided.there[i] else { return self.arriving_orphan(index, set, decided, i) };
         let link = index.file(own.anchor).recognised.as_ref().map(|r| &r.link);
         let replaced = own.fate == Fate::Act && own.action != Action::Skip;
@@ -213,12 +215,12 @@ impl<'a> Needs<'a> {
         if known && there && (replaced || same) {
             return;
         }
-        // What a base took in at the source is no parent any more.
+        // What a base took in at the source is no parent any more, nor what the image took in itself.
         let mut below = &index.at(at).parent;
         let remains = self.of(index, at.0);
         while let Parent::Image(p) = *below {
             let gone = remains.absorbed.get(&p);
-            if !gone.is_some_and(|holder| remains.of_base.contains(&holder.by)) {
+            if !gone.is_some_and(|holder| remains.of_base.contains(&holder.by) || *holder.by == image.id) {
                 remains.needed[p] = true;
                 return;
             }
@@ -261,11 +263,11 @@ impl<'a> Needs<'a> {
         &mut self,
         index: &Index<'a>,
         image: &'a Image,
-        anchor: usize,
-        there: &[Option<At>],
-        own: Option<At>,
+        decided: &DecidedSet<'a>,
+        i: usize,
         merged_there: bool,
     ) {
+        let (anchor, there, own) = (decided.images[i].anchor, &decided.there, decided.there[i]);
         let proven = own.map(|at| index.at(at)).filter(|there| {
             !there.unproven
                 && matches!(there.evidence, Some(Evidence::Manifest | Evidence::Name | Evidence::Header))
@@ -277,6 +279,12 @@ impl<'a> Needs<'a> {
         let span = named.or(proven.and_then(|t| t.span));
         let Some(span) = span.filter(|s| s.first < s.last) else { return };
         let by = &image.id;
+        // What it builds on, and what lies below that, it does not hold.
+        let beneath = named.and_then(|span| beneath_span(index, decided, i, span));
+        if let Some(at) = beneath {
+            self.of(index, at.0).needed[at.1 as usize] = true;
+        }
+        let first = beneath.and_then(|at| index.at(at).number).map_or(span.first, |n| n + 1);
         let branch = index.file(anchor).recognised.as_ref().and_then(branch_of);
         let mut sets: Vec<u32> = there.iter().flatten().map(|at| at.0).collect();
         sets.sort_unstable();
@@ -287,7 +295,7 @@ impl<'a> Needs<'a> {
                 let file = index.input.target.files.get(&gone.id);
                 Some((s, *g as u32)) != own
                     && gone.kind == image.kind
-                    && gone.number.is_some_and(|n| (span.first..=span.last).contains(&n))
+                    && gone.number.is_some_and(|n| (first..=span.last).contains(&n))
                     && file.and_then(|f| f.recognised()).and_then(branch_of) == branch
             };
             let held: Vec<(usize, &Image)> = there.iter().enumerate().filter(held).collect();
