@@ -481,7 +481,112 @@ fn family() -> impl Strategy<Value = Family> {
     prop_oneof![Just(Family::Closed), Just(Family::Shadow), Just(Family::Timed), Just(Family::Header)]
 }
 
-/// The same cases each time: who changes nothing breaks nothing. `PROPTEST_CASES=20000` looks for others.
+/// What is played: what there is, what happens, what is asked for, and the order in which the steps are done.
+#[derive(Clone, Debug)]
+struct Story {
+    families: [Family; 2],
+    lengths: [u8; 2],
+    published: bool,
+    events: Vec<Event>,
+    choice: Choice,
+    choices: Vec<u16>,
+}
+
+fn story() -> impl Strategy<Value = Story> {
+    (
+        [family(), family()],
+        [0u8..5, 0u8..4],
+        prop::bool::weighted(0.85),
+        prop::collection::vec(event(), 0..8),
+        choice(),
+        prop::collection::vec(any::<u16>(), 16),
+    )
+        .prop_map(|(families, lengths, published, events, choice, choices)| Story {
+            families,
+            lengths,
+            published,
+            events,
+            choice,
+            choices,
+        })
+}
+
+impl Story {
+    /// The world as the run that is judged finds it.
+    fn world(&self) -> World {
+        let mut history = History::new(self.families, self.lengths);
+        if self.published {
+            let sync = history.world.options.sync;
+            history.world.options.sync = self.choice.sync;
+            history.world.run();
+            history.world.options.sync = sync;
+        }
+        for &event in &self.events {
+            history.apply(event);
+        }
+        history.choose(self.choice);
+        history.world
+    }
+
+    fn judge(&self) -> Result<(), TestCaseError> {
+        let world = self.world();
+        let plan = world.plan();
+        for (at, step) in plan.steps.iter().enumerate() {
+            prop_assert!(
+                step.after.iter().all(|&before| before < at),
+                "the plan's own order is one that it permits"
+            );
+            prop_assert!(step.action != Action::Delete || self.choice.sync, "only a mirror deletes");
+            prop_assert!(!step.reason.is_empty());
+            prop_assert_eq!(
+                step.action == Action::Skip,
+                step.files.iter().all(|f| f.action == FileAction::Adopt)
+            );
+        }
+        let order: Vec<usize> = (0..plan.steps.len()).collect();
+        keeps_the_laws(world.clone(), &plan, &order)?;
+        let order = shuffled(&plan, &self.choices);
+        prop_assert_eq!(order.len(), plan.steps.len(), "no steps wait for each other");
+        keeps_the_laws(world.clone(), &plan, &order)?;
+
+        let mut after = world.clone();
+        after.carry_out(&plan, order.iter().copied());
+        // What was held back as too much of the target, or because nothing of it was at the source, is judged anew when
+        // the copies of this run are there.
+        let held = plan
+            .notices
+            .iter()
+            .any(|n| matches!(n.code, NoticeCode::DeletesHeld | NoticeCode::OverDeleteLimit));
+        // So is what somebody else changed, when what it builds on is there again, and what waits for that to be proved: a set
+        // that goes when its successor is restorable there.
+        let repaired = plan.steps.iter().any(|s| matches!(s.code, Code::Damaged | Code::Adopt));
+        // And what something new may build on, of which the source has nothing else any more.
+        let built_on = plan.totals.copy > 0 && plan.steps.iter().any(|s| s.code == Code::Protected);
+        if held || repaired || built_on {
+            after.run();
+        }
+        let second = after.plan();
+        for step in &second.steps {
+            prop_assert!(
+                step.action == Action::Skip && step.files.is_empty(),
+                "left to do: {:#?}\nfirst: {:#?}",
+                step,
+                plan
+            );
+        }
+        // A plain mirror of a settled source holds what the source holds.
+        if second.steps.iter().all(|s| s.code == Code::UpToDate) {
+            for file in &after.inventory.files {
+                let held = after.held.iter().find(|(p, _)| p.as_bytes().ends_with(file.path.as_bytes()));
+                prop_assert_eq!(held.map(|(_, h)| h.content.clone()), Some(after.content(file)));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The same cases each time: who changes nothing breaks nothing. `PROPTEST_CASES=20000` looks for others, and
+/// `PROPTEST_RNG_SEED` tells which.
 fn cases() -> ProptestConfig {
     let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
     if std::env::var_os("PROPTEST_CASES").is_some() {
@@ -494,62 +599,7 @@ proptest! {
     #![proptest_config(cases())]
 
     #[test]
-    fn laws_hold_after_every_prefix(
-        families in [family(), family()],
-        lengths in [0u8..5, 0u8..4],
-        published in prop::bool::weighted(0.85),
-        events in prop::collection::vec(event(), 0..8),
-        choice in choice(),
-        choices in prop::collection::vec(any::<u16>(), 16),
-    ) {
-        let mut history = History::new(families, lengths);
-        if published {
-            let sync = history.world.options.sync;
-            history.world.options.sync = choice.sync;
-            history.world.run();
-            history.world.options.sync = sync;
-        }
-        for &event in &events {
-            history.apply(event);
-        }
-        history.choose(choice);
-        let world = history.world;
-        let plan = world.plan();
-        for (at, step) in plan.steps.iter().enumerate() {
-            prop_assert!(step.after.iter().all(|&before| before < at), "the plan's own order is one that it permits");
-            prop_assert!(step.action != Action::Delete || choice.sync, "only a mirror deletes");
-            prop_assert!(!step.reason.is_empty());
-            prop_assert_eq!(step.action == Action::Skip, step.files.iter().all(|f| f.action == FileAction::Adopt));
-        }
-        let order: Vec<usize> = (0..plan.steps.len()).collect();
-        keeps_the_laws(world.clone(), &plan, &order)?;
-        let order = shuffled(&plan, &choices);
-        prop_assert_eq!(order.len(), plan.steps.len(), "no steps wait for each other");
-        keeps_the_laws(world.clone(), &plan, &order)?;
-
-        let mut after = world.clone();
-        after.carry_out(&plan, order.iter().copied());
-        // What was held back as too much of the target, or because nothing of it was at the source, is judged anew when
-        // the copies of this run are there.
-        let held = plan.notices.iter().any(|n| matches!(n.code, NoticeCode::DeletesHeld | NoticeCode::OverDeleteLimit));
-        // So is what somebody else changed, when what it builds on is there again, and what waits for that to be proved: a set
-        // that goes when its successor is restorable there.
-        let repaired = plan.steps.iter().any(|s| matches!(s.code, Code::Damaged | Code::Adopt));
-        // And what something new may build on, of which the source has nothing else any more.
-        let built_on = plan.totals.copy > 0 && plan.steps.iter().any(|s| s.code == Code::Protected);
-        if held || repaired || built_on {
-            after.run();
-        }
-        let second = after.plan();
-        for step in &second.steps {
-            prop_assert!(step.action == Action::Skip && step.files.is_empty(), "left to do: {:#?}\nfirst: {:#?}", step, plan);
-        }
-        // A plain mirror of a settled source holds what the source holds.
-        if second.steps.iter().all(|s| s.code == Code::UpToDate) {
-            for file in &after.inventory.files {
-                let held = after.held.iter().find(|(p, _)| p.as_bytes().ends_with(file.path.as_bytes()));
-                prop_assert_eq!(held.map(|(_, h)| h.content.clone()), Some(after.content(file)));
-            }
-        }
+    fn laws_hold_after_every_prefix(story in story()) {
+        story.judge()?;
     }
 }
