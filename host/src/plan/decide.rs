@@ -414,9 +414,7 @@ fn hold<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'a>) 
             own_hold(&mut decided.images[i], Reason::Stuck(why));
         } else if let Some(reason) = cannot(index, image, own, unsettled) {
             own_hold(&mut decided.images[i], reason);
-        } else if let Parent::Image(p) = image.parent
-            && decided.images[p].fate == Fate::Held
-        {
+        } else if let Some(p) = held_below(index, set, decided, i) {
             own_hold(&mut decided.images[i], Reason::Waiting(&set.images[p].id));
         }
     }
@@ -435,13 +433,39 @@ fn hold<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'a>) 
             below = &set.images[p].parent;
         }
     }
-    for (i, image) in set.images.iter().enumerate() {
+    for i in 0..set.images.len() {
         if decided.images[i].sends()
-            && let Parent::Image(p) = image.parent
-            && decided.images[p].fate == Fate::Held
+            && let Some(p) = held_below(index, set, decided, i)
         {
             own_hold(&mut decided.images[i], Reason::Waiting(&set.images[p].id));
         }
+    }
+}
+
+/// An image that is held back and that image `i` builds on. Where the one before it is missing (a product goes on from what
+/// is left), nobody says which of the older ones that is: any of them may be it.
+fn held_below(index: &Index<'_>, set: &ImageSet, decided: &DecidedSet<'_>, i: usize) -> Option<usize> {
+    let (image, own) = (&set.images[i], &decided.images[i]);
+    let held = |p: &usize| decided.images[*p].fate == Fate::Held;
+    match image.parent {
+        Parent::Image(p) => Some(p).filter(held),
+        Parent::Missing(_) if own.onto.is_some() => {
+            set.images.iter().position(|below| own.onto.as_ref() == Some(&below.id)).filter(held)
+        }
+        Parent::Missing(_) => {
+            let link = |at: usize| index.file(decided.images[at].anchor).recognised.as_ref().map(|r| &r.link);
+            let may_be = |p: &usize| match (link(i), link(*p)) {
+                // The base itself, or what lies on the same branch.
+                (Some(Link::Number { .. }), Some(Link::None)) => true,
+                (
+                    Some(Link::Number { branch: own, number, .. }),
+                    Some(Link::Number { branch, number: below, .. }),
+                ) => below < number && own.starts_with(branch),
+                _ => false, // a header names the one
+            };
+            (0..set.images.len()).rev().filter(held).find(may_be)
+        }
+        _ => None,
     }
 }
 
