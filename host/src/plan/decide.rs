@@ -54,6 +54,8 @@ pub(crate) struct Decided<'a> {
     pub onto: Option<TargetPath>,
     /// The target's image that it builds on, where the source has that no more.
     pub attached: Option<At>,
+    /// The target's image that holds it, where the source has no image of that name.
+    pub held_by: Option<At>,
 }
 
 impl Decided<'_> {
@@ -230,6 +232,7 @@ pub(crate) fn look<'a>(
         merged: false,
         onto: None,
         attached: None,
+        held_by: None,
     }
 }
 
@@ -289,6 +292,8 @@ pub(crate) fn locate(index: &Index<'_>, set: &ImageSet, decided: &mut DecidedSet
 struct Holder<'a> {
     by: &'a TargetPath,
     unproven: bool,
+    /// Where only the target has it.
+    only_there: Option<At>,
     /// It also stands for this image towards later ones.
     stands_in: bool,
 }
@@ -311,7 +316,7 @@ fn cover<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'a>)
         let image = index.at(at);
         let unproven = unproven(index, image);
         for &p in &covered {
-            holders[p] = Some(Holder { by: &set.images[i].id, unproven, stands_in: false });
+            holders[p] = Some(Holder { by: &set.images[i].id, unproven, only_there: None, stands_in: false });
         }
         let own = &mut decided.images[i];
         own.fate = Fate::Consolidated;
@@ -327,18 +332,26 @@ fn cover<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'a>)
         for (n, p) in held.images.into_iter().enumerate() {
             if decided.images[p].fate == Fate::Act {
                 let stands_in = held.stands_in && n == 0;
-                holders[p] = Some(Holder { by: &image.id, unproven: unproven(index, image), stands_in });
+                let unproven = unproven(index, image);
+                holders[p] =
+                    Some(Holder { by: &image.id, unproven, only_there: Some(held.holder), stands_in });
             }
         }
     }
-    // Descendants first: an image that another one needs, which is not held itself, is not covered.
+    // Descendants first: an image that another one needs, which is not held itself, is not covered. Where time alone orders
+    // the set, what is newer than the holder hangs on that, whatever is sent again.
     for i in (0..set.images.len()).rev() {
         let own = &decided.images[i];
         let stays = holders[i].is_none() && (own.visible() || own.fate == Fate::Act);
+        let upon = |holder: At| {
+            let link = index.file(own.anchor).recognised.as_ref().map(|r| &r.link);
+            let (there, here) = (time_there(index, index.at(holder)), in_time(link, &set.images[i]));
+            there.zip(here).is_some_and(|(there, here)| there < here)
+        };
         if stays
             && own.fate != Fate::Consolidated
             && let Parent::Image(p) = set.images[i].parent
-            && holders[p].is_some_and(|h| !h.stands_in)
+            && holders[p].is_some_and(|h| !h.stands_in && !h.only_there.is_some_and(upon))
         {
             holders[p] = None;
         }
@@ -351,6 +364,7 @@ fn cover<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'a>)
             own.action = Action::Skip;
             own.files = Vec::new();
             own.reason = Reason::Covered { by: holder.by, unproven: holder.unproven };
+            own.held_by = holder.only_there;
         }
     }
 }
@@ -585,11 +599,13 @@ fn earliest_damaged(index: &Index<'_>, decided: &DecidedSet<'_>) -> Option<(Opti
     let damaged = images.filter(|(at, i)| {
         !decided.source_of.contains_key(at) && (lacks_itself(index, *at) || !index.whole_there(i))
     });
-    let place = |image: &Image| {
-        let link = index.input.target.files.get(&image.id).and_then(|f| f.recognised()).map(|r| &r.link);
-        in_time(link, image)
-    };
-    damaged.filter_map(|(_, image)| place(image)).min()
+    damaged.filter_map(|(_, image)| time_there(index, image)).min()
+}
+
+/// Where time alone orders an image of the target.
+fn time_there(index: &Index<'_>, image: &Image) -> Option<(Option<u64>, Option<i64>)> {
+    let link = index.input.target.files.get(&image.id).and_then(|f| f.recognised()).map(|r| &r.link);
+    in_time(link, image)
 }
 
 /// Where time alone orders an image; `None` where something else does.

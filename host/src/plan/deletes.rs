@@ -332,6 +332,9 @@ impl<'a> Deletes<'a> {
         if let Some(reason) = &standing.kept {
             return Some(reason.clone());
         }
+        if let Some(image) = remains.holds.get(&i) {
+            return Some(Reason::Holds { image });
+        }
         if let Some(by) = remains.unproven.get(&i) {
             return Some(Reason::MergeUnproven { by });
         }

@@ -25,6 +25,8 @@ pub(crate) struct Holder<'a> {
 pub(crate) struct Remains<'a> {
     /// By image: an image that stays needs it.
     pub needed: Vec<bool>,
+    /// By image: one of the source's images that it holds, and that is therefore not sent.
+    pub holds: HashMap<usize, &'a TargetPath>,
     /// By image: the source has it.
     pub matched: Vec<bool>,
     /// By image: the source's image that holds it now.
@@ -49,6 +51,7 @@ impl Remains<'_> {
     fn new(images: usize) -> Self {
         Self {
             needed: vec![false; images],
+            holds: HashMap::new(),
             matched: vec![false; images],
             absorbed: HashMap::new(),
             unproven: HashMap::new(),
@@ -90,6 +93,9 @@ impl<'a> Needs<'a> {
                 && !touched.contains(&set)
             {
                 touched.push(set);
+            }
+            if let Some(by) = decided.images[i].held_by {
+                self.of(index, by.0).holds.entry(by.1 as usize).or_insert(&set.images[i].id);
             }
             let Some(at) = decided.there[i] else { continue };
             let own = &decided.images[i];
