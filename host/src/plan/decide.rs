@@ -447,11 +447,45 @@ fn hold<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'a>) 
             below = &set.images[p].parent;
         }
     }
-    for i in 0..set.images.len() {
-        if decided.images[i].sends()
-            && let Some(p) = held_below(index, set, decided, i)
-        {
+    leave_held(index, set, decided);
+    let mut lacks: Vec<Option<usize>> = vec![None; set.images.len()];
+    for (i, image) in set.images.iter().enumerate() {
+        let parent_lacks = match image.parent {
+            Parent::Image(p) => lacks[p],
+            _ => None,
+        };
+        let below = if decided.images[i].sends() {
+            held_below(index, set, decided, i).or(parent_lacks)
+        } else {
+            None
+        };
+        if let Some(p) = below {
             own_hold(&mut decided.images[i], Reason::Waiting(&set.images[p].id));
+        }
+        let own = &decided.images[i];
+        lacks[i] = match own.fate {
+            Fate::Held if !own.visible() => Some(i),
+            Fate::Covered | Fate::Consolidated => None,
+            // It lies there, and what it builds on does not, and does not come.
+            _ => parent_lacks,
+        };
+    }
+}
+
+/// What a replacement that is held back leaves on the target may hold other images, as long as these are not there: they
+/// wait with it.
+fn leave_held<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'a>) {
+    for i in 0..set.images.len() {
+        let own = &decided.images[i];
+        let there = decided.there.get(i).copied().flatten();
+        if own.fate != Fate::Held || !there.is_some_and(|at| consolidated::by_absence(index.at(at))) {
+            continue;
+        }
+        let covered = consolidated::covered(index, set, &decided.place, &decided.there, i);
+        for p in covered.into_iter().flatten() {
+            if decided.images[p].sends() {
+                own_hold(&mut decided.images[p], Reason::Waiting(&set.images[i].id));
+            }
         }
     }
 }

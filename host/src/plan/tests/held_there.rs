@@ -126,3 +126,29 @@ fn what_time_orders_after_the_holder_does_not_bring_back_what_that_holds() {
         }
     }
 }
+
+#[test]
+fn what_a_held_replacement_leaves_there_goes_on_holding() {
+    let mut world = merged_on_target();
+    world.file(&aip(2), 400, 10);
+    world.unsettle(&aip(3));
+    let plan = world.run();
+    assert_eq!(work(&plan), [] as [String; 0]);
+    assert_eq!(step(&plan, &aip(1)).code, Code::Waiting);
+    for n in [0, 2, 3] {
+        assert_restorable(&world, &aip(n), true);
+    }
+}
+
+#[test]
+fn nothing_new_goes_upon_what_waits_for_an_image_that_is_not_there() {
+    let mut world = World::with_aip(3);
+    world.run();
+    world.erase(&aip(2));
+    world.touch(&aip(1), 9);
+    world.held.get_mut(&path(&aip(1))).unwrap().retention = Some(5_000);
+    world.file(&aip(4), 104, 5);
+    let plan = world.run();
+    assert_eq!(work(&plan), [] as [String; 0]);
+    assert_eq!(step(&plan, &aip(4)).code, Code::Waiting);
+}
