@@ -651,7 +651,7 @@ fn in_time(link: Option<&Link>, image: &Image) -> Option<(Option<u64>, Option<i6
     }
 }
 
-/// Finds on the target what a new image builds on and the source lacks.
+/// Finds on the target what an image that is sent builds on and the source lacks.
 fn attach(index: &Index<'_>, set: &ImageSet, decided: &mut DecidedSet<'_>) {
     for (i, image) in set.images.iter().enumerate() {
         let own = &decided.images[i];
@@ -662,6 +662,9 @@ fn attach(index: &Index<'_>, set: &ImageSet, decided: &mut DecidedSet<'_>) {
             let only_there =
                 |at: &At| matches!(image.parent, Parent::Missing(_)) || !decided.source_of.contains_key(at);
             decided.images[i].attached = at.filter(only_there);
+        } else if own.sends() && own.onto.is_none() && matches!(image.parent, Parent::Missing(_)) {
+            decided.images[i].attached =
+                attach::named(index, decided, i).filter(|at| attach::proved(index, index.at(*at)));
         }
     }
 }

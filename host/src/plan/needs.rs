@@ -7,7 +7,7 @@ use offsite_plugin_api::TargetPath;
 
 use super::decide::{DecidedSet, Fate};
 use super::index::{At, Index};
-use super::{Action, Sign, merged};
+use super::{Action, Sign, attach, merged};
 use crate::chain::{Evidence, Image, ImageSet, Parent};
 use crate::format::{ImageKind, Link, Recognised};
 
@@ -217,6 +217,14 @@ impl<'a> Needs<'a> {
         let replaced = replaced && !unproven && (own_word || onto.is_some());
         let same = own.fate == Fate::Keep && (own_word || onto.is_some());
         if known && there && (replaced || same) {
+            return;
+        }
+        // A new header names what only the target has: that is its parent then.
+        if replaced
+            && !known
+            && let Some(upon) = attach::named(index, decided, i)
+        {
+            self.of(index, upon.0).needed[upon.1 as usize] = true;
             return;
         }
         // What a base took in at the source is no parent any more.

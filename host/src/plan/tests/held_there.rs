@@ -1,7 +1,7 @@
 //! What the target consolidated, and the source has changed since: the target's image stays what it is as long as it holds
 //! something that the source still has.
 
-use super::sim::{SETTLE, World, aip, assert_restorable, path, step, work};
+use super::sim::{SETTLE, World, aip, assert_restorable, path, qcow2, qcow2_name, step, work};
 use crate::chain::Span;
 use crate::plan::{Action, Code};
 
@@ -151,4 +151,23 @@ fn nothing_new_goes_upon_what_waits_for_an_image_that_is_not_there() {
     let plan = world.run();
     assert_eq!(work(&plan), [] as [String; 0]);
     assert_eq!(step(&plan, &aip(4)).code, Code::Waiting);
+}
+
+#[test]
+fn a_header_that_names_what_only_the_target_has_needs_that() {
+    let mut world = World::with_qcow2(3);
+    world.options.sync = true;
+    world.options.max_delete = 1.0;
+    world.run();
+    // 2 is merged into 3 at the source, and 1 is gone there, though nobody knows yet whether for good.
+    world.remove(&qcow2_name(2));
+    world.remove(&qcow2_name(1));
+    world.inventory.absent_since.insert(path(&qcow2_name(1)), 1_000 - SETTLE + 1);
+    world.put(&qcow2_name(3), 400, 10, Some(qcow2(&qcow2_name(3), Some(&qcow2_name(1)))));
+    let plan = world.run();
+    assert_eq!(work(&plan), ["replace 3.qcow2", "delete 2.qcow2"]);
+    let replaced = step(&plan, "3.qcow2");
+    assert!(!replaced.not_restorable, "{}", replaced.reason);
+    assert_eq!(replaced.parent, Some(path("1.qcow2")));
+    assert_restorable(&world, "3.qcow2", true);
 }
