@@ -1,7 +1,7 @@
 //! What becomes of a source set's images, as far as it concerns images that only the target has: who stays and needs its
 //! parent, which of them a consolidated image holds now, what must be done before any of them may go.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use offsite_plugin_api::TargetPath;
 
@@ -34,7 +34,7 @@ pub(crate) struct Remains<'a> {
     /// By image: the source's image that changed and may hold it, which nothing proves.
     pub unproven: HashMap<usize, &'a TargetPath>,
     /// Bases of the source that took in what lay right above them.
-    of_base: Vec<&'a TargetPath>,
+    of_base: HashSet<&'a TargetPath>,
     /// By image: the source's image is held back, so nothing of it is deleted.
     pub held: Vec<bool>,
     /// By image: this run puts the source's in its place.
@@ -55,7 +55,7 @@ impl Remains<'_> {
             matched: vec![false; images],
             absorbed: HashMap::new(),
             unproven: HashMap::new(),
-            of_base: Vec::new(),
+            of_base: HashSet::new(),
             held: vec![false; images],
             replaced: vec![false; images],
             spans: Vec::new(),
@@ -76,6 +76,8 @@ impl Remains<'_> {
 #[derive(Default)]
 pub(crate) struct Needs<'a> {
     sets: HashMap<u32, Remains<'a>>,
+    /// The images of a set by number; worked out where a span is looked up in it.
+    numbers: HashMap<u32, BTreeMap<u64, Vec<usize>>>,
 }
 
 impl<'a> Needs<'a> {
@@ -152,19 +154,18 @@ impl<'a> Needs<'a> {
             return None;
         }
         // What an earlier run found out holds as long as the holder is what it was then.
-        let holder = &index.at(at).id;
-        let known = |gone: &Image| index.input.target.absorbed.get(&gone.id).filter(|a| a.holder == *holder);
-        for (g, gone) in index.input.target.chains().sets[at.0 as usize].images.iter().enumerate() {
-            let Some(absorbed) = known(gone).filter(|_| !decided.source_of.contains_key(&(at.0, g as u32)))
-            else {
+        for gone in index.absorbed(&index.at(at).id) {
+            if gone.0 != at.0 || decided.source_of.contains_key(gone) {
                 continue;
-            };
+            }
+            let proved = index.input.target.absorbed.get(&index.at(*gone).id).is_some_and(|a| a.proved);
             let remains = self.of(index, at.0);
-            if absorbed.proved || index.input.options.accept_unproven {
-                remains.absorbed.insert(g, Holder { by, verified: true, conditional: false });
+            if proved || index.input.options.accept_unproven {
+                let holder = Holder { by, verified: true, conditional: false };
+                remains.absorbed.insert(gone.1 as usize, holder);
                 remains.of_base.extend(base.then_some(by));
             } else {
-                remains.unproven.insert(g, by);
+                remains.unproven.insert(gone.1 as usize, by);
             }
         }
         let mut below = at;
@@ -232,7 +233,7 @@ impl<'a> Needs<'a> {
         let remains = self.of(index, at.0);
         while let Parent::Image(p) = *below {
             let gone = remains.absorbed.get(&p);
-            if !gone.is_some_and(|holder| remains.of_base.contains(&holder.by)) {
+            if !gone.is_some_and(|holder| remains.of_base.contains(holder.by)) {
                 remains.needed[p] = true;
                 return;
             }
@@ -297,14 +298,18 @@ impl<'a> Needs<'a> {
         sets.dedup();
         for s in sets {
             let there = &index.input.target.chains().sets[s as usize].images;
-            let held = |(g, gone): &(usize, &Image)| {
+            let numbers = self.numbers.entry(s).or_insert_with(|| by_number(there));
+            let held = |g: &usize| {
+                let gone = &there[*g];
                 let file = index.input.target.files.get(&gone.id);
                 Some((s, *g as u32)) != own
                     && gone.kind == image.kind
-                    && gone.number.is_some_and(|n| (span.first..=span.last).contains(&n))
                     && file.and_then(|f| f.recognised()).and_then(branch_of) == branch
             };
-            let held: Vec<(usize, &Image)> = there.iter().enumerate().filter(held).collect();
+            let within = numbers.range(span.first..=span.last).flat_map(|(_, images)| images);
+            let mut held: Vec<(usize, &Image)> =
+                within.copied().filter(held).map(|g| (g, &there[g])).collect();
+            held.sort_unstable_by_key(|(g, _)| *g);
             // A name says that it holds them; its size must be able to, as with any other merge.
             let fits = merged_there
                 || named.is_none()
@@ -347,6 +352,16 @@ impl<'a> Needs<'a> {
     pub fn put(&mut self, set: u32, remains: Remains<'a>) {
         self.sets.insert(set, remains);
     }
+}
+
+fn by_number(images: &[Image]) -> BTreeMap<u64, Vec<usize>> {
+    let mut numbers: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
+    for (at, image) in images.iter().enumerate() {
+        if let Some(number) = image.number {
+            numbers.entry(number).or_default().push(at);
+        }
+    }
+    numbers
 }
 
 fn branch_of(recognised: &Recognised) -> Option<&[u64]> {
