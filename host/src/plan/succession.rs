@@ -147,6 +147,16 @@ impl<'a> Succession<'a> {
         found
     }
 
+    /// By family: how many of the source's sets are published, verified and restorable once this run is done.
+    pub fn whole_by_family(&self) -> HashMap<String, usize> {
+        let mut whole = HashMap::new();
+        let Some(known) = &self.known else { return whole };
+        for (_, of) in self.here.iter().zip(&known.lineages).filter(|(here, _)| here.whole) {
+            *whole.entry(of.family.clone()).or_default() += 1;
+        }
+        whole
+    }
+
     /// By lineage: the last steps of a source set that this run makes whole. A lineage without any is not in it.
     pub fn arriving(&self) -> HashMap<&str, &[usize]> {
         let Some(known) = &self.known else { return HashMap::new() };
