@@ -84,12 +84,18 @@ impl<'a> Needs<'a> {
     /// Learns what becomes of a source set's images (`decided` has been located).
     pub fn learn(&mut self, index: &Index<'a>, set: &'a ImageSet, decided: &DecidedSet<'a>) -> Vec<u32> {
         let mut touched = Vec::new();
+        let mut sets: Vec<u32> = decided.there.iter().flatten().map(|at| at.0).collect();
+        sets.sort_unstable();
+        sets.dedup();
         // First all that is merged: who builds on a base that took its parent in needs that no more.
         let mut onto = vec![None; set.images.len()];
         for (i, onto) in onto.iter_mut().enumerate() {
             *onto = self.merges(index, set, decided, i);
         }
         for (i, onto) in onto.into_iter().enumerate() {
+            let merged_there = decided.images[i].fate == Fate::Consolidated;
+            let own = (decided.images[i].anchor, decided.there[i]);
+            self.holds_by_span(index, &set.images[i], own, &sets, merged_there);
             self.needs(index, set, decided, i, onto);
             if let Some((set, _)) = decided.images[i].attached
                 && !touched.contains(&set)
@@ -195,8 +201,6 @@ impl<'a> Needs<'a> {
         if let Some(below) = own.attached {
             self.of(index, below.0).needed[below.1 as usize] = true;
         }
-        let merged_there = own.fate == Fate::Consolidated;
-        self.holds_by_span(index, image, own.anchor, &decided.there, decided.there[i], merged_there);
         let Some(at) = decided.there[i] else { return self.arriving_orphan(index, set, decided, i) };
         let link = index.file(own.anchor).recognised.as_ref().map(|r| &r.link);
         let replaced = own.fate == Fate::Act && own.action != Action::Skip;
@@ -271,14 +275,14 @@ impl<'a> Needs<'a> {
         }
     }
 
-    /// Notes the images whose numbers a span holds, where name, header or manifest vouch for it.
+    /// Notes the images whose numbers a span holds, where name, header or manifest vouch for it. `sets`: where the target has
+    /// images of the set.
     fn holds_by_span(
         &mut self,
         index: &Index<'a>,
         image: &'a Image,
-        anchor: usize,
-        there: &[Option<At>],
-        own: Option<At>,
+        (anchor, own): (usize, Option<At>),
+        sets: &[u32],
         merged_there: bool,
     ) {
         let proven = own.map(|at| index.at(at)).filter(|there| {
@@ -293,10 +297,7 @@ impl<'a> Needs<'a> {
         let Some(span) = span.filter(|s| s.first < s.last) else { return };
         let by = &image.id;
         let branch = index.file(anchor).recognised.as_ref().and_then(branch_of);
-        let mut sets: Vec<u32> = there.iter().flatten().map(|at| at.0).collect();
-        sets.sort_unstable();
-        sets.dedup();
-        for s in sets {
+        for &s in sets {
             let there = &index.input.target.chains().sets[s as usize].images;
             let numbers = self.numbers.entry(s).or_insert_with(|| by_number(there));
             let held = |g: &usize| {
