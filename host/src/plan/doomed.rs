@@ -17,6 +17,7 @@ use super::succession::{self, Succession};
 use super::sync::{self, Class, Managed};
 use super::{Action, DeleteFirst, FileStep, Notice, NoticeCode, Remember, Step};
 use crate::format::{Format, Lineage};
+use crate::report::{count, word};
 
 /// Why it can be deleted.
 #[derive(Clone, Debug)]
@@ -225,32 +226,35 @@ impl<'i, 'a> Fates<'i, 'a> {
             let of = |at: &usize| self.kept[*at].as_ref() == Some(reason);
             (0..self.doomed.len()).filter(of).collect::<Vec<_>>()
         };
-        let mut tell = |reason: Reason<'_>, what: &str, because: &str| {
+        let mut tell = |reason: Reason<'_>, (one_is, they_are): (&str, &str), because: &str| {
             let held = which(&reason);
             let Some(&one) = held.first() else { return };
+            let number = held.len() as u64;
             let text = format!(
-                "{} {what} gone at the source and held on this target, '{}' for one: {because}; if this is meant, \
-                 'offsite target allow-deletes' shows them and allows exactly these",
-                held.len(),
-                self.doomed[one].image.display()
+                "{number} {} gone at the source and held on this target, '{}' for one: {because}; if this is meant, \
+                 'offsite target allow-deletes' shows {} and allows exactly {}",
+                word(number, one_is, they_are),
+                self.doomed[one].image.display(),
+                word(number, "it", "them"),
+                word(number, "that", "these")
             );
             notices.push(Notice::new(NoticeCode::DeletesHeld, text));
             remember.held.extend(held.into_iter().map(|at| self.doomed[at].target.clone()));
         };
         tell(
             Reason::NothingLeft,
-            "images (or files beside them) are",
+            ("image (or file beside one) is", "images (or files beside them) are"),
             "no image on this target is at the source any more, which may be a wrong mount",
         );
         tell(
             Reason::NoFileLeft,
-            "other files are",
+            ("other file is", "other files are"),
             "none of this target's other files is at the source any more, which may be a wrong mount",
         );
         tell(
             Reason::LastOfLineage,
-            "images are",
-            "without them a host's disk, or a folder, would have no restorable image here",
+            ("image is", "images are"),
+            "otherwise a host's disk, or a folder, would have no restorable image here",
         );
         remember.held.sort();
     }
@@ -279,10 +283,12 @@ impl<'i, 'a> Fates<'i, 'a> {
             }
         }
         remember.found.sort();
-        let later = self.kept.iter().filter(|kept| matches!(kept, Some(Reason::DeleteLater { .. }))).count();
+        let later =
+            self.kept.iter().filter(|kept| matches!(kept, Some(Reason::DeleteLater { .. }))).count() as u64;
         if later > 0 {
             let text = format!(
-                "{later} images or files are gone at the source and kept until delete_after has passed"
+                "{later} {} gone at the source and kept until delete_after has passed",
+                word(later, "image or file is", "images or files are")
             );
             notices.push(Notice::new(NoticeCode::DeletesLater, text));
         }
@@ -290,10 +296,9 @@ impl<'i, 'a> Fates<'i, 'a> {
 
     /// Nothing of a kind goes when more would go than the user wants unasked.
     fn limit(&mut self, notices: &mut Vec<Notice>) {
-        for (class, managed, what) in [
-            (Class::Image, self.managed.images, "images"),
-            (Class::Other, self.managed.others, "other files"),
-        ] {
+        for (class, managed, what) in
+            [(Class::Image, self.managed.images, "image"), (Class::Other, self.managed.others, "other file")]
+        {
             let counts = |at: &usize| {
                 let doomed = &self.doomed[*at];
                 let alone = match doomed.why {
@@ -311,9 +316,10 @@ impl<'i, 'a> Fates<'i, 'a> {
                 self.kept[at] = Some(Reason::OverDeleteLimit);
             }
             let text = format!(
-                "{} of {managed} {what} would be deleted, max_delete allows {}: none of them is deleted; \
-                     if this is meant, run once with --allow-deletes",
+                "{} of {} would be deleted, max_delete allows {}: none of them is deleted; if this is meant, run \
+                 once with --allow-deletes",
                 counted.len(),
+                count(managed as u64, what),
                 (self.index.input.options.max_delete * managed as f64).floor()
             );
             notices.push(Notice::new(NoticeCode::OverDeleteLimit, text));
@@ -348,9 +354,12 @@ impl<'i, 'a> Fates<'i, 'a> {
         }
         if let Some(example) = example {
             let text = format!(
-                "{early} images of older sets, '{}' for one, are deleted before the sets that take their place are \
-                     published, to make room (--delete-first): until then the target has fewer restore points",
-                example.display()
+                "{} of older sets, '{}' for one, {} deleted before what takes {} place is published, to make room \
+                 (--delete-first): until then the target has fewer restore points",
+                count(early, "image"),
+                example.display(),
+                word(early, "is", "are"),
+                word(early, "its", "their")
             );
             notices.push(Notice::new(NoticeCode::DeleteFirst, text));
         }

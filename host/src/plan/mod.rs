@@ -78,7 +78,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
     let mut notices = notices::notices(&index, &steps);
     notices.append(&mut held);
     if let (count, Some((image, ancestor))) = &another {
-        notices.push(notices::another(*count, image, ancestor));
+        notices.push(notices::another(*count as u64, image, ancestor));
     }
     let totals = totals::totals(&steps);
     Plan { steps, notices, totals, remember, links }

@@ -9,7 +9,7 @@ use offsite_plugin_api::TargetPath;
 use super::index::Index;
 use super::{Notice, NoticeCode};
 use crate::chain::ImageFile;
-use crate::report::{bytes, count};
+use crate::report::{bytes, count, word};
 use crate::source::{Doubt, DoubtCause, LeftAlone, LeftBy};
 
 /// From this size on, a source without any image is a fault, bytes.
@@ -87,9 +87,10 @@ pub(crate) fn notices(index: &Index<'_>) -> Vec<Notice> {
     let none = index.input.source.sets.is_empty() && index.unfinished.is_empty();
     if none && all.example.is_some_and(|largest| largest.size >= SIZEABLE) {
         let text = format!(
-            "no file of the source is an image that offsite knows: {} are not replicated; is this the folder that the \
+            "no file of the source is an image that offsite knows: {} {} not replicated; is this the folder that the \
              backup product writes to? {ADVICE}",
-            all.text()
+            all.text(),
+            word(all.files, "is", "are")
         );
         say(NoticeCode::NothingRecognised, text);
     }
@@ -188,7 +189,7 @@ fn of_names(left_alone: &[LeftAlone]) -> Option<String> {
     let first = named.first()?;
     Some(format!(
         "{} left out because a name holds a line break, '{}' for one",
-        count(named.len() as u64, "file or folder"),
+        count(named.len() as u64, "entry"),
         first.path.display()
     ))
 }

@@ -8,7 +8,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::print::{line, note};
 use super::table::clean;
-use super::{At, Event, Outcome, Reporter, bytes, count, duration, rate};
+use super::{At, Event, Outcome, Reporter, bytes, count, duration, rate, word};
 use crate::notice::{Notice, NoticeLevel};
 
 /// Without a terminal: how often a target's progress is told.
@@ -97,7 +97,7 @@ fn progress(event: &Event, retries: u32) -> Option<String> {
         text.push_str(&format!(", {}", clean(image)));
     }
     if retries > 0 {
-        text.push_str(&format!(", {retries} {}", if retries == 1 { "retry" } else { "retries" }));
+        text.push_str(&format!(", {}", count(retries.into(), "retry")));
     }
     Some(text)
 }
@@ -122,7 +122,9 @@ fn sentence(event: &Event) -> Option<String> {
             }
             if *unreadable > 0 {
                 text.push_str(&format!(
-                    "; {unreadable} directories could not be read, so nothing will be deleted"
+                    "; {} could not be read: what is in {} is not replicated, and nothing that may belong there is deleted",
+                    count(*unreadable, "directory"),
+                    word(*unreadable, "it", "them")
                 ));
             }
             text

@@ -27,7 +27,7 @@ use crate::catalog::{Upon, Was};
 use crate::error::{BackendKind, Error, Kind, Result};
 use crate::notice::NoticeCode;
 use crate::plan::{Action, Code, FileAction, Plan, Step};
-use crate::report::Event;
+use crate::report::{self, Event};
 use crate::source::{Inventory, SourceFile};
 use crate::target::{self, Delete, Publish, TargetView, VerifyLevel};
 
@@ -183,9 +183,11 @@ pub fn execute(context: &Context, material: &Material<'_>) -> Summary {
     executor.withdraw_all();
     executor.tell_room(&executor.lock());
     let mut state = executor.state.into_inner().unwrap_or_else(PoisonError::into_inner);
-    if let (count @ 1.., example) = &state.unread {
+    if let (number @ 1.., example) = &state.unread {
         let text = format!(
-            "{count} images on the target could not be read back, '{example}' for one: they are not verified, and kept as they are"
+            "{} on the target could not be read back, '{example}' for one: {they} not verified, and kept as {they}",
+            report::count(*number, "image"),
+            they = report::word(*number, "it is", "they are")
         );
         context.line.outbox.notice(NoticeCode::UnreadableTarget, text);
     }

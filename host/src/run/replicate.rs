@@ -25,7 +25,7 @@ use crate::config::Target;
 use crate::error::{BackendKind, Error, Kind, Result};
 use crate::notice::NoticeCode;
 use crate::plan::{self, Baseline, FileAction, Input, Names, Plan};
-use crate::report::{Event, Outcome, TEXT};
+use crate::report::{Event, Outcome, TEXT, count, word};
 use crate::source::Inventory;
 use crate::target::{self, Reopen, Site, Survey, Who, manifest, marker, sweep};
 
@@ -379,8 +379,10 @@ fn clean(context: &Context, survey: &Survey, plan: &Plan) -> Result<()> {
     };
     if swept.discarded > 0 {
         let what = format!(
-            "{} staged file(s) that nothing goes on with ({} bytes) were discarded",
-            swept.discarded, swept.discarded_bytes
+            "{} that nothing goes on with ({}) {} discarded",
+            count(swept.discarded, "staged file"),
+            crate::report::bytes(swept.discarded_bytes),
+            word(swept.discarded, "was", "were")
         );
         line.outbox.event(Event::Settled { what });
     }
@@ -389,9 +391,12 @@ fn clean(context: &Context, survey: &Survey, plan: &Plan) -> Result<()> {
     }
     if !swept.foreign.is_empty() {
         let bytes: u64 = swept.foreign.iter().map(|f| f.bytes).sum();
+        let number = swept.foreign.len() as u64;
         let text = format!(
-            "{} unfinished upload(s) of another installation ({bytes} bytes) are on the target; they are left alone",
-            swept.foreign.len()
+            "{} of another installation ({}) {} on the target: left alone",
+            count(number, "unfinished upload"),
+            crate::report::bytes(bytes),
+            word(number, "is", "are")
         );
         line.outbox.notice(NoticeCode::ForeignStaging, text);
     }

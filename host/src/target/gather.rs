@@ -20,6 +20,7 @@ use crate::error::{Error, Kind, Result};
 use crate::format::{self, Recognised};
 use crate::notice::{Notice, NoticeCode};
 use crate::plan::{Baseline, Policy};
+use crate::words::{count, word};
 
 /// What a run should remember of what was gathered; see [`remember`].
 #[derive(Clone, Debug, Default)]
@@ -186,11 +187,13 @@ pub fn accept(site: &Site<'_>, images: &[TargetPath]) -> Result<Vec<TargetPath>>
 /// Once, whatever the number of manifests.
 fn tell_vouched(view: &TargetView, notices: &mut Vec<Notice>) {
     let Some(example) = view.vouched.first() else { return };
+    let number = view.vouched.len() as u64;
     let text = format!(
-        "{} file(s) on the target are known only by manifests that are not signed with this target's key, '{}' for one: \
-         they are kept, not sent again and called unproven until they are compared or accepted (the key was lost? put it \
-         back with 'offsite target key --import FILE'; else 'offsite target accept')",
-        view.vouched.len(),
+        "{} on the target {} known only by manifests that are not signed with this target's key, '{}' for one: kept, not \
+         sent again, and called unproven until compared or accepted (the key was lost? put it back with 'offsite target \
+         key --import FILE'; else 'offsite target accept')",
+        count(number, "file"),
+        word(number, "is", "are"),
         example.display()
     );
     notices.push(Notice::new(NoticeCode::ManifestUnproven, text));
