@@ -16,6 +16,25 @@ pub fn word<'a>(number: u64, one: &'a str, several: &'a str) -> &'a str {
     if number == 1 { one } else { several }
 }
 
+/// A text of at most so many characters, cut between words. What is left out is left out of its middle: a sentence begins
+/// with what happened, and ends with what to do about it.
+pub fn shorten(text: &str, most: usize) -> String {
+    const GAP: &str = " … ";
+    let chars: Vec<char> = text.chars().collect();
+    if chars.len() <= most {
+        return text.to_owned();
+    }
+    let room = most.saturating_sub(GAP.chars().count());
+    let (head, tail) = (room - room * 2 / 5, chars.len() - room * 2 / 5);
+    // A word longer than a quarter of its part is cut all the same.
+    let blank = |at: &usize| chars[*at].is_whitespace();
+    let head = (head - head / 4..=head).rev().find(blank).unwrap_or(head);
+    let tail =
+        (tail.saturating_sub(1)..tail + (chars.len() - tail) / 4).find(blank).map_or(tail, |at| at + 1);
+    let text = chars[..head].iter().collect::<String>() + GAP + &chars[tail..].iter().collect::<String>();
+    text.chars().take(most).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -32,6 +51,29 @@ mod tests {
             assert_eq!(count(number, what), text);
         }
         assert_eq!((word(1, "is", "are"), word(0, "is", "are")), ("is", "are"));
+    }
+
+    #[test]
+    fn a_long_sentence_loses_its_middle_and_no_half_words() {
+        assert_eq!(shorten("as short as it may be", 21), "as short as it may be");
+        let long = format!(
+            "3 images failed, '{}' for one: look at the disk",
+            "in a folder of many words/".repeat(40)
+        );
+        let short = shorten(&long, 120);
+        assert!(short.chars().count() <= 120, "{short}");
+        assert!(
+            short.starts_with("3 images failed, 'in a") && short.ends_with("for one: look at the disk"),
+            "{short}"
+        );
+        let (head, tail) = short.split_once(" … ").unwrap();
+        assert!(long.contains(&format!("{head} ")) && long.contains(&format!(" {tail}")), "{short}");
+        // One endless word is cut where it must be; little room is little text.
+        for most in [0, 1, 2, 3, 5, 100] {
+            for text in ["é".repeat(5000), "a b ".repeat(500)] {
+                assert!(shorten(&text, most).chars().count() <= most, "{most}");
+            }
+        }
     }
 
     /// "1 images": every number before a noun is said by [`count`] or beside a [`word`].
