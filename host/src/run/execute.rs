@@ -38,6 +38,8 @@ const MANIFEST_EVERY: Duration = Duration::from_secs(30);
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
     pub images: u64,
+    /// Of these, those whose content the target held already.
+    pub unchanged: u64,
     pub deleted: u64,
     pub failed: u64,
     /// Images that failed because the target has no room for them, or for what they build on.
@@ -408,14 +410,14 @@ impl Executor<'_> {
         }
         let mut unproved = Vec::new();
         let result = if deletes {
-            self.delete(&steps).map(|level| (level, HashSet::new()))
+            self.delete(&steps).map(|level| (level, HashSet::new(), HashSet::new()))
         } else {
             self.begin(unit).and_then(|()| self.publish(unit, &steps, &mut unproved))
         };
         let mut state = self.lock();
         match result {
             Err(error) => self.fail(&mut state, unit, steps[0], &error, true),
-            Ok((level, unread)) => {
+            Ok((level, unread, sent)) => {
                 for step in steps.iter().filter(|step| !unread.contains(step)) {
                     state.summary.done.insert(*step);
                     let image = self.material.plan.steps[*step].image.display().into_owned();
@@ -427,7 +429,9 @@ impl Executor<'_> {
                         state.summary.images += 1;
                         let bytes = self.material.plan.steps[*step].bytes;
                         let level = level_name(level);
-                        self.context.line.outbox.event(Event::Published { image, bytes, level });
+                        let unchanged = !sent.contains(step);
+                        state.summary.unchanged += u64::from(unchanged);
+                        self.context.line.outbox.event(Event::Published { image, bytes, level, unchanged });
                     }
                 }
                 // Before what comes after it may begin.

@@ -71,6 +71,7 @@ fn tell_end(line: &Line, summary: &Summary) {
         outcome,
         sent_bytes: line.meter.sent(),
         images: summary.images,
+        unchanged: summary.unchanged,
         deleted: summary.deleted,
         failed: summary.failed + summary.no_room + summary.unreadable,
         left: (summary.left.len() + summary.waiting.len()) as u64,
