@@ -193,7 +193,7 @@ pub fn execute(context: &Context, material: &Material<'_>) -> Summary {
         );
         context.line.outbox.notice(NoticeCode::UnreadableTarget, text);
     }
-    if let Err(error) = transition::finish(context, plan, &state.summary.done) {
+    if let Err(error) = transition::finish(context, material, &state.summary.done) {
         state.summary.fatal.get_or_insert(error);
     }
     if state.summary.fatal.is_none() && context.line.stop.is_set() {
