@@ -335,7 +335,7 @@ pub fn settle(site: &Site<'_>, reopen: Reopen<'_>) -> Result<Settled> {
 }
 
 fn stuck(intent: &Intent, error: &Error) -> Stuck {
-    let whole = matches!(intent.kind, IntentKind::Replace | IntentKind::Group | IntentKind::Delete);
+    let whole = intent.concerns_its_set();
     Stuck {
         paths: intent.steps.iter().map(|(_, step)| step.path().clone()).collect(),
         set: whole.then(|| intent.set.clone()),
@@ -357,7 +357,7 @@ pub fn open_intents(catalog: &crate::catalog::Catalog) -> Result<(Vec<String>, V
     Ok((words, sets))
 }
 
-fn describe(intent: &Intent) -> String {
+pub(super) fn describe(intent: &Intent) -> String {
     let (verb, swap) = match intent.kind {
         IntentKind::Publish => ("publishing", false),
         IntentKind::Replace | IntentKind::Group => (
