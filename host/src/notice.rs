@@ -140,7 +140,7 @@ codes! {
     // Deletions.
     /// deletions are held until the user allows them
     DeletesHeld = "deletes-held", Failing;
-    /// more images would be deleted than `max_delete` allows: none is
+    /// more images, other files or side-cars would be deleted than `max_delete` allows: none of these is
     OverDeleteLimit = "over-delete-limit", Failing;
     /// a deletion waits for what failed, is unknown or is still being written
     DeletesBlocked = "deletes-blocked", Warning;

@@ -2,7 +2,7 @@
 //!
 //! Rotation is ordinary and goes unattended. What would leave a lineage (a host's disk, a folder) without a restorable
 //! image, or what is gone together with everything else, waits for the user, who allows exactly that. The rest is
-//! counted against `max_delete`, images and other files apart. `delete_after` lets all of it lie for a while. An image
+//! counted against `max_delete`, images, other files, and what goes from beside an image that stays, each apart. `delete_after` lets all of it lie for a while. An image
 //! that stays keeps its ancestors.
 
 use std::collections::{HashMap, HashSet};
@@ -168,7 +168,7 @@ impl<'i, 'a> Fates<'i, 'a> {
         let last = self.index.input.options.delete_first == DeleteFirst::Last;
         for at in 0..self.doomed.len() {
             let left = match self.doomed[at].class {
-                Class::Image | Class::Beside => self.managed.images_left,
+                Class::Image | Class::Beside | Class::Alone => self.managed.images_left,
                 Class::Other => self.managed.others_left,
             };
             if left || self.allowed[at] || !self.goes(at) {
@@ -296,9 +296,11 @@ impl<'i, 'a> Fates<'i, 'a> {
 
     /// Nothing of a kind goes when more would go than the user wants unasked.
     fn limit(&mut self, notices: &mut Vec<Notice>) {
-        for (class, managed, what) in
-            [(Class::Image, self.managed.images, "image"), (Class::Other, self.managed.others, "other file")]
-        {
+        for (class, managed, what) in [
+            (Class::Image, self.managed.images, "image"),
+            (Class::Other, self.managed.others, "other file"),
+            (Class::Alone, self.managed.beside, "side-car"),
+        ] {
             let counts = |at: &usize| {
                 let doomed = &self.doomed[*at];
                 let alone = match doomed.why {

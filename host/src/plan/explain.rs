@@ -393,7 +393,7 @@ impl Reason<'_> {
             }
             Self::ImageHeld => "kept until the image it belongs to is up to date",
             Self::OverDeleteLimit => {
-                "kept: more images would be deleted than max_delete allows; --allow-deletes lets this run do it"
+                "kept: more would be deleted than max_delete allows; --allow-deletes lets this run do it"
             }
         })
     }
