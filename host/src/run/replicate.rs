@@ -145,7 +145,7 @@ pub(crate) fn on_target(
     });
     let mut survey = survey?;
     let baseline = baseline(&context, target, &source, inventory, &survey, now_ns())?;
-    let input = input(request, target, inventory, &source, &survey, baseline.as_ref(), &context.capabilities);
+    let input = input(target, inventory, &source, &survey, baseline.as_ref(), &context.capabilities);
     let names = names(request);
     let plan = plan::plan(&Input { names: &names, now_ns: now_ns(), ..input });
     tell_plan(line, &plan);
@@ -283,7 +283,6 @@ pub fn names(request: &Request) -> Names {
 
 /// The planner's input; `names` are to be filled in.
 pub fn input<'a>(
-    _request: &Request,
     target: &'a Target,
     inventory: &'a Inventory,
     source: &'a Chains,
