@@ -133,15 +133,26 @@ fn of_doubt(doubt: &Doubt, sync: bool) -> Option<(NoticeCode, String)> {
     let accept = format!("if it is meant to stay so: 'offsite source accept {place}'");
     Some(match &doubt.cause {
         DoubtCause::Mount { was, now } => {
-            let now_there = now.is_some();
-            let now = now
-                .as_ref()
-                .map_or_else(|| "nothing is mounted now".to_owned(), |now| format!("{now} is now"));
+            let (code, what) = match now {
+                None => (
+                    NoticeCode::MountMissing,
+                    format!("at '{place}' of the source was {was}, where nothing is mounted now"),
+                ),
+                // Both on one device, and neither with a name of its own.
+                Some(now) if now == was => (
+                    NoticeCode::MountChanged,
+                    format!(
+                        "what is mounted at '{place}' of the source is another file system than before, though from the same place: {now}"
+                    ),
+                ),
+                Some(now) => (
+                    NoticeCode::MountChanged,
+                    format!("at '{place}' of the source was {was}, where {now} is now"),
+                ),
+            };
             let text = format!(
-                "at '{place}' of the source was {was}, where {now}:{files} nothing of it counts as deleted; mount it again, \
-                 or {accept}"
+                "{what}:{files} nothing of it counts as deleted; mount what was there again, or {accept}"
             );
-            let code = if now_there { NoticeCode::MountChanged } else { NoticeCode::MountMissing };
             (code, text)
         }
         DoubtCause::Empty { was } => {

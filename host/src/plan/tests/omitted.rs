@@ -71,6 +71,16 @@ fn a_place_in_doubt_is_told_and_gives_the_reason() {
     let kept = step(&plan, "in/disk-b001.spf");
     assert!(kept.code == Code::Protected && kept.reason.contains("'in' is not what it was"), "{kept:?}");
     insta::assert_snapshot!(texts(&plan, NoticeCode::MountMissing).join("\n"));
+    for (now, named) in
+        [("the file system with UUID b (ext4)", 2), ("the file system '/dev/loop0' (ext4)", 1)]
+    {
+        let was = "the file system '/dev/loop0' (ext4)".to_owned();
+        doubt.cause = DoubtCause::Mount { was, now: Some(now.into()) };
+        world.inventory.doubts = vec![doubt.clone()];
+        let told = texts(&world.plan(), NoticeCode::MountChanged).join("\n");
+        assert_eq!(told.matches("the file system ").count(), named, "{told}");
+        assert_eq!(told.matches("/dev/loop0").count(), 1, "{told}");
+    }
     doubt.cause = DoubtCause::Unproven;
     world.inventory.doubts = vec![doubt];
     insta::assert_snapshot!(texts(&world.plan(), NoticeCode::StateLost).join("\n"));
