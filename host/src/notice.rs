@@ -104,6 +104,8 @@ codes! {
     Unproven = "unproven", Warning;
     /// images of the source changed, and nothing proves what they absorbed: nothing is deleted for it
     ChangedUnproven = "changed-unproven", Warning;
+    /// images of the source that seemed to have taken in others have not changed: those others are kept
+    MergeCancelled = "merge-cancelled", Info;
     /// an ancestor on the target is not the one that images were published upon
     AncestorAltered = "ancestor-altered", Warning;
     /// images cannot be restored on their own on this target

@@ -18,7 +18,7 @@ pub mod json;
 mod merged;
 mod names;
 mod needs;
-mod notices;
+pub(crate) mod notices;
 mod omitted;
 mod order;
 mod policy;

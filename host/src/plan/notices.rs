@@ -1,5 +1,7 @@
 //! What the user must see that is no step.
 
+use std::collections::HashSet;
+
 use offsite_plugin_api::TargetPath;
 
 use super::index::Index;
@@ -27,6 +29,15 @@ pub(crate) fn another(number: u64, image: &TargetPath, ancestor: &TargetPath) ->
 /// `1 image is`, `2 images are`.
 fn said(number: u64, what: &str, one: &str, several: &str) -> String {
     format!("{} {}", count(number, what), word(number, one, several))
+}
+
+/// That nothing proves what images of the source took in.
+pub(crate) fn changed_unproven(number: u64, example: &str) -> String {
+    format!(
+        "{} to a consolidation at the source that nothing proves (changed, unproven), '{example}' for one: nothing of it is \
+         deleted; `offsite target accept` settles it",
+        said(number, "image", "belongs", "belong")
+    )
 }
 
 /// Whether the target knows that its image holds what the source's lacks: what was merged is no gap, and would be told for
@@ -86,7 +97,12 @@ pub(crate) fn notices(index: &Index<'_>, steps: &[Step]) -> Vec<Notice> {
         );
         say(NoticeCode::Unknown, text);
     }
-    let mut problems = index.input.source.problems.iter().filter(|p| !(p.gap && held_there(index, p)));
+    // What is no image is told below, and what it lacks is no matter then.
+    let no_images: HashSet<&TargetPath> =
+        steps.iter().filter(|s| s.code == Code::NotAnImage).map(|s| &s.image).collect();
+    let told_below = |p: &&Problem| !no_images.is_empty() && no_images.contains(&p.image);
+    let problems = index.input.source.problems.iter();
+    let mut problems = problems.filter(|p| !(told_below(p) || p.gap && held_there(index, p)));
     for problem in problems.by_ref().take(PROBLEMS) {
         say(NoticeCode::Gap, format!("'{}': {}", problem.image.display(), problem.what));
     }
@@ -146,13 +162,7 @@ pub(crate) fn notices(index: &Index<'_>, steps: &[Step]) -> Vec<Notice> {
     }
     let changed = number(Code::ChangedUnproven);
     if changed > 0 {
-        let text = format!(
-            "{} to a consolidation at the source that nothing proves (changed, unproven), '{}' for one: nothing of it is \
-             deleted; `offsite target accept` settles it",
-            said(changed, "image", "belongs", "belong"),
-            example(Code::ChangedUnproven)
-        );
-        say(NoticeCode::ChangedUnproven, text);
+        say(NoticeCode::ChangedUnproven, changed_unproven(changed, &example(Code::ChangedUnproven)));
     }
     let no_image = number(Code::NotAnImage);
     if no_image > 0 {
