@@ -2,7 +2,7 @@
 //! can hold, places in doubt. Each kind is told once, with how much it is and an example; a configuration that means it
 //! says so with `ignore`.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use offsite_plugin_api::TargetPath;
 
@@ -25,6 +25,9 @@ const IMAGES: [&str; 43] = [
 
 /// Extensions that hide another one.
 const PACKED: [&str; 6] = ["gz", "zst", "xz", "bz2", "lzo", "lz4"];
+
+/// Folders of one kind told one by one.
+const SHOWN: usize = 20;
 
 const ADVICE: &str = "include_other copies such files, ignore leaves them out without a word";
 
@@ -60,6 +63,9 @@ pub(crate) fn notices(index: &Index<'_>) -> Vec<Notice> {
         if let Some((code, text)) = of_doubt(doubt, index.input.options.sync) {
             say(code, text);
         }
+    }
+    for text in of_vouched(index) {
+        say(NoticeCode::StateLost, text);
     }
     if let Some(text) = of_links(index) {
         say(NoticeCode::LeftAlone, text);
@@ -179,6 +185,48 @@ fn of_doubt(doubt: &Doubt, sync: bool) -> Option<(NoticeCode, String)> {
             (NoticeCode::StateLost, text)
         }
     })
+}
+
+/// What only unsigned manifests know, in folders of the source where nothing of it is left: the user's word for the target
+/// is not enough there, and he is told both at once. Told as a doubt when he gave the first.
+fn of_vouched(index: &Index<'_>) -> Vec<String> {
+    let (inventory, target) = (index.input.inventory, index.input.target);
+    if !index.input.options.sync || target.vouched.is_empty() {
+        return Vec::new();
+    }
+    let mut known = HashSet::new();
+    let mut missing: BTreeMap<TargetPath, (u64, &TargetPath)> = BTreeMap::new();
+    for (path, recorded) in target.files.iter().filter_map(|(path, f)| Some((path, f.recorded.as_deref()?))) {
+        let image = &recorded.image;
+        let folder = || image.parent().unwrap_or_default();
+        match inventory.file(image) {
+            // By such a file the folder is known again, when its content is the recorded one.
+            Some(file) if (file.size, file.mtime_ns) == (recorded.size, recorded.source_mtime_ns) => {
+                known.insert(folder());
+            }
+            Some(_) => {}
+            None => {
+                let open = index.unsettled.contains_key(image) || index.hides(image).is_some();
+                if target.vouched.contains(path) && !open && inventory.doubt(image).is_none() {
+                    missing.entry(folder()).or_insert((0, image)).0 += 1;
+                }
+            }
+        }
+    }
+    let unknown = missing.into_iter().filter(|(folder, _)| !known.contains(folder)).take(SHOWN);
+    let text = |(folder, (number, example)): (TargetPath, (u64, &TargetPath))| {
+        let place = if folder.is_root() { ".".into() } else { folder.display() };
+        format!(
+            "{} that only an unsigned manifest of the target knows {} not in '{place}' of the source, '{}' for one, and \
+             nothing in that folder proves that it is the one {} in: kept on the target; if deleted on purpose: first \
+             'offsite target accept', then 'offsite source accept {place}'",
+            count(number, "file"),
+            word(number, "is", "are"),
+            example.display(),
+            word(number, "it was", "they were")
+        )
+    };
+    unknown.map(text).collect()
 }
 
 /// Links that are not told as a doubt.

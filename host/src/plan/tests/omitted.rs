@@ -2,7 +2,7 @@
 
 use super::sim::{World, path, step};
 use crate::notice::{NoticeCode, NoticeLevel};
-use crate::plan::{Code, Plan};
+use crate::plan::{Code, Input, Plan, plan};
 use crate::source::{Cause, Doubt, DoubtCause, Unsettled};
 
 fn texts(plan: &Plan, code: NoticeCode) -> Vec<&str> {
@@ -138,4 +138,43 @@ fn an_ignored_path_on_the_target_is_out_of_everything() {
     let plan = world.plan();
     assert!(super::sim::work(&plan).is_empty(), "2 stays, and needs 1: {:?}", plan.steps);
     assert!(plan.steps.iter().all(|s| s.image != path(&super::sim::aip(2))));
+}
+
+/// After a loss of the key and of the memory, in one folder of which something is left at the source and in one of which
+/// nothing is.
+#[test]
+fn what_it_takes_to_delete_what_only_a_manifest_knows_is_told_at_once() {
+    let mut world = World::default();
+    for name in ["here/a-b001.spf", "here/a-b001-i001.spi", "gone/b-b001.spf", "gone/b-b001-i001.spi"] {
+        world.file(name, 100, 1);
+    }
+    world.run();
+    world.options.sync = true;
+    for name in ["here/a-b001-i001.spi", "gone/b-b001.spf", "gone/b-b001-i001.spi"] {
+        world.inventory.files.retain(|f| f.path != path(name));
+    }
+    let told = |world: &World, vouched: bool| {
+        let mut view = world.view();
+        if vouched {
+            view.vouched = view.files.keys().cloned().collect();
+        }
+        let planned = plan(&Input {
+            inventory: &world.inventory,
+            source: &world.chains(),
+            target: &view,
+            options: &world.options,
+            baseline: None,
+            capabilities: &world.capabilities,
+            names: &world.names,
+            now_ns: world.now_ns,
+        });
+        texts(&planned, NoticeCode::StateLost).into_iter().map(str::to_owned).collect::<Vec<_>>()
+    };
+    insta::assert_snapshot!(
+        told(&world, true).join("\n"),
+        @"2 files that only an unsigned manifest of the target knows are not in 'gone' of the source, 'gone/b-b001-i001.spi' for one, and nothing in that folder proves that it is the one they were in: kept on the target; if deleted on purpose: first 'offsite target accept', then 'offsite source accept gone'"
+    );
+    assert!(told(&world, false).is_empty(), "known by a signed one");
+    world.options.sync = false;
+    assert!(told(&world, true).is_empty(), "only a mirror deletes");
 }
