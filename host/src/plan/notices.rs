@@ -83,6 +83,16 @@ pub(crate) fn notices(index: &Index<'_>, steps: &[Step]) -> Vec<Notice> {
         let text = format!("{which} of the target {} not listed wholly", word(more, "is", "are"));
         say(NoticeCode::IncompleteListing, text);
     }
+    let between = &index.input.target.in_transition;
+    if let Some(set) = between.first() {
+        let text = format!(
+            "{} between old and new on the target, {set} for one: nothing of {} is restorable there until all that \
+             differs is replaced; a run goes on with that",
+            said(between.len() as u64, "set", "is", "are"),
+            word(between.len() as u64, "it", "them")
+        );
+        say(NoticeCode::InTransition, text);
+    }
     let mut unknown = index.input.target.unknown.iter();
     if let Some((example, first)) = unknown.next() {
         let number = unknown.count() as u64 + 1;

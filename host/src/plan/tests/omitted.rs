@@ -4,9 +4,24 @@ use super::sim::{World, path, step};
 use crate::notice::{NoticeCode, NoticeLevel};
 use crate::plan::{Code, Input, Plan, plan};
 use crate::source::{Cause, Doubt, DoubtCause, Unsettled};
+use crate::target::TargetView;
 
 fn texts(plan: &Plan, code: NoticeCode) -> Vec<&str> {
     plan.notices.iter().filter(|n| n.code == code).map(|n| n.text.as_str()).collect()
+}
+
+/// With a target that records alone do not make.
+fn plan_of(world: &World, view: &TargetView) -> Plan {
+    plan(&Input {
+        inventory: &world.inventory,
+        source: &world.chains(),
+        target: view,
+        options: &world.options,
+        baseline: None,
+        capabilities: &world.capabilities,
+        names: &world.names,
+        now_ns: world.now_ns,
+    })
 }
 
 fn unsettled(world: &mut World, name: &str, cause: Cause) {
@@ -140,6 +155,17 @@ fn an_ignored_path_on_the_target_is_out_of_everything() {
     assert!(plan.steps.iter().all(|s| s.image != path(&super::sim::aip(2))));
 }
 
+#[test]
+fn a_set_between_old_and_new_is_told_as_long_as_it_is() {
+    let mut world = World::with_aip(2);
+    world.run();
+    let mut view = world.view();
+    assert!(texts(&plan_of(&world, &view), NoticeCode::InTransition).is_empty());
+    view.in_transition.insert("a set".to_owned());
+    let planned = plan_of(&world, &view);
+    insta::assert_snapshot!(texts(&planned, NoticeCode::InTransition).join("\n"), @"1 set is between old and new on the target, a set for one: nothing of it is restorable there until all that differs is replaced; a run goes on with that");
+}
+
 /// After a loss of the key and of the memory, in one folder of which something is left at the source and in one of which
 /// nothing is.
 #[test]
@@ -158,16 +184,7 @@ fn what_it_takes_to_delete_what_only_a_manifest_knows_is_told_at_once() {
         if vouched {
             view.vouched = view.files.keys().cloned().collect();
         }
-        let planned = plan(&Input {
-            inventory: &world.inventory,
-            source: &world.chains(),
-            target: &view,
-            options: &world.options,
-            baseline: None,
-            capabilities: &world.capabilities,
-            names: &world.names,
-            now_ns: world.now_ns,
-        });
+        let planned = plan_of(world, &view);
         texts(&planned, NoticeCode::StateLost).into_iter().map(str::to_owned).collect::<Vec<_>>()
     };
     insta::assert_snapshot!(
