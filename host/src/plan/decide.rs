@@ -325,6 +325,16 @@ fn cover<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'a>)
     }
     for held in consolidated::covered_by_others(index, set, &decided.there, &decided.source_of) {
         let image = index.at(held.holder);
+        let below = &decided.images[held.onto];
+        if below.fate == Fate::Act && below.found == Found::SourceChanged {
+            // Only what is sent of that shows whether the chain began anew, and then nothing of it is held there.
+            for p in
+                held.images.into_iter().filter(|p| decided.images[*p].fate == Fate::Act).collect::<Vec<_>>()
+            {
+                own_hold(&mut decided.images[p], Reason::Waiting(&set.images[held.onto].id));
+            }
+            continue;
+        }
         for (n, p) in held.images.into_iter().enumerate() {
             if decided.images[p].fate == Fate::Act {
                 let stands_in = held.stands_in && n == 0;
