@@ -215,6 +215,26 @@ mod deletions {
         }
     }
 
+    /// A rename is no absence, although the old name is missed twice.
+    #[test]
+    fn a_merge_after_a_rename_by_case_is_believed_when_two_scans_saw_it() {
+        let folds = TargetSetup { nature: Nature { folds: true, ..target(true).nature }, ..target(true) };
+        for step in 1..25 {
+            let mut play = world(&[machine(Veeam, 2)], folds);
+            let fails = Run(Fault::Fail(step, false));
+            play.tell(&[RUN, Recase(0), fails, Merge { machine: 0, skip: 0, count: 2 }, RUN, RUN]);
+            play.ends_well();
+        }
+    }
+
+    #[test]
+    fn a_touch_makes_no_set_the_newer_one() {
+        let mut play = world(&[machine(Family::Qcow, 1)], target(true));
+        let gone = [Remove { machine: 0, from: 2, count: 1 }, Touch { machine: 0, image: 0 }];
+        play.tell(&[NewSet(0), RUN]).tell(&gone).tell(&[RUN, RUN, RUN]);
+        play.ends_well();
+    }
+
     #[test]
     fn a_full_mirror_gets_on() {
         let mut play = world(&[machine(Vzdump, 3), machine(Aip18, 9)], target(true));
@@ -252,6 +272,15 @@ mod proofs {
             let again = [Restart(0), Backup(0), Backup(0), Backup(0)];
             play.tell(&[RUN]).tell(&again).tell(&[Merge { machine: 0, skip: 1, count: 2 }, RUN, Look, RUN]);
             play.ends_well();
+        }
+    }
+
+    #[test]
+    fn what_was_merged_before_a_chain_began_anew_holds_nothing_of_it() {
+        for sync in [false, true] {
+            let mut play = world(&[machine(Shadow, 3)], target(sync));
+            play.tell(&[Merge { machine: 0, skip: 0, count: 3 }, RUN, Restart(0), Backup(0), RUN, Look]);
+            play.tell(&[RUN, Look]).ends_well();
         }
     }
 

@@ -32,7 +32,7 @@ pub struct Judge {
     /// Merges that others made there: what holds which states now.
     pub merged: Vec<(Id, Vec<State>)>,
     /// States that were ever there and could be restored.
-    pub ever: HashSet<State>,
+    pub ever: HashSet<(bool, State)>,
     /// What is known of files by their serial number, which changes with every content.
     pub known: HashMap<u64, Option<Id>>,
 }
@@ -44,6 +44,10 @@ pub struct Now {
     aside: Vec<Id>,
     /// Visible images that can be restored.
     pub good: BTreeMap<TargetPath, Id>,
+}
+
+fn capital(path: &TargetPath) -> bool {
+    path.name().first().is_some_and(u8::is_ascii_uppercase)
 }
 
 type Files = BTreeMap<TargetPath, MemFile>;
@@ -66,7 +70,6 @@ impl World {
         let known: Vec<(&TargetPath, Id)> = visible.iter().filter_map(|(p, id)| Some((p, (*id)?))).collect();
         let mut good = BTreeMap::new();
         // Where case counts, another spelling is another host's: nothing of it is what an image here builds on.
-        let capital = |p: &TargetPath| p.name().first().is_some_and(u8::is_ascii_uppercase);
         let folds = self.judges[target].folds;
         for spelling in if folds { vec![None] } else { vec![Some(true), Some(false)] } {
             let alike = known.iter().filter(|(p, _)| spelling.is_none_or(|upper| capital(p) == upper));
@@ -133,7 +136,11 @@ impl World {
         let aside = good.iter().filter(|(p, id)| !now.visible.contains_key(*p) && now.aside.contains(id));
         judge.good = aside.map(|(p, id)| (p.clone(), *id)).collect();
         judge.good.extend(now.good);
-        let states = judge.good.values().filter_map(|id| Some(self.library.truth(*id)?.gives));
+        let folds = judge.folds;
+        let states = judge
+            .good
+            .iter()
+            .filter_map(|(path, id)| Some((!folds && capital(path), self.library.truth(*id)?.gives)));
         judge.ever.extend(states);
         judge.visible = now.visible;
     }
@@ -275,7 +282,7 @@ impl World {
                 Some(Some(id)) if self.library.truth(*id).is_none() => "is no image",
                 Some(Some(id))
                     if !now.good.contains_key(path)
-                        && !self.unknowable(target, *id, &now)
+                        && !self.unknowable(target, path, *id, &now)
                         && !self.lacks_what_is_unclear(target, *id, &now) =>
                 {
                     "lacks what it builds on"
@@ -287,16 +294,19 @@ impl World {
     }
 
     /// Where only time orders a set, nobody can know of an image that was gone before the first run.
-    fn unknowable(&self, target: usize, id: Id, now: &Now) -> bool {
+    fn unknowable(&self, target: usize, path: &TargetPath, id: Id, now: &Now) -> bool {
         let judge = &self.judges[target];
+        // Of another spelling, where case counts, nothing is known here.
+        let spelling = |path: &TargetPath| !judge.folds && capital(path);
+        let alike = || now.visible.iter().filter(|(p, _)| spelling(p) == spelling(path));
         let mut at = self.library.truth(id);
         while let Some(truth) = at {
             let timed = matches!(self.machines[truth.machine].family, Family::Aip22 | Family::Veeam);
             let Some(needs) = truth.needs.filter(|_| timed) else { return false };
             let gives = |id: &Id| self.library.truth(*id).filter(|t| t.gives == needs);
-            at = now.visible.values().flatten().find_map(gives);
+            at = alike().filter_map(|(_, id)| id.as_ref()).find_map(gives);
             if at.is_none() {
-                return !judge.ever.contains(&needs);
+                return !judge.ever.contains(&(spelling(path), needs));
             }
         }
         false
