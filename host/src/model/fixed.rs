@@ -233,6 +233,11 @@ mod deletions {
         let gone = [Remove { machine: 0, from: 2, count: 1 }, Touch { machine: 0, image: 0 }];
         play.tell(&[NewSet(0), RUN]).tell(&gone).tell(&[RUN, RUN, RUN]);
         play.ends_well();
+        // Nothing of it is as old as it was.
+        let mut play = world(&[machine(Family::Qcow, 0)], target(true));
+        let gone = [Remove { machine: 0, from: 1, count: 1 }, Touch { machine: 0, image: 0 }];
+        play.tell(&[NewSet(0), RUN]).tell(&gone).tell(&[RUN, RUN, RUN]);
+        play.ends_well();
     }
 
     #[test]
