@@ -178,6 +178,34 @@ fn a_header_that_names_what_only_the_target_has_needs_that() {
 }
 
 #[test]
+fn what_the_source_still_has_is_not_in_what_it_merged() {
+    // The target merged 1 and 2; the source merged 2 and 3, and still has 1.
+    for proved in [false, true] {
+        let mut world = merged_on_target();
+        world.options.accept_unproven = true;
+        if proved {
+            vouch(&mut world);
+        }
+        world.remove(&aip(2));
+        world.file(&aip(3), 400, 10);
+        world.run();
+        for _ in 0..2 {
+            world.run();
+        }
+        assert_eq!(work(&world.plan()), [] as [String; 0]);
+        let span = world.spans.get(&path(&aip(3))).copied();
+        if proved {
+            assert_eq!(span, Some(Span { first: 2, last: 3 }));
+            assert!(world.held.contains_key(&path(&aip(1))) && !world.held.contains_key(&path(&aip(2))));
+        } else {
+            assert_eq!(span, None, "it goes on upon what holds 1 and 2");
+            assert!(world.held.contains_key(&path(&aip(2))));
+        }
+        assert_restorable(&world, &aip(3), true);
+    }
+}
+
+#[test]
 fn what_lacks_something_itself_makes_what_time_orders_after_it_lack_it() {
     type Change = fn(&mut World);
     let cases: [(&str, Change); 2] = [
