@@ -70,6 +70,8 @@ pub(crate) fn covered(
 /// What a consolidated image of the target holds of a source that does not have that image (any more, or not yet).
 pub(crate) struct Elsewhere {
     pub holder: At,
+    /// The image of the source that it builds on.
+    pub onto: usize,
     /// The images of the source, the highest first.
     pub images: Vec<usize>,
     /// The holder is the highest of them, under another name: what builds on that builds on it.
@@ -101,6 +103,9 @@ pub(crate) fn covered_by_others(
             else {
                 continue;
             };
+            if upon_another(index, image, index.at((s, parent as u32))) {
+                continue; // another chain's: the source's began anew
+            }
             let is_last = |i: &Image| span.is_some_and(|span| i.number == Some(span.last));
             let stands_in = set.images.iter().any(is_last);
             if !stands_in && !stays(index, image) {
@@ -128,13 +133,20 @@ pub(crate) fn covered_by_others(
                     below = &set.images[p].parent;
                 }
                 if *below == Parent::Image(onto) && run.iter().all(inside) {
-                    found.push(Elsewhere { holder, images: run, stands_in });
+                    found.push(Elsewhere { holder, onto, images: run, stands_in });
                     break;
                 }
             }
         }
     }
     found
+}
+
+/// Whether it was published upon another content of its parent than what lies there now.
+fn upon_another(index: &Index<'_>, image: &Image, parent: &Image) -> bool {
+    let recorded = |image: &Image| index.input.target.files.recorded(&image.id);
+    let upon = recorded(image).and_then(|r| r.parent.as_ref()).filter(|upon| upon.path == parent.id);
+    upon.is_some_and(|upon| recorded(parent).is_some_and(|r| r.blake3 != Some(upon.blake3)))
 }
 
 /// Whether the target's image stays although the settled source has none of its name: it is being written there, or nothing

@@ -7,10 +7,11 @@ use std::collections::HashMap;
 
 use offsite_plugin_api::TargetPath;
 
+use super::beside::beneath_span;
 use super::compare::{Found, compare};
 use super::explain::{Incomplete, Reason};
 use super::index::{At, Index};
-use super::merged::{Merged, merged};
+use super::merged::{Merged, Onto, merged};
 use super::{Action, FileAction, FileStep, Sign, attach, consolidated, names, policy};
 use crate::chain::{Image, ImageFile, ImageSet, Parent, Span};
 use crate::format::{ImageKind, Link};
@@ -333,6 +334,16 @@ fn cover<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'a>)
     }
     for held in consolidated::covered_by_others(index, set, &decided.there, &decided.source_of) {
         let image = index.at(held.holder);
+        let below = &decided.images[held.onto];
+        if below.fate == Fate::Act && below.found == Found::SourceChanged {
+            // Only what is sent of that shows whether the chain began anew, and then nothing of it is held there.
+            for p in
+                held.images.into_iter().filter(|p| decided.images[*p].fate == Fate::Act).collect::<Vec<_>>()
+            {
+                own_hold(&mut decided.images[p], Reason::Waiting(&set.images[held.onto].id));
+            }
+            continue;
+        }
         for (n, p) in held.images.into_iter().enumerate() {
             if decided.images[p].fate == Fate::Act {
                 let stands_in = held.stands_in && n == 0;
@@ -392,7 +403,9 @@ fn absorb<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'a>
         if let Some(span) = named
             && own.fate != Fate::Consolidated
         {
-            decided.images[i].span = Some(span);
+            let beneath = beneath_span(index, decided, i, span).and_then(|at| index.at(at).number);
+            let first = beneath.map_or(span.first, |n| n + 1);
+            decided.images[i].span = Some(Span { first, ..span });
         }
         let own = &decided.images[i];
         if own.fate != Fate::Act || own.found != Found::SourceChanged {
@@ -406,7 +419,10 @@ fn absorb<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'a>
             own.span = merge.span;
         }
         if own.merged && matches!(image.parent, Parent::Missing(_)) {
-            own.onto = merge.onto.map(|p| set.images[p].id.clone());
+            own.onto = merge.onto.and_then(Onto::source).map(|p| set.images[p].id.clone());
+        }
+        if let Some(Onto::Target(at)) = merge.onto.filter(|_| own.merged) {
+            own.attached = Some(at);
         }
         if !merge.images.is_empty() {
             let images = merge.images.len();
@@ -664,6 +680,12 @@ fn attach(index: &Index<'_>, set: &ImageSet, decided: &mut DecidedSet<'_>) {
     for (i, image) in set.images.iter().enumerate() {
         let own = &decided.images[i];
         let new = own.sends() && matches!(own.found, Found::Absent { .. });
+        if let Some(span) = image.span.filter(|s| new && s.first < s.last)
+            && let Some(at) = beneath_span(index, decided, i, span)
+        {
+            decided.images[i].attached = Some(at);
+            continue;
+        }
         if new && own.onto.is_none() && attach::may_attach(index, image) {
             let at = index.attached(&index.target_path(&decided.place, &image.id));
             // What the source has, it knows the order of.

@@ -401,11 +401,15 @@ impl<'a> Deletes<'a> {
                 file_kept(index, file, false)
             };
             let set: Arc<str> = recorded.set.as_str().into();
+            let class = match sync::class(path, file) {
+                Class::Beside if remains.is_some_and(|(r, i)| !r.replaced[i]) => Class::Alone,
+                class => class,
+            };
             match reason {
                 Some(reason) => steps.skip(&source, set, None, &reason),
                 None => doomed.push(Doomed {
                     why: standing.map_or(Why::Gone, |s| s.why.clone()),
-                    class: sync::class(path, file),
+                    class,
                     of: of_set,
                     target: path.clone(),
                     proof: None,

@@ -2,7 +2,7 @@
 //!
 //! Rotation is ordinary and goes unattended. What would leave a lineage (a host's disk, a folder) without a restorable
 //! image, or what is gone together with everything else, waits for the user, who allows exactly that. The rest is
-//! counted against `max_delete`, images and other files apart. `delete_after` lets all of it lie for a while. An image
+//! counted against `max_delete`, images, other files, and what goes from beside an image that stays, each apart. `delete_after` lets all of it lie for a while. An image
 //! that stays keeps its ancestors.
 
 use std::collections::{HashMap, HashSet};
@@ -18,6 +18,7 @@ use super::sync::{self, Class, Managed};
 use super::{Action, DeleteFirst, FileStep, Notice, NoticeCode, Remember, Step};
 use crate::chain::Image;
 use crate::format::{Format, Lineage};
+use crate::report::{count, word};
 
 /// Why it can be deleted.
 #[derive(Clone, Debug)]
@@ -168,7 +169,7 @@ impl<'i, 'a> Fates<'i, 'a> {
         let last = self.index.input.options.delete_first == DeleteFirst::Last;
         for at in 0..self.doomed.len() {
             let left = match self.doomed[at].class {
-                Class::Image | Class::Beside => self.managed.images_left,
+                Class::Image | Class::Beside | Class::Alone => self.managed.images_left,
                 Class::Other => self.managed.others_left,
             };
             if left || self.allowed[at] || !self.goes(at) {
@@ -226,32 +227,35 @@ impl<'i, 'a> Fates<'i, 'a> {
             let of = |at: &usize| self.kept[*at].as_ref() == Some(reason);
             (0..self.doomed.len()).filter(of).collect::<Vec<_>>()
         };
-        let mut tell = |reason: Reason<'_>, what: &str, because: &str| {
+        let mut tell = |reason: Reason<'_>, (one_is, they_are): (&str, &str), because: &str| {
             let held = which(&reason);
             let Some(&one) = held.first() else { return };
+            let number = held.len() as u64;
             let text = format!(
-                "{} {what} gone at the source and held on this target, '{}' for one: {because}; if this is meant, \
-                 'offsite target allow-deletes' shows them and allows exactly these",
-                held.len(),
-                self.doomed[one].image.display()
+                "{number} {} gone at the source and held on this target, '{}' for one: {because}; if this is meant, \
+                 'offsite target allow-deletes' shows {} and allows exactly {}",
+                word(number, one_is, they_are),
+                self.doomed[one].image.display(),
+                word(number, "it", "them"),
+                word(number, "that", "these")
             );
             notices.push(Notice::new(NoticeCode::DeletesHeld, text));
             remember.held.extend(held.into_iter().map(|at| self.doomed[at].target.clone()));
         };
         tell(
             Reason::NothingLeft,
-            "images (or files beside them) are",
+            ("image (or file beside one) is", "images (or files beside them) are"),
             "no image on this target is at the source any more, which may be a wrong mount",
         );
         tell(
             Reason::NoFileLeft,
-            "other files are",
+            ("other file is", "other files are"),
             "none of this target's other files is at the source any more, which may be a wrong mount",
         );
         tell(
             Reason::LastOfLineage,
-            "images are",
-            "without them a host's disk, or a folder, would have no restorable image here",
+            ("image is", "images are"),
+            "otherwise a host's disk, or a folder, would have no restorable image here",
         );
         remember.held.sort();
     }
@@ -280,10 +284,12 @@ impl<'i, 'a> Fates<'i, 'a> {
             }
         }
         remember.found.sort();
-        let later = self.kept.iter().filter(|kept| matches!(kept, Some(Reason::DeleteLater { .. }))).count();
+        let later =
+            self.kept.iter().filter(|kept| matches!(kept, Some(Reason::DeleteLater { .. }))).count() as u64;
         if later > 0 {
             let text = format!(
-                "{later} images or files are gone at the source and kept until delete_after has passed"
+                "{later} {} gone at the source and kept until delete_after has passed",
+                word(later, "image or file is", "images or files are")
             );
             notices.push(Notice::new(NoticeCode::DeletesLater, text));
         }
@@ -324,8 +330,9 @@ impl<'i, 'a> Fates<'i, 'a> {
     fn limit(&mut self, notices: &mut Vec<Notice>) {
         let asked = self.too_many_at_once();
         for (class, managed, what) in [
-            (Class::Image, self.managed.images, "images"),
-            (Class::Other, self.managed.others, "other files"),
+            (Class::Image, self.managed.images, "image"),
+            (Class::Other, self.managed.others, "other file"),
+            (Class::Alone, self.managed.beside, "side-car"),
         ] {
             let counts = |at: &usize| {
                 let doomed = &self.doomed[*at];
@@ -344,9 +351,10 @@ impl<'i, 'a> Fates<'i, 'a> {
                 self.kept[at] = Some(Reason::OverDeleteLimit);
             }
             let text = format!(
-                "{} of {managed} {what} would be deleted, max_delete allows {}: none of them is deleted; \
-                     if this is meant, run once with --allow-deletes",
+                "{} of {} would be deleted, max_delete allows {}: none of them is deleted; if this is meant, run \
+                 once with --allow-deletes",
                 counted.len(),
+                count(managed as u64, what),
                 (self.index.input.options.max_delete * managed as f64).floor()
             );
             notices.push(Notice::new(NoticeCode::OverDeleteLimit, text));
@@ -381,9 +389,12 @@ impl<'i, 'a> Fates<'i, 'a> {
         }
         if let Some(example) = example {
             let text = format!(
-                "{early} images of older sets, '{}' for one, are deleted before the sets that take their place are \
-                     published, to make room (--delete-first): until then the target has fewer restore points",
-                example.display()
+                "{} of older sets, '{}' for one, {} deleted before what takes {} place is published, to make room \
+                 (--delete-first): until then the target has fewer restore points",
+                count(early, "image"),
+                example.display(),
+                word(early, "is", "are"),
+                word(early, "its", "their")
             );
             notices.push(Notice::new(NoticeCode::DeleteFirst, text));
         }

@@ -7,6 +7,7 @@ use offsite_plugin_api::TargetPath;
 
 use super::Code;
 use super::filter::LeftOut;
+use crate::report::{count, word};
 use crate::target::shown;
 
 /// Why a step is what it is.
@@ -187,14 +188,18 @@ impl Reason<'_> {
             Self::SourceChanged => "changed at the source since it was published",
             Self::Merged { images } => {
                 return format!(
-                    "changed at the source, which seems to have consolidated {images} older images into it"
+                    "changed at the source, which seems to have consolidated {} into it",
+                    count(*images as u64, "older image")
                 )
                 .into();
             }
             Self::ChangedUnproven { images } => {
                 return format!(
-                    "changed at the source, where {images} images below it are gone, and nothing proves that it holds them \
-                     (changed, unproven): replaced, and nothing is deleted; `offsite target accept` settles it"
+                    "changed at the source, where {} below it {} gone, and nothing proves that it holds {} (changed, \
+                     unproven): replaced, and nothing is deleted; `offsite target accept` settles it",
+                    count(*images as u64, "image"),
+                    word(*images as u64, "is", "are"),
+                    word(*images as u64, "it", "them")
                 )
                 .into();
             }
@@ -235,12 +240,18 @@ impl Reason<'_> {
             Self::Consolidated { images: 1, unproven: false } => {
                 "the target consolidated it with images that the source no longer has: kept as it is"
             }
+            Self::Consolidated { images: 1, unproven: true } => {
+                "the target seems to have consolidated it with images that the source no longer has (consolidated, \
+                 unproven): kept as it is; `offsite target accept` settles it"
+            }
             Self::Consolidated { images, unproven: false } => {
-                return format!("the target consolidated {images} images into it: kept as it is").into();
+                let images = count(*images as u64, "image");
+                return format!("the target consolidated {images} into it: kept as it is").into();
             }
             Self::Consolidated { images, unproven: true } => {
+                let images = count(*images as u64, "image");
                 return format!(
-                    "the target seems to have consolidated {images} images into it (consolidated, unproven): kept as \
+                    "the target seems to have consolidated {images} into it (consolidated, unproven): kept as \
                      it is; `offsite target accept` settles it"
                 )
                 .into();
@@ -394,7 +405,7 @@ impl Reason<'_> {
             }
             Self::ImageHeld => "kept until the image it belongs to is up to date",
             Self::OverDeleteLimit => {
-                "kept: more images would be deleted than max_delete allows; --allow-deletes lets this run do it"
+                "kept: more would be deleted than max_delete allows; --allow-deletes lets this run do it"
             }
         })
     }

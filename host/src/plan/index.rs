@@ -19,6 +19,7 @@ use crate::format::{self, Format, ImageKind, Link, Recognised, Role, signature};
 use crate::source::ignore::Ignore;
 use crate::source::{SourceFile, Unsettled};
 use crate::target::TargetFile;
+use crate::target::names::folded;
 
 /// Where an image stands in the target's chains: set, image.
 pub(crate) type At = (u32, u32);
@@ -47,6 +48,8 @@ pub(crate) struct Index<'a> {
     pub unfinished: Vec<(Recognised, &'a TargetPath)>,
     target_images: OnceCell<HashMap<&'a TargetPath, At>>,
     attached: OnceCell<HashMap<TargetPath, At>>,
+    /// By folded path, where the target ignores the case of names.
+    absent: OnceCell<HashMap<String, i64>>,
     absorbed: OnceCell<HashMap<&'a TargetPath, Vec<At>>>,
     unknown_of: OnceCell<HashMap<&'a str, &'a TargetPath>>,
 }
@@ -91,6 +94,7 @@ impl<'a> Index<'a> {
             unfinished,
             target_images: OnceCell::new(),
             attached: OnceCell::new(),
+            absent: OnceCell::new(),
             absorbed: OnceCell::new(),
             unknown_of: OnceCell::new(),
         };
@@ -231,6 +235,27 @@ impl<'a> Index<'a> {
             }
         }
         files.binary_search_by(|f| f.path.cmp(path)).ok()
+    }
+
+    /// Since when a path is known to be absent at the source. Where names are folded, it was there under any spelling: a rename
+    /// is no absence.
+    pub fn absent_since(&self, path: &TargetPath) -> Option<i64> {
+        let absent = &self.input.inventory.absent_since;
+        let own = *absent.get(path)?;
+        let rules = &self.input.capabilities.names;
+        if !names::folds(rules) {
+            return Some(own);
+        }
+        let fold = |path: &TargetPath| folded(path.as_bytes(), rules.case_sensitive);
+        let latest = self.absent.get_or_init(|| {
+            let mut latest = HashMap::new();
+            for (path, since) in absent {
+                let known = latest.entry(fold(path)).or_insert(*since);
+                *known = (*known).max(*since);
+            }
+            latest
+        });
+        latest.get(&fold(path)).copied().or(Some(own))
     }
 
     pub fn file(&self, at: usize) -> &'a SourceFile {

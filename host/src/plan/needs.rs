@@ -5,8 +5,10 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use offsite_plugin_api::TargetPath;
 
+use super::beside::beneath_span;
 use super::decide::{DecidedSet, Fate};
-use super::index::{At, Index};
+use super::index::Index;
+use super::merged::Onto;
 use super::{Action, Sign, attach, merged};
 use crate::chain::{Evidence, Image, ImageSet, Parent};
 use crate::format::{ImageKind, Link, Recognised};
@@ -94,8 +96,7 @@ impl<'a> Needs<'a> {
         }
         for (i, onto) in onto.into_iter().enumerate() {
             let merged_there = decided.images[i].fate == Fate::Consolidated;
-            let own = (decided.images[i].anchor, decided.there[i]);
-            self.holds_by_span(index, &set.images[i], own, &sets, merged_there);
+            self.holds_by_span(index, &set.images[i], decided, i, &sets, merged_there);
             self.needs(index, set, decided, i, onto);
             if let Some((set, _)) = decided.images[i].attached
                 && !touched.contains(&set)
@@ -153,7 +154,7 @@ impl<'a> Needs<'a> {
                     remains.of_base.extend(base.then_some(by));
                 }
             }
-            return merged.onto.filter(|_| merged.sign != Sign::Missing);
+            return merged.onto.and_then(Onto::source).filter(|_| merged.sign != Sign::Missing);
         }
         let at = decided.there[i]?;
         if acts || index.input.target.absorbed.is_empty() {
@@ -232,12 +233,12 @@ impl<'a> Needs<'a> {
             self.of(index, upon.0).needed[upon.1 as usize] = true;
             return;
         }
-        // What a base took in at the source is no parent any more.
+        // What a base took in at the source is no parent any more, nor what the image took in itself.
         let mut below = &index.at(at).parent;
         let remains = self.of(index, at.0);
         while let Parent::Image(p) = *below {
             let gone = remains.absorbed.get(&p);
-            if !gone.is_some_and(|holder| remains.of_base.contains(holder.by)) {
+            if !gone.is_some_and(|holder| remains.of_base.contains(holder.by) || *holder.by == image.id) {
                 remains.needed[p] = true;
                 return;
             }
@@ -281,10 +282,12 @@ impl<'a> Needs<'a> {
         &mut self,
         index: &Index<'a>,
         image: &'a Image,
-        (anchor, own): (usize, Option<At>),
+        decided: &DecidedSet<'a>,
+        i: usize,
         sets: &[u32],
         merged_there: bool,
     ) {
+        let (anchor, own) = (decided.images[i].anchor, decided.there[i]);
         let proven = own.map(|at| index.at(at)).filter(|there| {
             !there.unproven
                 && matches!(there.evidence, Some(Evidence::Manifest | Evidence::Name | Evidence::Header))
@@ -296,6 +299,12 @@ impl<'a> Needs<'a> {
         let span = named.or(proven.and_then(|t| t.span));
         let Some(span) = span.filter(|s| s.first < s.last) else { return };
         let by = &image.id;
+        // What it builds on, and what lies below that, it does not hold.
+        let beneath = named.and_then(|span| beneath_span(index, decided, i, span));
+        if let Some(at) = beneath {
+            self.of(index, at.0).needed[at.1 as usize] = true;
+        }
+        let first = beneath.and_then(|at| index.at(at).number).map_or(span.first, |n| n + 1);
         let branch = index.file(anchor).recognised.as_ref().and_then(branch_of);
         for &s in sets {
             let there = &index.input.target.chains().sets[s as usize].images;
@@ -307,7 +316,7 @@ impl<'a> Needs<'a> {
                     && gone.kind == image.kind
                     && file.and_then(|f| f.recognised()).and_then(branch_of) == branch
             };
-            let within = numbers.range(span.first..=span.last).flat_map(|(_, images)| images);
+            let within = numbers.range(first.min(span.last)..=span.last).flat_map(|(_, images)| images);
             let mut held: Vec<(usize, &Image)> =
                 within.copied().filter(held).map(|g| (g, &there[g])).collect();
             held.sort_unstable_by_key(|(g, _)| *g);

@@ -207,7 +207,8 @@ fn lasted_there(index: &Index<'_>, set: u32) -> Option<Lasted> {
 /// `None` where a time is not known.
 fn lasted(times: impl Iterator<Item = Option<i64>>) -> Option<Lasted> {
     let times: Vec<i64> = times.collect::<Option<_>>()?;
-    Some(Lasted { from: *times.first()?, to: *times.iter().max()? })
+    // A base is older than what builds on it, however late its time moved.
+    Some(Lasted { from: *times.iter().min()?, to: *times.iter().max()? })
 }
 
 /// Whether any two went on at the same time.

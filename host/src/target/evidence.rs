@@ -91,7 +91,11 @@ pub fn view(gathered: Gathered) -> TargetView {
 pub(super) fn chains(view: &TargetView) -> Chains {
     let catalog = from_catalog(view);
     let knowledge = knowledge(view, &catalog);
-    let members: Vec<Member<'_>> = view.files.values().map(|file| member(view, file)).collect();
+    let mut members: Vec<Member<'_>> = view.files.values().map(|file| member(view, file)).collect();
+    let respelled = if view.folds { one_spelling(&members) } else { HashMap::new() };
+    for member in &mut members {
+        member.recognised = respelled.get(member.path).or(member.recognised);
+    }
     let mut chains = assemble(&members, &knowledge);
     for image in chains.sets.iter_mut().flat_map(|s| &mut s.images) {
         // Sets that only time orders have no numbers that a span could be told in.
@@ -107,6 +111,20 @@ pub(super) fn chains(view: &TargetView) -> Chains {
     pass_on_doubt(&mut chains);
     in_transition(view, &mut chains);
     chains
+}
+
+/// What is said of files whose set another file spells otherwise: a host whose name changed its case goes on with its chain,
+/// and what was published before is not told again.
+fn one_spelling(members: &[Member<'_>]) -> HashMap<TargetPath, Recognised> {
+    let mut spelled: HashMap<String, &str> = HashMap::new();
+    let mut respelled = HashMap::new();
+    for (path, own) in members.iter().filter_map(|m| Some((m.path, m.recognised?))) {
+        let set = *spelled.entry(names::folded(own.set.as_bytes(), false)).or_insert(&own.set);
+        if set != own.set {
+            respelled.insert(path.clone(), Recognised { set: set.to_owned(), ..own.clone() });
+        }
+    }
+    respelled
 }
 
 /// What builds on an unproven image is as doubtful as that. Ancestors come first.
