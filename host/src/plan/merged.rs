@@ -107,7 +107,7 @@ pub(crate) fn merged(
         if decided.images[below].held_by.is_some_and(|by| images.contains(&by)) {
             return None; // that stays, and this one goes on upon it
         }
-        (held.first, onto) = (number + 1, below);
+        (held.first, onto) = (number + 1, Onto::Source(below));
     }
     let span = span.filter(|span| span.first < span.last);
     // Where the source's own chain leads elsewhere, it is no merge.
