@@ -966,7 +966,7 @@ impl Play {
         let source = assemble(&inventory.members(), &Knowledge::default());
         let names = replicate::names(&request);
         let now_ns = self.world().now;
-        let input = replicate::input(&request, target, inventory, &source, &survey, None, capabilities);
+        let input = replicate::input(target, inventory, &source, &survey, None, capabilities);
         Ok(plan::plan(&Input { names: &names, now_ns, ..input }))
     }
 }

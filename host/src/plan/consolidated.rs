@@ -78,9 +78,9 @@ pub(crate) struct Elsewhere {
     pub stands_in: bool,
 }
 
-/// Consolidated images of the target that are unknown at the source, and the source's images that each holds. One whose
-/// own image is being written at the source, or is gone there and stays on the target, holds what lies below that: to send
-/// it again would take the evidence away.
+/// Consolidated images of the target that are unknown at the source, and the source's images that each holds. To send one
+/// of those again would take the evidence away where it is that they are gone; as long as the source has any of them, such
+/// a holder stays (`needs`).
 pub(crate) fn covered_by_others(
     index: &Index<'_>,
     set: &ImageSet,
@@ -150,13 +150,16 @@ fn upon_another(index: &Index<'_>, image: &Image, parent: &Image) -> bool {
 }
 
 /// Whether the target's image stays although the settled source has none of its name: it is being written there, or nothing
-/// is deleted, or nobody vouches for it.
+/// is deleted, or it holds others only as long as these are not there.
 fn stays(index: &Index<'_>, image: &Image) -> bool {
     let recorded = index.input.target.files.recorded(&image.id);
     let at_source = recorded.map_or(&image.id, |r| &r.image);
-    let options = index.input.options;
-    let doubted = image.unproven && !options.accept_unproven;
-    index.unsettled.contains_key(at_source) || !options.sync || doubted
+    index.unsettled.contains_key(at_source) || !index.input.options.sync || by_absence(image)
+}
+
+/// Whether all that shows that the target's image holds others is that these are gone.
+pub(crate) fn by_absence(image: &Image) -> bool {
+    matches!(image.evidence, Some(Evidence::Catalog | Evidence::Accepted))
 }
 
 /// Whether the target's file itself says who its parent is, rather than its place in an order, and names another one

@@ -55,6 +55,8 @@ pub(crate) struct Decided<'a> {
     pub onto: Option<TargetPath>,
     /// The target's image that it builds on, where the source has that no more.
     pub attached: Option<At>,
+    /// The target's image that holds it, where the source has no image of that name.
+    pub held_by: Option<At>,
 }
 
 impl Decided<'_> {
@@ -231,6 +233,7 @@ pub(crate) fn look<'a>(
         merged: false,
         onto: None,
         attached: None,
+        held_by: None,
     }
 }
 
@@ -290,6 +293,8 @@ pub(crate) fn locate(index: &Index<'_>, set: &ImageSet, decided: &mut DecidedSet
 struct Holder<'a> {
     by: &'a TargetPath,
     unproven: bool,
+    /// Where only the target has it.
+    only_there: Option<At>,
     /// It also stands for this image towards later ones.
     stands_in: bool,
 }
@@ -312,7 +317,7 @@ fn cover<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'a>)
         let image = index.at(at);
         let unproven = unproven(index, image);
         for &p in &covered {
-            holders[p] = Some(Holder { by: &set.images[i].id, unproven, stands_in: false });
+            holders[p] = Some(Holder { by: &set.images[i].id, unproven, only_there: None, stands_in: false });
         }
         let own = &mut decided.images[i];
         own.fate = Fate::Consolidated;
@@ -338,18 +343,26 @@ fn cover<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'a>)
         for (n, p) in held.images.into_iter().enumerate() {
             if decided.images[p].fate == Fate::Act {
                 let stands_in = held.stands_in && n == 0;
-                holders[p] = Some(Holder { by: &image.id, unproven: unproven(index, image), stands_in });
+                let unproven = unproven(index, image);
+                holders[p] =
+                    Some(Holder { by: &image.id, unproven, only_there: Some(held.holder), stands_in });
             }
         }
     }
-    // Descendants first: an image that another one needs, which is not held itself, is not covered.
+    // Descendants first: an image that another one needs, which is not held itself, is not covered. Where time alone orders
+    // the set, what is newer than the holder hangs on that, whatever is sent again.
     for i in (0..set.images.len()).rev() {
         let own = &decided.images[i];
         let stays = holders[i].is_none() && (own.visible() || own.fate == Fate::Act);
+        let upon = |holder: At| {
+            let link = index.file(own.anchor).recognised.as_ref().map(|r| &r.link);
+            let (there, here) = (time_there(index, index.at(holder)), in_time(link, &set.images[i]));
+            there.zip(here).is_some_and(|(there, here)| there < here)
+        };
         if stays
             && own.fate != Fate::Consolidated
             && let Parent::Image(p) = set.images[i].parent
-            && holders[p].is_some_and(|h| !h.stands_in)
+            && holders[p].is_some_and(|h| !h.stands_in && !h.only_there.is_some_and(upon))
         {
             holders[p] = None;
         }
@@ -362,6 +375,7 @@ fn cover<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'a>)
             own.action = Action::Skip;
             own.files = Vec::new();
             own.reason = Reason::Covered { by: holder.by, unproven: holder.unproven };
+            own.held_by = holder.only_there;
         }
     }
 }
@@ -449,11 +463,45 @@ fn hold<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'a>) 
             below = &set.images[p].parent;
         }
     }
-    for i in 0..set.images.len() {
-        if decided.images[i].sends()
-            && let Some(p) = held_below(index, set, decided, i)
-        {
+    leave_held(index, set, decided);
+    let mut lacks: Vec<Option<usize>> = vec![None; set.images.len()];
+    for (i, image) in set.images.iter().enumerate() {
+        let parent_lacks = match image.parent {
+            Parent::Image(p) => lacks[p],
+            _ => None,
+        };
+        let below = if decided.images[i].sends() {
+            held_below(index, set, decided, i).or(parent_lacks)
+        } else {
+            None
+        };
+        if let Some(p) = below {
             own_hold(&mut decided.images[i], Reason::Waiting(&set.images[p].id));
+        }
+        let own = &decided.images[i];
+        lacks[i] = match own.fate {
+            Fate::Held if !own.visible() => Some(i),
+            Fate::Covered | Fate::Consolidated => None,
+            // It lies there, and what it builds on does not, and does not come.
+            _ => parent_lacks,
+        };
+    }
+}
+
+/// What a replacement that is held back leaves on the target may hold other images, as long as these are not there: they
+/// wait with it.
+fn leave_held<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'a>) {
+    for i in 0..set.images.len() {
+        let own = &decided.images[i];
+        let there = decided.there.get(i).copied().flatten();
+        if own.fate != Fate::Held || !there.is_some_and(|at| consolidated::by_absence(index.at(at))) {
+            continue;
+        }
+        let covered = consolidated::covered(index, set, &decided.place, &decided.there, i);
+        for p in covered.into_iter().flatten() {
+            if decided.images[p].sends() {
+                own_hold(&mut decided.images[p], Reason::Waiting(&set.images[i].id));
+            }
         }
     }
 }
@@ -601,11 +649,13 @@ fn earliest_damaged(index: &Index<'_>, decided: &DecidedSet<'_>) -> Option<(Opti
     let damaged = images.filter(|(at, i)| {
         !decided.source_of.contains_key(at) && (lacks_itself(index, *at) || !index.whole_there(i))
     });
-    let place = |image: &Image| {
-        let link = index.input.target.files.get(&image.id).and_then(|f| f.recognised()).map(|r| &r.link);
-        in_time(link, image)
-    };
-    damaged.filter_map(|(_, image)| place(image)).min()
+    damaged.filter_map(|(_, image)| time_there(index, image)).min()
+}
+
+/// Where time alone orders an image of the target.
+fn time_there(index: &Index<'_>, image: &Image) -> Option<(Option<u64>, Option<i64>)> {
+    let link = index.input.target.files.get(&image.id).and_then(|f| f.recognised()).map(|r| &r.link);
+    in_time(link, image)
 }
 
 /// Where time alone orders an image; `None` where something else does.
@@ -617,7 +667,7 @@ fn in_time(link: Option<&Link>, image: &Image) -> Option<(Option<u64>, Option<i6
     }
 }
 
-/// Finds on the target what a new image builds on and the source lacks.
+/// Finds on the target what an image that is sent builds on and the source lacks.
 fn attach(index: &Index<'_>, set: &ImageSet, decided: &mut DecidedSet<'_>) {
     for (i, image) in set.images.iter().enumerate() {
         let own = &decided.images[i];
@@ -634,6 +684,9 @@ fn attach(index: &Index<'_>, set: &ImageSet, decided: &mut DecidedSet<'_>) {
             let only_there =
                 |at: &At| matches!(image.parent, Parent::Missing(_)) || !decided.source_of.contains_key(at);
             decided.images[i].attached = at.filter(only_there);
+        } else if own.sends() && own.onto.is_none() && matches!(image.parent, Parent::Missing(_)) {
+            decided.images[i].attached =
+                attach::named(index, decided, i).filter(|at| attach::proved(index, index.at(*at)));
         }
     }
 }

@@ -732,7 +732,7 @@ fn an_accepted_disk_is_what_absence_is_judged_by() {
         let DoubtCause::Mount { was, now: None } = &inventory.doubts[0].cause else {
             panic!("{inventory:?}")
         };
-        assert!(was.contains("/dev/sdb1") && inventory.doubts[0].files == 1, "{inventory:?}");
+        assert!(was.contains("with UUID 2") && inventory.doubts[0].files == 1, "{inventory:?}");
     }
     let within = accept(folder.path(), &path("in/deeper"), &[], &mut memory, &mut clock).unwrap_err();
     assert!(within.kind == Kind::Usage && within.hint.unwrap().contains("accept in"));

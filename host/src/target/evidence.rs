@@ -140,16 +140,21 @@ fn pass_on_doubt(chains: &mut Chains) {
     }
 }
 
-/// Images of sets that an interrupted replacement left between old and new are not restorable.
+/// Images of sets that an interrupted replacement left between old and new are not restorable. What is there of a set may
+/// be recorded under two names: the source's set is called otherwise since its base is gone there.
 fn in_transition(view: &TargetView, chains: &mut Chains) {
     if view.in_transition.is_empty() {
         return;
     }
-    for image in chains.sets.iter_mut().flat_map(|set| &mut set.images) {
-        let recorded = |f: &ImageFile| view.files.recorded(&f.path);
-        if image.files.iter().filter_map(recorded).any(|r| view.in_transition.contains(&*r.set)) {
-            image.restorable = false;
-            image.missing = Some("its set is being replaced; the next run finishes that".to_owned());
+    let of_one = |file: &ImageFile| {
+        view.files.recorded(&file.path).is_some_and(|r| view.in_transition.contains(&*r.set))
+    };
+    for set in &mut chains.sets {
+        if set.images.iter().flat_map(|image| &image.files).any(of_one) {
+            for image in &mut set.images {
+                image.restorable = false;
+                image.missing = Some("its set is being replaced; the next run finishes that".to_owned());
+            }
         }
     }
 }

@@ -294,6 +294,8 @@ fn an_empty_file_is_no_image_and_replaces_nothing() {
     let plan = world.run();
     assert_eq!(work(&plan), [format!("copy {}", aip(0))]);
     assert_eq!(step(&plan, &aip(2)).code, Code::Waiting);
+    let codes: Vec<_> = plan.notices.iter().map(|n| n.code.clone()).collect();
+    assert_eq!(codes, [NoticeCode::NotAnImage], "told once: {:?}", plan.notices);
     let chains = world.chains();
     let restorable: Vec<bool> = chains.sets[0].images.iter().map(|i| i.restorable).collect();
     assert_eq!(restorable, [true, false, false], "the source says so, too");

@@ -10,8 +10,10 @@ use super::{Executor, State, code_name};
 use crate::catalog::Absorption;
 use crate::error::Result;
 use crate::format::signature;
+use crate::notice::NoticeCode;
+use crate::plan::notices::changed_unproven;
 use crate::plan::{Code, Content, Proof, Sign, Step, prove};
-use crate::report::Event;
+use crate::report::{Event, count, word};
 use crate::target::{self, Publish};
 
 /// Images in whose place this run put another content, by their anchors on the target.
@@ -107,6 +109,7 @@ impl Executor<'_> {
             unit.deletes && unit.steps.iter().any(|s| plan.steps[*s].proof == Some(step))
         };
         let units: Vec<usize> = (0..state.schedule.units.len()).filter(justified).collect();
+        self.tell(&plan.steps[step], proof);
         let (code, why) = told(&plan.steps[step], proof);
         self.cancel(state, &units, code, &format!("kept: gone at the source, and {why}"));
         if proof == Proof::Unproven {
@@ -117,6 +120,29 @@ impl Executor<'_> {
             let after = state.schedule.deletions_after(unit);
             self.cancel(state, &after, Code::Protected, &reason);
         }
+    }
+
+    /// In this run, which finds it: the next ones, which know it, tell what nothing proves themselves.
+    fn tell(&self, holder: &Step, proof: Proof) {
+        let images = holder.merge.as_ref().map_or(&[][..], |merge| &merge.images);
+        let Some(example) = images.last() else { return };
+        let (number, example) = (images.len() as u64, example.display());
+        let (code, text) = match proof {
+            Proof::SameContent => (
+                NoticeCode::MergeCancelled,
+                format!(
+                    "'{}' did not change at the source, only its time did: it took in nothing, so {} below it, gone at the \
+                     source, {} kept, '{example}' for one",
+                    holder.image.display(),
+                    count(number, "image"),
+                    word(number, "is", "are")
+                ),
+            ),
+            // Told with the plan.
+            _ if holder.code == Code::ChangedUnproven => return,
+            _ => (NoticeCode::ChangedUnproven, changed_unproven(number + 1, &holder.image.display())),
+        };
+        self.context.line.outbox.notice(code, text);
     }
 
     /// Cancels the deletions that come after an image of which nobody knows whether the target holds it whole.
