@@ -16,6 +16,7 @@ use super::order::Steps;
 use super::succession::{self, Succession};
 use super::sync::{self, Class, Managed};
 use super::{Action, DeleteFirst, FileStep, Notice, NoticeCode, Remember, Step};
+use crate::chain::Image;
 use crate::format::{Format, Lineage};
 use crate::report::{count, word};
 
@@ -294,8 +295,40 @@ impl<'i, 'a> Fates<'i, 'a> {
         }
     }
 
+    /// Sets whose place another one takes by time alone, where one scan found more of a family gone than stay of it. No
+    /// retention takes so many at once: it keeps as many as it kept before. Another source, or a clock that was wrong, may.
+    fn too_many_at_once(&self) -> HashSet<u32> {
+        let (mut families, mut at_once): (HashMap<u32, String>, HashMap<_, HashSet<u32>>) =
+            Default::default();
+        for (at, doomed) in self.doomed.iter().enumerate() {
+            let Some(set) = doomed.of.filter(|_| matches!(doomed.why, Why::Rotated { .. })) else { continue };
+            let since = self.index.input.inventory.absent_since.get(&doomed.image);
+            let of = succession::of_target(self.index, set);
+            if doomed.class == Class::Image && self.goes(at) && of.place.is_none() {
+                at_once.entry((of.family.clone(), since)).or_default().insert(set);
+                families.insert(set, of.family);
+            }
+        }
+        if families.is_empty() {
+            return HashSet::new();
+        }
+        let mut staying = self.succession.whole_by_family();
+        let unmatched = |image: &Image| self.unmatched.binary_search(&&image.id).is_ok();
+        for (s, set) in (0..).zip(&self.index.input.target.chains().sets) {
+            // What the source has, too, is counted there.
+            if !families.contains_key(&s) && set.images.iter().all(unmatched) {
+                *staying.entry(succession::of_target(self.index, s).family).or_default() += 1;
+            }
+        }
+        let more =
+            |family: &String, sets: &HashSet<u32>| sets.len() > staying.get(family).copied().unwrap_or(0);
+        let too_many = at_once.into_iter().filter(|((family, _), sets)| more(family, sets));
+        too_many.flat_map(|(_, sets)| sets).collect()
+    }
+
     /// Nothing of a kind goes when more would go than the user wants unasked.
     fn limit(&mut self, notices: &mut Vec<Notice>) {
+        let asked = self.too_many_at_once();
         for (class, managed, what) in [
             (Class::Image, self.managed.images, "image"),
             (Class::Other, self.managed.others, "other file"),
@@ -306,7 +339,7 @@ impl<'i, 'a> Fates<'i, 'a> {
                 let alone = match doomed.why {
                     Why::Gone => true,
                     Why::Absorbed { verified, .. } => !verified,
-                    Why::Rotated { .. } => false,
+                    Why::Rotated { .. } => doomed.of.is_some_and(|set| asked.contains(&set)),
                 };
                 doomed.class == class && alone && !self.allowed[*at] && self.goes(*at)
             };

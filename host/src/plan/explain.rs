@@ -103,6 +103,10 @@ pub(crate) enum Reason<'a> {
     PlaceUnknown(&'a TargetPath),
     TouchedGone,
     Needed,
+    /// The target consolidated it, and it holds that image of the source.
+    Holds {
+        image: &'a TargetPath,
+    },
     BelowSpan {
         by: &'a TargetPath,
     },
@@ -166,6 +170,7 @@ impl Reason<'_> {
             | Self::PlaceUnknown(_)
             | Self::TouchedGone
             | Self::Needed
+            | Self::Holds { .. }
             | Self::BelowSpan { .. }
             | Self::ImageHeld => Code::Protected,
             Self::OverDeleteLimit => Code::OverDeleteLimit,
@@ -387,6 +392,13 @@ impl Reason<'_> {
             }
             Self::TouchedGone => "kept: gone at the source, but somebody else changed it on the target",
             Self::Needed => "kept: gone at the source, but an image that stays on the target needs it",
+            Self::Holds { image } => {
+                return format!(
+                    "kept: gone at the source, but the target consolidated it, and it holds '{}', which the source still has",
+                    image.display()
+                )
+                .into();
+            }
             Self::BelowSpan { by } => {
                 return format!("kept: it lies below the target's consolidated image '{}'", by.display())
                     .into();

@@ -5,6 +5,7 @@
 //! has, `doomed` what of that goes in this run, `explain` has every sentence.
 
 mod attach;
+mod beside;
 mod compare;
 mod consolidated;
 mod decide;

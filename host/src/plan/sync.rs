@@ -85,7 +85,7 @@ pub(crate) fn managed(index: &Index<'_>, unmatched: &[&TargetPath]) -> Managed {
 /// Whether a path was found absent in two scans one settle time apart. With a settle time of zero there still were two.
 pub(crate) fn twice_absent(index: &Index<'_>, path: &TargetPath) -> bool {
     let inventory = index.input.inventory;
-    inventory.absent_since.get(path).is_some_and(|&since| {
+    index.absent_since(path).is_some_and(|since| {
         since < inventory.scanned_ns && since <= inventory.scanned_ns.saturating_sub(inventory.settle_ns)
     })
 }

@@ -130,6 +130,8 @@ struct State {
     written: HashMap<String, Instant>,
     /// Sets of which something is to be deleted: why their manifest is not up to date, where it could not be written.
     recorded: HashMap<String, Option<Error>>,
+    /// What was replaced so far.
+    changes: merge::Changes,
     crew: Crew,
     /// Bytes of files that are being staged.
     under_way: u64,
@@ -164,6 +166,7 @@ pub fn execute(context: &Context, material: &Material<'_>) -> Summary {
             writing: HashSet::new(),
             written: HashMap::new(),
             recorded: HashMap::new(),
+            changes: merge::Changes::default(),
             crew: Crew::new(Instant::now(), threads, context.streams_fixed),
             under_way: 0,
             unread: (0, String::new()),
