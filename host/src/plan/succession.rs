@@ -196,13 +196,13 @@ pub(crate) fn of_target(index: &Index<'_>, set: u32) -> Lineage {
 
 fn lasted_here(index: &Index<'_>, set: &ImageSet) -> Option<Lasted> {
     let found = lasted(set.images.iter().map(|i| i.files.last().and_then(|f| f.mtime_ns)))?;
-    let begun = &index.input.target.begun;
-    if begun.is_empty() {
-        return Some(found);
-    }
-    let place = index.place(set);
-    let first = set.images.iter().filter_map(|i| begun.get(&index.target_path(&place, &i.id)));
-    Some(Lasted { from: first.copied().fold(found.from, i64::min), ..found })
+    // A time that moved since the publish says nothing before the content is compared.
+    let (target, place) = (index.input.target, index.place(set));
+    let before = set.images.iter().map(|i| index.target_path(&place, &i.id)).filter_map(|path| {
+        let recorded = target.files.recorded(&path).map(|r| r.source_mtime_ns);
+        target.begun.get(&path).copied().or(recorded)
+    });
+    Some(Lasted { from: before.fold(found.from, i64::min), ..found })
 }
 
 fn lasted_there(index: &Index<'_>, set: u32) -> Option<Lasted> {
