@@ -254,3 +254,18 @@ fn what_lacks_something_itself_makes_what_time_orders_after_it_lack_it() {
         assert_restorable(&world, &timed(2), false);
     }
 }
+
+#[test]
+fn what_stays_for_want_of_an_image_at_the_source_keeps_what_it_builds_on() {
+    let mut world = World::with_qcow2(4);
+    world.options.sync = true;
+    world.options.max_delete = 1.0;
+    world.run();
+    // 1 to 4 are merged at the source; then nothing is left of the result.
+    (1..4).for_each(|n| world.remove(&qcow2_name(n)));
+    world.put(&qcow2_name(4), 0, 10, Some(qcow2(&qcow2_name(4), Some("base.qcow2"))));
+    let plan = world.run();
+    assert_eq!(work(&plan), [] as [String; 0]);
+    assert_eq!(step(&plan, &qcow2_name(4)).code, Code::NotAnImage);
+    assert_restorable(&world, &qcow2_name(4), true);
+}
