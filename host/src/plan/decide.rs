@@ -332,15 +332,20 @@ fn cover<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'a>)
             own.reason = Reason::Consolidated { images: covered.len() + 1, unproven };
         }
     }
-    for held in consolidated::covered_by_others(index, set, &decided.there, &decided.source_of) {
+    for held in
+        consolidated::covered_by_others(index, set, &decided.place, &decided.there, &decided.source_of)
+    {
         let image = index.at(held.holder);
-        let below = &decided.images[held.onto];
-        if below.fate == Fate::Act && below.found == Found::SourceChanged {
+        let changed = |onto: &usize| {
+            let below = &decided.images[*onto];
+            below.fate == Fate::Act && below.found == Found::SourceChanged
+        };
+        if let Some(onto) = held.onto.filter(changed) {
             // Only what is sent of that shows whether the chain began anew, and then nothing of it is held there.
             for p in
                 held.images.into_iter().filter(|p| decided.images[*p].fate == Fate::Act).collect::<Vec<_>>()
             {
-                own_hold(&mut decided.images[p], Reason::Waiting(&set.images[held.onto].id));
+                own_hold(&mut decided.images[p], Reason::Waiting(&set.images[onto].id));
             }
             continue;
         }

@@ -178,6 +178,28 @@ fn a_header_that_names_what_only_the_target_has_needs_that() {
 }
 
 #[test]
+fn what_is_held_is_found_although_the_base_is_gone_at_the_source_too() {
+    for beside in [false, true] {
+        let mut world = World::with_aip(4);
+        world.run();
+        for n in 1..4 {
+            world.erase(&aip(n));
+        }
+        world.write(&aip(4), "1 to 4", 300);
+        world.remove(&aip(4));
+        world.remove(&aip(0));
+        if beside {
+            world.file(&aip(5), 105, 6);
+        }
+        let plan = world.run();
+        for n in 1..4 {
+            assert_eq!(step(&plan, &aip(n)).code, Code::Unproven, "{n}");
+        }
+        assert_restorable(&world, &aip(4), true);
+    }
+}
+
+#[test]
 fn what_the_source_still_has_is_not_in_what_it_merged() {
     // The target merged 1 and 2; the source merged 2 and 3, and still has 1.
     for proved in [false, true] {
@@ -231,4 +253,19 @@ fn what_lacks_something_itself_makes_what_time_orders_after_it_lack_it() {
         assert!(step(&plan, &timed(2)).not_restorable, "{what}");
         assert_restorable(&world, &timed(2), false);
     }
+}
+
+#[test]
+fn what_stays_for_want_of_an_image_at_the_source_keeps_what_it_builds_on() {
+    let mut world = World::with_qcow2(4);
+    world.options.sync = true;
+    world.options.max_delete = 1.0;
+    world.run();
+    // 1 to 4 are merged at the source; then nothing is left of the result.
+    (1..4).for_each(|n| world.remove(&qcow2_name(n)));
+    world.put(&qcow2_name(4), 0, 10, Some(qcow2(&qcow2_name(4), Some("base.qcow2"))));
+    let plan = world.run();
+    assert_eq!(work(&plan), [] as [String; 0]);
+    assert_eq!(step(&plan, &qcow2_name(4)).code, Code::NotAnImage);
+    assert_restorable(&world, &qcow2_name(4), true);
 }
