@@ -38,6 +38,9 @@ pub struct Failed {
     pub log: Vec<String>,
 }
 
+/// States from here on are those of what somebody put on a target by hand.
+const SEEDED: super::content::State = 1_000_000;
+
 /// Runs until nothing is left to do, at most: on its own, then with what the user is asked to allow or accept.
 const ALONE: usize = 4;
 const WITH_THE_USER: usize = 5;
@@ -198,15 +201,16 @@ impl Play {
             let truth = world.library.truth(content).expect("asked for above");
             // Of the same machine, a chain of its own.
             let old = super::content::Truth {
-                gives: truth.gives + 1_000_000,
-                needs: truth.needs.map(|n| n + 1_000_000),
+                gives: truth.gives + SEEDED,
+                needs: truth.needs.map(|n| n + SEEDED),
                 ..truth
             };
             let size = world.library.size(content);
             let head = world.library.get(content).bytes[..8].to_vec();
             let old = world.library.write(&head, size, Some(old));
             let bytes = world.library.get(old).bytes.to_vec();
-            self.sides[t].store.mem.put(&at, &bytes, mtime - 3_600_000_000_000);
+            let store = &self.sides[t].store;
+            store.mem.put(&store.spelled(&at), &bytes, mtime - 3_600_000_000_000);
         }
     }
 
@@ -897,15 +901,29 @@ impl Play {
         self.world().breaks("some number of runs leaves nothing to do", open.join("; "));
     }
 
-    /// Who accepts looks first: files that nobody wrote are no merges, and go.
+    /// Who accepts looks first: files that nobody wrote are no merges, and go. So does what somebody else put there under
+    /// another spelling of an image's name, where the target knows only one of the two: nothing is written over it.
     fn clear_damage(&self, t: usize) {
         let mut disk = self.sides[t].store.mem.disk();
         let mut world = self.world();
         let own = |p: &TargetPath| crate::target::names::parse(p).is_some();
         let damaged = disk.files.iter().filter(|(p, f)| !own(p) && world.library.find(&f.bytes).is_none());
-        let damaged: Vec<TargetPath> = damaged.map(|(p, _)| p.clone()).collect();
+        let mut damaged: Vec<TargetPath> = damaged.map(|(p, _)| p.clone()).collect();
+        if self.sides[t].store.nature.folds {
+            let seeded = |f: &MemFile| {
+                let truth = world.library.find(&f.bytes).and_then(|id| world.library.truth(id));
+                truth.is_some_and(|truth| truth.gives >= SEEDED)
+            };
+            let respelled = |p: &TargetPath| {
+                let files = world.source.true_files();
+                files.iter().all(|(s, _)| s != p)
+                    && files.iter().any(|(s, _)| s.as_bytes().eq_ignore_ascii_case(p.as_bytes()))
+            };
+            let foreign = disk.files.iter().filter(|(p, f)| seeded(f) && respelled(p));
+            damaged.extend(foreign.map(|(p, _)| p.clone()));
+        }
         for at in damaged {
-            world.say(format!("the user deletes {} on target {t}, which is damaged", at.display()));
+            world.say(format!("the user deletes {} on target {t}, which is not the source's", at.display()));
             disk.files.remove(&at);
             world.others_changed(t, &at);
         }

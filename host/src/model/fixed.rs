@@ -263,6 +263,24 @@ mod proofs {
     }
 
     #[test]
+    fn a_seeded_chain_waits_for_an_ancestor_that_cannot_be_read() {
+        for (family, locked) in [(Aip18, 0), (Aip18, 1), (Veeam, 0), (Family::Qcow, 1), (Aip22, 2)] {
+            let mut play = world(&[machine(family, 3)], target(true));
+            play.tell(&[Seed(0), Lock { machine: 0, image: locked }, RUN, Look, Backup(0), RUN, Look]);
+            play.keeps_the_laws().tell(&[UnlockAll, RUN, Look]).ends_well();
+        }
+    }
+
+    #[test]
+    fn what_others_put_in_an_interrupted_publishs_place_is_not_what_was_published() {
+        let nature = Nature { atomic: false, versions: false, ..target(true).nature };
+        for step in 8..40 {
+            let mut play = world(&[machine(Aip18, 3)], TargetSetup { nature, ..target(true) });
+            play.tell(&[Run(Fault::Kill(step)), Seed(0), RUN, Look]).ends_well();
+        }
+    }
+
+    #[test]
     fn an_old_manifest_brings_nothing_back() {
         let mut play = world(&[machine(Aip18, 3)], target(true));
         play.tell(&[

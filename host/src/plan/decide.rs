@@ -54,6 +54,8 @@ pub(crate) struct Decided<'a> {
     pub onto: Option<TargetPath>,
     /// The target's image that it builds on, where the source has that no more.
     pub attached: Option<At>,
+    /// Of files that are compared: why what differs is not sent in this run.
+    pub waits: Option<Reason<'a>>,
 }
 
 impl Decided<'_> {
@@ -63,6 +65,11 @@ impl Decided<'_> {
 
     fn sends(&self) -> bool {
         self.fate == Fate::Act && self.action != Action::Skip
+    }
+
+    /// Its files are compared, and sent where they differ.
+    pub fn compares(&self) -> bool {
+        self.fate == Fate::Act && self.files.iter().any(|f| f.action == FileAction::Adopt)
     }
 }
 
@@ -230,6 +237,7 @@ pub(crate) fn look<'a>(
         merged: false,
         onto: None,
         attached: None,
+        waits: None,
     }
 }
 
@@ -403,11 +411,14 @@ fn absorb<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'a>
 
 /// Holds back what cannot be done now, and what would be visible without an ancestor that is held back.
 fn hold<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'a>) {
-    let replaces = decided.images.iter().any(|d| d.sends() && d.action == Action::Replace);
+    let replaces = decided.images.iter().any(|d| d.sends() && d.action == Action::Replace || d.compares());
     let unsettled = if replaces { unsettled_on_target(index, &set.id, decided) } else { None };
     for (i, image) in set.images.iter().enumerate() {
         let own = &decided.images[i];
         if !own.sends() {
+            if own.compares() {
+                decided.images[i].waits = differing_waits(index, set, decided, i, unsettled);
+            }
             continue;
         }
         if let Some(why) = index.stuck(None, Some(&set.id)) {
@@ -445,6 +456,28 @@ fn hold<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'a>) 
     }
 }
 
+/// Why an image that is only compared is not replaced now, should it differ: what it builds on could not be there with it.
+fn differing_waits<'a>(
+    index: &Index<'a>,
+    set: &'a ImageSet,
+    decided: &DecidedSet<'a>,
+    i: usize,
+    unsettled: Option<&'a TargetPath>,
+) -> Option<Reason<'a>> {
+    let image = &set.images[i];
+    let stuck = index.stuck(None, Some(&set.id)).map(Reason::Stuck);
+    stuck
+        .or_else(|| ancestor_waits(index, image, decided.images[i].anchor))
+        .or_else(|| unsettled.map(Reason::SetNotSettled))
+        .or_else(|| match image.parent {
+            Parent::Image(p) if decided.images[p].fate == Fate::Held => {
+                Some(Reason::Waiting(&set.images[p].id))
+            }
+            Parent::Image(p) => decided.images[p].waits.clone(),
+            _ => None,
+        })
+}
+
 /// Keeps `action`, so that a held replacement is still known as one; the step it becomes is a skip.
 fn own_hold<'a>(own: &mut Decided<'a>, reason: Reason<'a>) {
     own.fate = Fate::Held;
@@ -462,17 +495,22 @@ fn cannot<'a>(
         let unreadable = index.unsettled.get(path).is_some_and(|u| u.cause == Cause::Unreadable);
         return Some(if unreadable { Reason::FileUnreadable(path) } else { Reason::FileNotSettled(path) });
     }
-    let missing = matches!(image.parent, Parent::Missing(_));
-    if let Some(path) = index.unfinished_ancestor(own.anchor, missing) {
-        return Some(Reason::Waiting(path));
-    }
-    if missing && !index.input.inventory.unreadable.is_empty() {
-        return Some(Reason::ParentUnread);
+    if let Some(reason) = ancestor_waits(index, image, own.anchor) {
+        return Some(reason);
     }
     if let (Action::Replace, Some(path)) = (own.action, unsettled) {
         return Some(Reason::SetNotSettled(path));
     }
     files_cannot(index, own)
+}
+
+/// An ancestor that is there and cannot be read, or not yet.
+fn ancestor_waits<'a>(index: &Index<'a>, image: &'a Image, anchor: usize) -> Option<Reason<'a>> {
+    let missing = matches!(image.parent, Parent::Missing(_));
+    if let Some(path) = index.unfinished_ancestor(anchor, missing) {
+        return Some(Reason::Waiting(path));
+    }
+    (missing && !index.input.inventory.unreadable.is_empty()).then_some(Reason::ParentUnread)
 }
 
 /// What forbids an image's files: a lock that has not ended, a name or a size that the target refuses.

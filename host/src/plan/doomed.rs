@@ -393,6 +393,7 @@ impl Doomed<'_> {
             proof,
             parent: None,
             merged: false,
+            compare_only: None,
         }
     }
 }
