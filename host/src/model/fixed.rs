@@ -376,6 +376,28 @@ mod ways_out {
         play.ends_well();
     }
 
+    #[test]
+    fn both_sides_merge_across_each_other() {
+        for family in [Aip18, Aip22, Macrium, Family::Qcow] {
+            for (count, skip, more) in [(2, 1, 2), (3, 1, 2), (3, 2, 2), (3, 1, 3), (2, 0, 3), (4, 2, 3)] {
+                let mut play = world(&[machine(family, 5)], target(true));
+                let there = MergeThere { target: 0, machine: 0, count };
+                let here = Merge { machine: 0, skip, count: more };
+                play.tell(&[RUN, there, here, RUN, Look, Backup(0), RUN, Look]).ends_well();
+            }
+        }
+    }
+
+    #[test]
+    fn a_manifest_claims_nothing_that_another_set_has_now() {
+        let folds = TargetSetup { nature: Nature { folds: true, ..target(true).nature }, ..target(true) };
+        let mut play = world(&[machine(Veeam, 1)], folds);
+        let lost = [RUN, Recase(0), Touch { machine: 0, image: 0 }, Touch { machine: 0, image: 1 }, RUN];
+        play.tell(&lost).tell(&[LoseCatalog(0), Backup(0), RUN]).keeps_the_laws();
+        assert!(!play.log().contains("two manifests"), "{}", play.log());
+        play.ends_well();
+    }
+
     /// With the key gone, a manifest's word deletes nothing until the user accepts it; and then it does.
     #[test]
     fn what_was_removed_while_everything_was_lost_stays_until_the_user_accepts() {

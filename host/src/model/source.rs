@@ -154,12 +154,14 @@ impl Source {
         self.serial = serial;
     }
 
-    /// A scan looks at all that is mounted.
+    /// A scan looks at all that is mounted. One that was empty whenever somebody looked is nothing that would be missed:
+    /// automounters and snapshots come and go like that.
     pub fn looked(&mut self) {
         for at in 0..self.systems.len() {
             let hidden =
                 self.unreadable.iter().chain(&self.linked).any(|d| self.systems[at].home.starts_with(d));
-            self.systems[at].looked_at |= self.is_mounted(at) && !hidden;
+            let holds = at == 0 || !self.systems[at].files.is_empty();
+            self.systems[at].looked_at |= self.is_mounted(at) && !hidden && holds;
         }
     }
 

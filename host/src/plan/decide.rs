@@ -10,7 +10,7 @@ use offsite_plugin_api::TargetPath;
 use super::compare::{Found, compare};
 use super::explain::{Incomplete, Reason};
 use super::index::{At, Index};
-use super::merged::{Merged, merged};
+use super::merged::{self, Merged, merged};
 use super::{Action, FileAction, FileStep, Sign, attach, consolidated, names, policy};
 use crate::chain::{Image, ImageFile, ImageSet, Parent, Span};
 use crate::format::{ImageKind, Link};
@@ -343,9 +343,16 @@ fn cover<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'a>)
     for i in (0..set.images.len()).rev() {
         let own = &decided.images[i];
         let stays = holders[i].is_none() && (own.visible() || own.fate == Fate::Act);
-        if stays
-            && own.fate != Fate::Consolidated
-            && let Parent::Image(p) = set.images[i].parent
+        if !stays || own.fate == Fate::Consolidated {
+            continue;
+        }
+        let below = match set.images[i].parent {
+            Parent::Image(p) => Some(p),
+            // What lay between is gone at the source: if it was merged into this one, this one builds on what is left below.
+            Parent::Missing(_) if own.sends() => merged::lower(index, set, decided, i),
+            _ => None,
+        };
+        if let Some(p) = below
             && holders[p].is_some_and(|h| !h.stands_in)
         {
             holders[p] = None;

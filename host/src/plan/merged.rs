@@ -6,6 +6,7 @@
 
 use super::decide::DecidedSet;
 use super::index::{At, Index};
+use super::needs::branch_of;
 use super::{Merge, Sign};
 use crate::chain::{Evidence, Image, ImageSet, Parent, Span};
 use crate::format::{Format, ImageKind, Link, signature};
@@ -73,18 +74,32 @@ pub(crate) fn merged(
     if image.kind == ImageKind::Base {
         return into_base(index, set, decided, i);
     }
-    let Some((images, onto)) = below(index, decided, i) else {
+    let Some((images, mut onto)) = below(index, decided, i) else {
         let (span, onto) = same_span(index, image, decided, i).filter(|_| missing(image))?;
         let sign = if recorded(index, decided, i) { Sign::Head } else { Sign::Missing };
         return Some(Merged { images: Vec::new(), onto: Some(onto), sign, span: Some(span) });
     };
-    let span = if missing(image) { span_with(index, image, &images) } else { None };
+    let mut span = if missing(image) { span_with(index, image, &images) } else { None };
+    // The target merged its part of what the source merged with more: what the source has below was not taken in.
+    if let Some(lower) = lower(index, set, decided, i).filter(|lower| missing(image) && *lower > onto) {
+        onto = lower;
+        let first = set.images[lower].number.map(|number| number + 1);
+        span = span.zip(first).map(|(span, first)| Span { first: span.first.max(first), ..span });
+    }
     // Where the source's own chain leads elsewhere, it is no merge.
     if image.parent != Parent::Image(onto) && span.is_none() {
         return None;
     }
     let sign = sign(index, decided, image, i, &images);
     Some(Merged { images, onto: Some(onto), sign, span: span.filter(|_| sign != Sign::Missing) })
+}
+
+/// The image right below by its number, of those of its branch that the source has.
+pub(crate) fn lower(index: &Index<'_>, set: &ImageSet, decided: &DecidedSet<'_>, i: usize) -> Option<usize> {
+    let number = set.images[i].number?;
+    let branch = |at: usize| index.file(decided.images[at].anchor).recognised.as_ref().and_then(branch_of);
+    let own = branch(i)?;
+    (0..i).rev().find(|&p| set.images[p].number.is_some_and(|n| n < number) && branch(p) == Some(own))
 }
 
 fn missing(image: &Image) -> bool {

@@ -335,7 +335,7 @@ impl<'a> Needs<'a> {
     }
 }
 
-fn branch_of(recognised: &Recognised) -> Option<&[u64]> {
+pub(crate) fn branch_of(recognised: &Recognised) -> Option<&[u64]> {
     match &recognised.link {
         Link::Number { branch, .. } => Some(branch),
         _ => None,
