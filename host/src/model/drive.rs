@@ -939,7 +939,9 @@ impl Play {
             match self.plan(t, &inventory) {
                 Err(error) => open.push(format!("target {t}: {error}")),
                 Ok(plan) => {
-                    let active = |s: &&plan::Step| s.action != Action::Skip || !s.files.is_empty();
+                    // What is only compared waits for something at the source, as what is held back does.
+                    let compares = |s: &plan::Step| !s.files.is_empty() && s.compare_only.is_none();
+                    let active = |s: &&plan::Step| s.action != Action::Skip || compares(s);
                     open.extend(plan.steps.iter().filter(active).map(|s| {
                         format!("target {t}: {:?} {} because {}", s.action, s.image.display(), s.reason)
                     }));

@@ -389,6 +389,27 @@ mod ways_out {
     }
 
     #[test]
+    fn what_was_merged_there_is_not_taken_for_a_chain_begun_anew() {
+        for family in [Aip18, Macrium, Family::Qcow] {
+            for sync in [false, true] {
+                let mut play = world(&[machine(family, 4)], target(sync));
+                let there = MergeThere { target: 0, machine: 0, count: 3 };
+                play.tell(&[RUN, there, Restart(0), RUN, Look, Backup(0), RUN, Look]).ends_well();
+                let mut play = world(&[machine(family, 4)], target(sync));
+                play.tell(&[RUN, there, Restart(0), Backup(0), Backup(0), RUN, Look, RUN]).ends_well();
+            }
+        }
+    }
+
+    #[test]
+    fn what_covers_an_image_is_not_deleted_for_it() {
+        let mut play = world(&[machine(Shadow, 4)], target(true));
+        play.tell(&[RUN, Merge { machine: 0, skip: 1, count: 2 }, Forge { target: 0, machine: 0 }]);
+        play.tell(&[LoseCatalog(0), RUN, Merge { machine: 0, skip: 0, count: 3 }, RUN, RUN]);
+        play.ends_well();
+    }
+
+    #[test]
     fn a_manifest_claims_nothing_that_another_set_has_now() {
         let folds = TargetSetup { nature: Nature { folds: true, ..target(true).nature }, ..target(true) };
         let mut play = world(&[machine(Veeam, 1)], folds);

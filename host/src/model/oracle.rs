@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use offsite_plugin_api::TargetPath;
 
-use super::content::{Id, State, restorable};
+use super::content::{Id, State, Truth, restorable};
 use super::products::Family;
 use super::world::{Why, World};
 use crate::target::names;
@@ -106,7 +106,7 @@ impl World {
         for (path, id) in &good {
             match now.visible.get(path).copied() {
                 Some(Some(still)) if still == *id => {
-                    if !now.good.contains_key(path) {
+                    if !now.good.contains_key(path) && !self.taken_away(target, *id) {
                         self.lost_ancestor(path, *id, what, at);
                     }
                 }
@@ -141,6 +141,28 @@ impl World {
         let text =
             format!("{} cannot be restored any more, by the {what} of {}", path.display(), at.display());
         self.breaks("a visible image loses its ancestor", text);
+    }
+
+    /// Whether others took away or changed, under its own name, what this image builds on: that the same content lies under
+    /// another set's names is nothing that anybody knows.
+    fn taken_away(&self, target: usize, id: Id) -> bool {
+        let altered = &self.judges[target].altered;
+        if altered.is_empty() {
+            return false;
+        }
+        let altered: Vec<Truth> = altered
+            .iter()
+            .flat_map(|path| self.history_of(path))
+            .filter_map(|id| self.library.truth(id))
+            .collect();
+        let mut needs = self.library.truth(id).and_then(|t| t.needs);
+        while let Some(state) = needs {
+            match altered.iter().find(|t| t.gives == state) {
+                Some(_) => return true,
+                None => needs = self.library.needs_of(state),
+            }
+        }
+        false
     }
 
     /// Law 3: what takes a good image's place is what the source has.

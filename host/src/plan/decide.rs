@@ -54,6 +54,8 @@ pub(crate) struct Decided<'a> {
     pub onto: Option<TargetPath>,
     /// The target's image that it builds on, where the source has that no more.
     pub attached: Option<At>,
+    /// The target's image that holds it.
+    pub held_by: Option<At>,
     /// Of files that are compared: why what differs is not sent in this run.
     pub waits: Option<Reason<'a>>,
 }
@@ -237,6 +239,7 @@ pub(crate) fn look<'a>(
         merged: false,
         onto: None,
         attached: None,
+        held_by: None,
         waits: None,
     }
 }
@@ -296,6 +299,7 @@ pub(crate) fn locate(index: &Index<'_>, set: &ImageSet, decided: &mut DecidedSet
 #[derive(Clone, Copy)]
 struct Holder<'a> {
     by: &'a TargetPath,
+    at: At,
     unproven: bool,
     /// It also stands for this image towards later ones.
     stands_in: bool,
@@ -317,9 +321,9 @@ fn cover<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'a>)
         let covered = consolidated::covered(index, set, &decided.place, &decided.there, i);
         let (Some(covered), Some(at)) = (covered, decided.there[i]) else { continue };
         let image = index.at(at);
-        let unproven = unproven(index, image);
+        let unproven = unproven(index, image) || beneath_changes(index, decided, at);
         for &p in &covered {
-            holders[p] = Some(Holder { by: &set.images[i].id, unproven, stands_in: false });
+            holders[p] = Some(Holder { by: &set.images[i].id, at, unproven, stands_in: false });
         }
         let own = &mut decided.images[i];
         own.fate = Fate::Consolidated;
@@ -335,7 +339,8 @@ fn cover<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'a>)
         for (n, p) in held.images.into_iter().enumerate() {
             if decided.images[p].fate == Fate::Act {
                 let stands_in = held.stands_in && n == 0;
-                holders[p] = Some(Holder { by: &image.id, unproven: unproven(index, image), stands_in });
+                let unproven = unproven(index, image) || beneath_changes(index, decided, held.holder);
+                holders[p] = Some(Holder { by: &image.id, at: held.holder, unproven, stands_in });
             }
         }
     }
@@ -365,9 +370,18 @@ fn cover<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'a>)
             own.fate = Fate::Covered;
             own.action = Action::Skip;
             own.files = Vec::new();
+            own.held_by = Some(holder.at);
             own.reason = Reason::Covered { by: holder.by, unproven: holder.unproven };
         }
     }
+}
+
+/// Whether this run replaces what an image of the target builds on: then nothing says any more that it holds what the source
+/// has.
+fn beneath_changes(index: &Index<'_>, decided: &DecidedSet<'_>, at: At) -> bool {
+    let Parent::Image(parent) = index.at(at).parent else { return false };
+    let below = decided.source_of.get(&(at.0, parent as u32)).map(|&s| &decided.images[s]);
+    below.is_some_and(|own| own.sends() && own.found == Found::SourceChanged)
 }
 
 fn unproven(index: &Index<'_>, image: &Image) -> bool {
@@ -423,8 +437,16 @@ fn hold<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'a>) 
     for (i, image) in set.images.iter().enumerate() {
         let own = &decided.images[i];
         if !own.sends() {
-            if own.compares() {
-                decided.images[i].waits = differing_waits(index, set, decided, i, unsettled);
+            if own.compares()
+                && let Some(reason) = differing_waits(index, set, decided, i, unsettled)
+            {
+                // What is recorded is only hashed, or was read in vain before: the chain goes on where it is the same.
+                let recorded = matches!(own.reason, Reason::AdoptRewritten | Reason::AdoptUnread);
+                let own = &mut decided.images[i];
+                match recorded {
+                    true => own.waits = Some(reason),
+                    false => own_hold(own, reason),
+                }
             }
             continue;
         }

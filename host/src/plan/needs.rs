@@ -188,6 +188,11 @@ impl<'a> Needs<'a> {
         if let Some(below) = own.attached {
             self.of(index, below.0).needed[below.1 as usize] = true;
         }
+        // It will not be there: it holds nothing, and what holds it stays.
+        if let Some(holder) = own.held_by {
+            self.of(index, holder.0).needed[holder.1 as usize] = true;
+            return;
+        }
         let merged_there = own.fate == Fate::Consolidated;
         self.holds_by_span(index, image, own.anchor, &decided.there, decided.there[i], merged_there);
         let Some(at) = decided.there[i] else { return self.arriving_orphan(index, set, decided, i) };
