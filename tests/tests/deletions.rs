@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::Path;
 
+use offsite_tests::backends::{Backend, Smb};
 use offsite_tests::program::Ran;
 use offsite_tests::sandbox::{Sandbox, debris, own_files, random_file, tree};
 
@@ -245,4 +246,30 @@ fn the_only_backup_goes_first_only_with_the_users_word() {
     let ran = box_.run(&["a"]).args(["--sync", "--delete-first=last"]).run().expect(0);
     assert!(notices(&ran).contains(&"delete-first".to_owned()), "{}", ran.all());
     mirrored(&box_);
+}
+
+/// Samba ignores case: what differs by case only is one file there.
+#[test]
+fn a_folder_renamed_by_case_is_the_same_folder_on_a_share() {
+    let share = Smb::start();
+    let box_ = Sandbox::new();
+    for folder in ["Server1", "Other"] {
+        fs::create_dir(box_.source().join(folder)).unwrap();
+        (0..4).for_each(|n| shadow(&box_.source().join(folder), n));
+    }
+    let run = || share.reach().run(&box_).args(["--sync"]).run();
+    run().expect(0);
+    let held = share.look(tree);
+    assert!(held.len() >= 8, "{held:?}");
+    fs::rename(box_.source().join("Server1"), box_.source().join("server1")).unwrap();
+    for _ in 0..3 {
+        run().expect(0);
+        assert_eq!(share.look(tree), held);
+    }
+    // What comes later goes into the folder that is there, and what goes later goes from there.
+    shadow(&box_.source().join("server1"), 5);
+    run().expect(0);
+    let later = share.look(tree);
+    assert_eq!(later.len(), held.len() + 2, "{later:?}");
+    assert!(later.keys().all(|path| !path.starts_with("server1")), "{later:?}");
 }

@@ -25,7 +25,10 @@ pub(super) enum Sync {
 }
 
 pub(super) struct Database {
+    #[cfg(not(test))]
     connection: Mutex<Connection>,
+    #[cfg(test)]
+    connection: Mutex<used::Held>,
     /// `None` without a log (in memory, or on a file system that takes none): SQLite itself waits at every commit then.
     group: Option<Group>,
     path: Option<PathBuf>,
@@ -89,11 +92,18 @@ impl Database {
     }
 
     pub fn in_memory(schema: &[&str]) -> Result<Self> {
+        #[cfg(test)]
+        if let Some(connection) = used::again(schema) {
+            return Ok(Self::with(connection, None, true, None).given_back(schema));
+        }
         match prepare(
             Connection::open_in_memory().map_err(|e| failed(None, "cannot make", &e))?,
             None,
             schema,
         )? {
+            #[cfg(test)]
+            Opened::Good(connection, new) => Ok(Self::with(connection, None, new, None).given_back(schema)),
+            #[cfg(not(test))]
             Opened::Good(connection, new) => Ok(Self::with(connection, None, new, None)),
             Opened::Damaged(error) => Err(failed(None, "cannot make", &error)),
         }
@@ -105,6 +115,8 @@ impl Database {
             mode.is_ok_and(|m| m == "wal") && c.pragma_update(None, "synchronous", "NORMAL").is_ok()
         };
         let group = path.as_deref().filter(|_| logged(&connection)).map(Group::of);
+        #[cfg(test)]
+        let connection = used::Held::of(connection);
         Self {
             connection: Mutex::new(connection),
             group,
@@ -114,6 +126,13 @@ impl Database {
             #[cfg(test)]
             power: std::sync::OnceLock::new(),
         }
+    }
+
+    /// For tests: see [`used`].
+    #[cfg(test)]
+    fn given_back(self, schema: &[&str]) -> Self {
+        let connection = self.connection.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Self { connection: Mutex::new(connection.given_back(schema)), ..self }
     }
 
     /// For tests: every write is a step that a simulated kill counts, and forbids once it has struck.
@@ -137,7 +156,14 @@ impl Database {
         self.moved_aside.as_ref()
     }
 
+    #[cfg(not(test))]
     fn lock(&self) -> MutexGuard<'_, Connection> {
+        // A panic while it was held unwound the transaction, which rolled back: the connection is sound.
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[cfg(test)]
+    fn lock(&self) -> MutexGuard<'_, used::Held> {
         // A panic while it was held unwound the transaction, which rolled back: the connection is sound.
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -234,6 +260,85 @@ impl Database {
             let _ = std::fs::write(bad_mark(path), error.to_string());
         }
         failed(self.path.as_deref(), what, error)
+    }
+}
+
+/// For tests: making the tables takes longer than most of what a test does with them, so that a thread empties its
+/// databases in memory and uses them again.
+#[cfg(test)]
+mod used {
+    use std::cell::RefCell;
+    use std::ops::{Deref, DerefMut};
+
+    use rusqlite::Connection;
+
+    /// Which tables: the place of the schema and its length.
+    type Tables = (usize, usize);
+
+    thread_local! {
+        static FREE: RefCell<Vec<(Tables, Connection)>> = const { RefCell::new(Vec::new()) };
+    }
+
+    fn tables(schema: &[&str]) -> Tables {
+        (schema.as_ptr() as usize, schema.len())
+    }
+
+    /// A database without rows that had these tables made before.
+    pub fn again(schema: &[&str]) -> Option<Connection> {
+        FREE.with_borrow_mut(|free| {
+            let at = free.iter().rposition(|(of, _)| *of == tables(schema))?;
+            Some(free.swap_remove(at).1)
+        })
+    }
+
+    fn emptied(connection: &Connection) -> rusqlite::Result<()> {
+        let tables: Vec<String> = connection
+            .prepare_cached("SELECT name FROM sqlite_schema WHERE type = 'table'")?
+            .query_map([], |row| row.get(0))?
+            .collect::<rusqlite::Result<_>>()?;
+        connection.execute_batch("BEGIN")?;
+        for table in tables {
+            connection.prepare_cached(&format!("DELETE FROM \"{table}\""))?.execute([])?;
+        }
+        connection.execute_batch("COMMIT")
+    }
+
+    /// A connection that its thread takes back where it is told for which tables.
+    pub struct Held(Option<Connection>, Option<Tables>);
+
+    impl Held {
+        pub fn of(connection: Connection) -> Self {
+            Self(Some(connection), None)
+        }
+
+        pub fn given_back(mut self, schema: &[&str]) -> Self {
+            self.1 = Some(tables(schema));
+            self
+        }
+    }
+
+    impl Deref for Held {
+        type Target = Connection;
+
+        fn deref(&self) -> &Connection {
+            self.0.as_ref().expect("there until it is dropped")
+        }
+    }
+
+    impl DerefMut for Held {
+        fn deref_mut(&mut self) -> &mut Connection {
+            self.0.as_mut().expect("there until it is dropped")
+        }
+    }
+
+    impl Drop for Held {
+        fn drop(&mut self) {
+            if let (Some(connection), Some(of)) = (self.0.take(), self.1)
+                && emptied(&connection).is_ok()
+            {
+                let _ = FREE.try_with(|free| free.borrow_mut().push((of, connection)));
+            }
+        }
     }
 }
 

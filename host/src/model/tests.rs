@@ -1,7 +1,6 @@
 //! The random stories.
 
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::BTreeMap;
 
 use super::drive::{Failed, Play};
 use super::story::{Kinds, Story};
@@ -39,9 +38,11 @@ fn shorten(story: &Story, failed: Failed) -> (Story, Failed) {
     }
 }
 
-fn tell(seed: u64, story: &Story, failed: &Failed) -> String {
+fn tell(seed: u64, kinds: Option<&str>, story: &Story, failed: &Failed) -> String {
+    let kinds = kinds.map(|of| format!("OFFSITE_STORIES_OF={of} ")).unwrap_or_default();
     format!(
-        "story {seed}: {}: {}\n{:#?}\n{}\n\nreplay: OFFSITE_STORY={seed} cargo nextest run -p offsite --lib model\n",
+        "story {seed}: {}: {}\n{:#?}\n{}\n\nreplay: {kinds}OFFSITE_STORY={seed} cargo nextest run -p offsite --lib \
+         random_stories\n",
         failed.broken.law,
         failed.broken.what,
         story.setup,
@@ -49,52 +50,59 @@ fn tell(seed: u64, story: &Story, failed: &Failed) -> String {
     )
 }
 
-/// Stories in an ordinary run. Not yet the 20,000 that are wanted: about one in a thousand beyond these still fails.
+/// Stories where nobody says how many. `tests/stories` plays more of them, faster. Of those beyond, these fail:
 /// - 2819, 3233, 3644, 7602, 8841: the memory of scans is lost while a file system in the source is not mounted; without
 ///   sync nothing tells of it.
 /// - 5080, 8148, 10082: the user removes increments that lie right beside those that a product merges: the holder changed,
 ///   or bears a merge's name, and a run beside it is gone, which is all that a merge of all of them would show.
 /// - 8627: an image whose parent nobody has is published although an older one of its set waits.
-const GATE: u64 = 2_500;
+const GATE: u64 = 1_000;
 
-#[test]
-fn random_stories_keep_the_laws() {
+/// Each part is a test, so that they run side by side in processes of their own.
+const PARTS: u64 = 16;
+
+/// Plays the seeds of one part, until some have failed, and tells one of each kind of failure.
+fn play_part(part: u64) {
     let number = |name: &str| std::env::var(name).ok().and_then(|n| n.parse::<u64>().ok());
     let (from, count) = match number("OFFSITE_STORY") {
         Some(seed) => (seed, 1),
         None => (number("OFFSITE_STORIES_FROM").unwrap_or(0), number("OFFSITE_STORIES").unwrap_or(GATE)),
     };
-    let kinds = std::env::var("OFFSITE_STORIES_OF");
-    let kinds = Kinds::named(kinds.as_deref().unwrap_or(OPEN));
+    let named = std::env::var("OFFSITE_STORIES_OF").ok();
+    let kinds = Kinds::named(named.as_deref().unwrap_or(OPEN));
     let most = number("OFFSITE_STORIES_FAILING").unwrap_or(1) as usize;
-    let next = AtomicU64::new(from);
-    let failures: Mutex<Vec<(u64, Story, Failed)>> = Mutex::new(Vec::new());
-    std::thread::scope(|scope| {
-        for _ in 0..std::thread::available_parallelism().map_or(2, usize::from) {
-            scope.spawn(|| {
-                loop {
-                    let seed = next.fetch_add(1, Ordering::SeqCst);
-                    if seed >= from + count || failures.lock().unwrap().len() >= most {
-                        return;
-                    }
-                    let story = Story::of(seed, kinds);
-                    if let Err(failed) = play(&story) {
-                        failures.lock().unwrap().push((seed, story, failed));
-                    }
-                }
-            });
-        }
+    let mut laws = BTreeMap::<&str, Vec<u64>>::new();
+    let mut told = BTreeMap::new();
+    let seeds = (from..from.saturating_add(count)).filter(|seed| seed % PARTS == part);
+    let failures = seeds.filter_map(|seed| {
+        let story = Story::of(seed, kinds);
+        let failed = play(&story).err()?;
+        Some((seed, story, failed))
     });
-    let failures = failures.into_inner().unwrap();
-    let mut told = std::collections::BTreeMap::new();
-    let mut laws = std::collections::BTreeMap::<_, Vec<u64>>::new();
-    for (seed, story, failed) in failures {
+    for (seed, story, failed) in failures.take(most) {
         laws.entry(failed.broken.law).or_default().push(seed);
         told.entry(failed.broken.law).or_insert_with(|| {
             let (story, failed) = shorten(&story, failed);
-            tell(seed, &story, &failed)
+            tell(seed, named.as_deref(), &story, &failed)
         });
     }
     let texts: Vec<String> = told.into_values().collect();
     assert!(texts.is_empty(), "{}\n{laws:#?}", texts.join("\n\n"));
+}
+
+/// Random stories keep the laws.
+mod random_stories {
+    macro_rules! parts {
+        ($($name:ident $part:literal),+) => {$(
+            #[test]
+            fn $name() {
+                super::play_part($part);
+            }
+        )+};
+    }
+
+    parts!(
+        part_00 0, part_01 1, part_02 2, part_03 3, part_04 4, part_05 5, part_06 6, part_07 7, part_08 8, part_09 9,
+        part_10 10, part_11 11, part_12 12, part_13 13, part_14 14, part_15 15
+    );
 }

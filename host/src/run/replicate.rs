@@ -91,7 +91,7 @@ fn replicate(request: &Request, line: &Line, answers: &Arc<Answers>) -> Result<S
     let open = open(request, line, answers, true)?;
     let result = on_target(request, target, line, &open, &inventory, root, &now_ns);
     open.backend.close(CLOSE);
-    std::mem::forget(inventory);
+    super::left_to_the_exit(inventory);
     result
 }
 
@@ -180,8 +180,7 @@ pub(crate) fn on_target(
         }
         context.catalog.tidy()?;
     }
-    // The process ends now: giving back a million small pieces would only take time.
-    std::mem::forget((survey, source, plan));
+    super::left_to_the_exit((survey, source, plan));
     Ok(summary)
 }
 

@@ -64,8 +64,7 @@ pub fn run(request: &Request, outbox: &Arc<Outbox>, stop: &Arc<Stop>) -> Result<
         unsettled: inventory.unsettled.iter().filter(|u| u.cause != Cause::Unreadable).count() as u64,
         unreadable: inventory.unreadable.len() as u64,
     };
-    // The process ends now: giving back a million small pieces would only take time.
-    std::mem::forget(inventory);
+    super::left_to_the_exit(inventory);
     Ok(answer)
 }
 
