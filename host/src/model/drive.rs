@@ -105,6 +105,8 @@ impl Play {
                 leaves_out: target.filter,
                 max_delete: target.max_delete,
                 folds: target.nature.folds,
+                delete_after: target.delete_after,
+                delete_first: target.delete_first,
                 ..Judge::default()
             });
         }
@@ -117,6 +119,8 @@ impl Play {
                 sync: setup.sync,
                 include_other: setup.include_other,
                 max_delete: setup.max_delete,
+                delete_first: setup.delete_first,
+                delete_after_ns: setup.delete_after * super::source::SECOND,
                 filter: if setup.filter {
                     Filter { kinds: vec![crate::format::ImageKind::Incremental], ..Filter::default() }
                 } else {
@@ -479,6 +483,7 @@ impl Play {
                 world.remove_images(machine % machines, from, count);
             }
             Event::RemoveAll(m) if writes(&world, m) => world.remove_images(m % machines, 0, 1000),
+            Event::PutBack(m) if writes(&world, m) => world.put_back(m % machines),
             Event::Touch { machine, image } => {
                 if let Some(at) = picked(&world, machine, image) {
                     let (now, mtime) = (world.now, world.retimed(&at));
@@ -665,7 +670,10 @@ impl Play {
         let scanned = scan_folder(&view, root, &options, &mut job, &mut clock);
         self.job = Some(job);
         match scanned {
-            Ok(inventory) => Some(inventory),
+            Ok(inventory) => {
+                self.world().scanned();
+                Some(inventory)
+            }
             Err(error) => {
                 self.power.on(None);
                 self.world().say(format!("  the scan ends: {error}"));

@@ -6,6 +6,7 @@ use super::products::Family::{self, Aip18, Aip22, Macrium, Shadow, Veeam, Vzdump
 use super::story::Event::{self, *};
 use super::story::{Fault, MachineSetup, Setup, Story, TargetSetup};
 use super::target::Nature;
+use crate::plan::DeleteFirst;
 
 const RUN: Event = Run(Fault::None);
 
@@ -19,7 +20,15 @@ fn mounted(family: Family, increments: usize) -> MachineSetup {
 
 fn target(sync: bool) -> TargetSetup {
     let nature = Nature { atomic: true, versions: true, coarse: false, folds: false };
-    TargetSetup { nature, sync, include_other: false, max_delete: 0.25, filter: false }
+    TargetSetup {
+        nature,
+        sync,
+        include_other: false,
+        max_delete: 0.25,
+        filter: false,
+        delete_after: 0,
+        delete_first: DeleteFirst::No,
+    }
 }
 
 fn world(machines: &[MachineSetup], target: TargetSetup) -> Play {
@@ -174,6 +183,32 @@ mod deletions {
         let mut play = world(&[machine(Aip18, 2), machine(Aip18, 20)], folds);
         play.tell(&[RUN, Recase(0), RUN, RUN, RUN]);
         play.ends_well();
+    }
+
+    #[test]
+    fn what_comes_back_in_time_lives_on() {
+        for killed in (0..14).map(Fault::Kill).chain([Fault::None]) {
+            let later = TargetSetup { delete_after: 7 * 24 * 3600, max_delete: 1.0, ..target(true) };
+            let mut play = world(&[machine(Aip18, 3), machine(Aip18, 9)], later);
+            let hide = Remove { machine: 0, from: 3, count: 1 };
+            play.tell(&[RUN, hide, RUN, RUN, Wait(6 * 1440), PutBack(0), Run(killed), hide, RUN, RUN]);
+            play.tell(&[Wait(2 * 1440), RUN, RUN]).keeps_the_laws();
+            if killed == Fault::None {
+                assert_eq!(named(&play, "i00003").len(), 2, "{}", play.log());
+            }
+            play.tell(&[Wait(6 * 1440), RUN, RUN]).keeps_the_laws();
+            assert_eq!(named(&play, "i00003").len(), 1, "it goes in the end: {}", play.log());
+        }
+    }
+
+    #[test]
+    fn room_is_made_only_where_another_set_stays() {
+        for first in [DeleteFirst::Proved, DeleteFirst::Last] {
+            let target = TargetSetup { delete_first: first, ..target(true) };
+            let mut play = world(&[machine(Vzdump, 1), machine(Aip18, 9)], target);
+            play.tell(&[RUN, Backup(0), Expire(0), Expire(0), RUN, Room(0, 10), RUN, RUN]);
+            play.ends_well();
+        }
     }
 
     #[test]

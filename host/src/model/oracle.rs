@@ -8,7 +8,9 @@ use offsite_plugin_api::TargetPath;
 
 use super::content::{Id, State, Truth, restorable};
 use super::products::Family;
+use super::source::SECOND;
 use super::world::{Why, World};
+use crate::plan::DeleteFirst;
 use crate::target::names;
 use crate::target::tests::mem::MemFile;
 
@@ -21,6 +23,9 @@ pub struct Judge {
     /// The user allowed what is above the limits.
     pub allowed: bool,
     pub folds: bool,
+    /// Seconds for which what could be deleted stays.
+    pub delete_after: i64,
+    pub delete_first: DeleteFirst,
     /// Others altered these since they were published.
     pub altered: BTreeSet<TargetPath>,
     /// Visible images that could be restored when it last looked.
@@ -214,6 +219,7 @@ impl World {
         let judge = &self.judges[target];
         let (sync, allowed, folds) = (judge.sync, judge.allowed, judge.folds);
         let (managed, max_delete) = (judge.managed, judge.max_delete);
+        let (delete_after, delete_first) = (judge.delete_after, judge.delete_first);
         let Some(truth) = self.library.truth(id) else { return };
         if !sync {
             return self.breaks("deleted without sync", shown);
@@ -229,6 +235,9 @@ impl World {
         };
         if removal.looks < 2 {
             self.breaks("deleted before two scans missed it", shown.clone());
+        }
+        if self.now - removal.at < delete_after * SECOND {
+            self.breaks("deleted before delete_after has passed", shown.clone());
         }
         let mut counts = true;
         if let Why::Absorbed(by) = removal.why
@@ -248,8 +257,17 @@ impl World {
         if whole_set_gone && now.good.values().any(newer) {
             counts = false;
         }
+        // The declared exception: an old set makes room for one that the source has, but is not the last; unless the user gave
+        // up that, too.
+        let takes_its_place = || {
+            let files = self.source.true_files();
+            files.iter().any(|(_, f)| newer(&f.content) && self.whole_at_source(f.content))
+        };
+        let early = delete_first != DeleteFirst::No && whole_set_gone && takes_its_place();
+        counts &= !early;
+        let allowed_last = allowed || early && delete_first == DeleteFirst::Last;
         let left = now.good.values().any(|id| of(id).is_some_and(|t| t.machine == truth.machine));
-        if !left && !allowed {
+        if !left && !allowed_last {
             let host = &self.machines[truth.machine].host;
             let text = format!("{shown} was the last image of {host} that could be restored");
             self.breaks("a host's last image is deleted", text);

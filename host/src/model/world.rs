@@ -6,7 +6,7 @@ use offsite_plugin_api::TargetPath;
 
 use super::content::{Id, Library};
 use super::oracle::Judge;
-use super::products::Machine;
+use super::products::{Image, Machine};
 use super::source::{SECOND, Source};
 
 /// How a file came to be gone at the source.
@@ -27,6 +27,8 @@ pub struct Removal {
     pub held: Vec<Id>,
     /// Looks of scans since then that could see it.
     pub looks: u32,
+    /// When it was removed.
+    pub at: i64,
 }
 
 /// A law that was broken: its name for comparison, and what happened in words.
@@ -45,6 +47,10 @@ pub struct World {
     /// Every content that the source ever had under a path.
     pub history: BTreeMap<TargetPath, Vec<Id>>,
     pub removed: BTreeMap<TargetPath, Removal>,
+    /// What is there again and was in no scan since: when it had been removed.
+    pub returned: BTreeMap<TargetPath, i64>,
+    /// Images that somebody removed, with machine, set and modification time.
+    pub trash: Vec<(usize, u32, Image, i64)>,
     /// What growing files will hold when they are done.
     pub growing: BTreeMap<TargetPath, Id>,
     /// Files that look like images and that no format knows.
@@ -71,6 +77,8 @@ impl World {
             machines: Vec::new(),
             history: BTreeMap::new(),
             removed: BTreeMap::new(),
+            returned: BTreeMap::new(),
+            trash: Vec::new(),
             growing: BTreeMap::new(),
             strange: Vec::new(),
             judges: Vec::new(),
@@ -98,13 +106,18 @@ impl World {
         self.source.put(at, content, self.now);
         self.history.entry(at.clone()).or_default().push(content);
         self.growing.remove(at);
-        self.removed.remove(at);
+        if let Some(removal) = self.removed.remove(at) {
+            self.returned.insert(at.clone(), removal.at);
+        }
     }
 
     pub fn remove(&mut self, at: &TargetPath, why: Why) {
         self.growing.remove(at);
         if self.source.remove(at).is_some() {
-            self.removed.insert(at.clone(), Removal { why, held: Vec::new(), looks: 0 });
+            // What nobody saw come back was away all the time.
+            let at_first = self.returned.remove(at).unwrap_or(self.now);
+            let removal = Removal { why, held: Vec::new(), looks: 0, at: at_first };
+            self.removed.insert(at.clone(), removal);
         }
     }
 
@@ -150,6 +163,12 @@ impl World {
                 removal.looks += 1;
             }
         }
+    }
+
+    /// A scan has ended, and is remembered.
+    pub fn scanned(&mut self) {
+        let source = &self.source;
+        self.returned.retain(|at, _| !source.is_mounted(source.home(at).0));
     }
 
     /// A product works while a run is under way.
