@@ -25,10 +25,18 @@ pub struct Removal {
     pub why: Why,
     /// What held it before that was merged on: whoever saw that holder may rely on it.
     pub held: Vec<Id>,
+    /// When.
+    pub at: i64,
     /// Looks of scans since then that could see it.
     pub looks: u32,
-    /// When it was removed.
-    pub at: i64,
+    /// When it was away first, as far as scans know.
+    pub since: i64,
+    /// What it held.
+    pub content: Id,
+    /// A scan that is remembered did not find it.
+    pub missed: bool,
+    /// Merged images of which it cannot be told, on that target, whether they took it in (see `unclear`).
+    pub unclear: Vec<(usize, Id)>,
 }
 
 /// A law that was broken: its name for comparison, and what happened in words.
@@ -58,6 +66,8 @@ pub struct World {
     pub judges: Vec<Judge>,
     pub log: Vec<String>,
     pub broken: Vec<Broken>,
+    /// Merged images of closed formats, with their set.
+    pub merges: Vec<(u32, Id)>,
     /// Sets ever begun.
     pub sets: u32,
 }
@@ -84,6 +94,7 @@ impl World {
             judges: Vec::new(),
             log: Vec::new(),
             broken: Vec::new(),
+            merges: Vec::new(),
             sets: 0,
         }
     }
@@ -107,18 +118,24 @@ impl World {
         self.history.entry(at.clone()).or_default().push(content);
         self.growing.remove(at);
         if let Some(removal) = self.removed.remove(at) {
-            self.returned.insert(at.clone(), removal.at);
+            self.returned.insert(at.clone(), removal.since);
         }
     }
 
     pub fn remove(&mut self, at: &TargetPath, why: Why) {
-        self.growing.remove(at);
-        if self.source.remove(at).is_some() {
-            // What nobody saw come back was away all the time.
-            let at_first = self.returned.remove(at).unwrap_or(self.now);
-            let removal = Removal { why, held: Vec::new(), looks: 0, at: at_first };
-            self.removed.insert(at.clone(), removal);
+        let done = self.growing.remove(at);
+        if let Some(file) = self.source.remove(at) {
+            self.note_removal(at, why, done.unwrap_or(file.content));
         }
+    }
+
+    pub fn note_removal(&mut self, at: &TargetPath, why: Why, content: Id) {
+        let unclear = if why == Why::User { self.unclear_since_merged(content) } else { Vec::new() };
+        // What no scan saw come back was away all the time.
+        let (now, since) = (self.now, self.returned.remove(at).unwrap_or(self.now));
+        let removal =
+            Removal { why, held: Vec::new(), at: now, looks: 0, since, content, missed: false, unclear };
+        self.removed.insert(at.clone(), removal);
     }
 
     /// Writers go on: what is growing has more bytes at each look.
@@ -156,19 +173,22 @@ impl World {
 
     /// A scan looks: what is gone where it can look was seen to be gone.
     pub fn looked(&mut self) {
-        self.source.looked();
         let source = &self.source;
         for (at, removal) in &mut self.removed {
-            if source.is_mounted(source.home(at).0) {
+            if source.can_see(at) {
                 removal.looks += 1;
             }
         }
     }
 
-    /// A scan has ended, and is remembered.
-    pub fn scanned(&mut self) {
+    /// What a scan saw is remembered.
+    pub fn remembered(&mut self) {
+        self.source.remembered();
+        for (at, removal) in &mut self.removed {
+            removal.missed |= self.source.can_see(at);
+        }
         let source = &self.source;
-        self.returned.retain(|at, _| !source.is_mounted(source.home(at).0));
+        self.returned.retain(|at, _| !source.can_see(at));
     }
 
     /// A product works while a run is under way.

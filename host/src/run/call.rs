@@ -210,7 +210,7 @@ mod tests {
             std::thread::sleep(Duration::from_millis(100));
         }
         let error = call.proceed().unwrap_err();
-        assert_eq!(error.kind(), &offsite_plugin_api::ErrorKind::Timeout, "{error}");
+        assert_eq!(error.kind(), &offsite_plugin_api::ErrorKind::TimedOut, "{error}");
     }
 
     #[test]
