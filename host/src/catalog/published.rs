@@ -142,6 +142,12 @@ pub(super) fn put(t: &Connection, file: &Published, upon: &Upon) -> rusqlite::Re
     let r = &file.record;
     let parent = super::parents::resolve(t, file, upon)?;
     super::begun::note(t, &file.path, r.blake3, r.source_mtime_ns)?;
+    // A file whose set is called otherwise now (its folder was renamed by case): the old set's manifest claims it, too.
+    let unit = pieces::unit_of(&r.set, &file.path);
+    let before = set_of(t, &file.path)?.map(|set| pieces::unit_of(&set, &file.path));
+    if let Some(before) = before.filter(|before| *before != unit) {
+        behind(t, &before)?;
+    }
     t.prepare_cached("DELETE FROM vouched WHERE path = ?1")?.execute([file.path.as_bytes()])?;
     t.prepare_cached(
         "INSERT OR REPLACE INTO published (path, size, blake3, source_mtime, source_ctime, source_inode, version, \
@@ -176,7 +182,13 @@ pub(super) fn put(t: &Connection, file: &Published, upon: &Upon) -> rusqlite::Re
             None => t.prepare_cached("DELETE FROM span WHERE image = ?1")?.execute([file.path.as_bytes()])?,
         };
     }
-    behind(t, &pieces::unit_of(&r.set, &file.path))
+    behind(t, &unit)
+}
+
+fn set_of(t: &Connection, path: &TargetPath) -> rusqlite::Result<Option<String>> {
+    t.prepare_cached("SELECT set_id FROM published WHERE path = ?1")?
+        .query_row([path.as_bytes()], |row| row.get(0))
+        .optional()
 }
 
 /// The set's manifest does not say what the catalog says. Counted, so that a change made while a manifest is being
@@ -192,11 +204,7 @@ pub(super) fn behind(t: &Connection, set: &str) -> rusqlite::Result<()> {
 
 /// Forgets a file: it was deleted, or is known to be gone.
 pub(super) fn remove(t: &Connection, path: &TargetPath) -> rusqlite::Result<()> {
-    let set: Option<String> = t
-        .prepare_cached("SELECT set_id FROM published WHERE path = ?1")?
-        .query_row([path.as_bytes()], |row| row.get(0))
-        .optional()?;
-    if let Some(set) = set {
+    if let Some(set) = set_of(t, path)? {
         behind(t, &pieces::unit_of(&set, path))?;
     }
     for sql in [

@@ -71,6 +71,11 @@ impl Library {
         self.contents[id].image
     }
 
+    /// What the first image that gave a state needs.
+    pub fn needs_of(&self, state: State) -> Option<State> {
+        self.contents.iter().filter_map(|c| c.image).find(|t| t.gives == state)?.needs
+    }
+
     pub fn size(&self, id: Id) -> usize {
         self.contents[id].bytes.len()
     }

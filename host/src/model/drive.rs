@@ -38,6 +38,9 @@ pub struct Failed {
     pub log: Vec<String>,
 }
 
+/// States from here on are those of what somebody put on a target by hand.
+const SEEDED: super::content::State = 1_000_000;
+
 /// Runs until nothing is left to do, at most: on its own, then with what the user is asked to allow or accept.
 const ALONE: usize = 4;
 const WITH_THE_USER: usize = 5;
@@ -102,6 +105,8 @@ impl Play {
                 leaves_out: target.filter,
                 max_delete: target.max_delete,
                 folds: target.nature.folds,
+                delete_after: target.delete_after,
+                delete_first: target.delete_first,
                 ..Judge::default()
             });
         }
@@ -114,6 +119,8 @@ impl Play {
                 sync: setup.sync,
                 include_other: setup.include_other,
                 max_delete: setup.max_delete,
+                delete_first: setup.delete_first,
+                delete_after_ns: setup.delete_after * super::source::SECOND,
                 filter: if setup.filter {
                     Filter { kinds: vec![crate::format::ImageKind::Incremental], ..Filter::default() }
                 } else {
@@ -198,15 +205,16 @@ impl Play {
             let truth = world.library.truth(content).expect("asked for above");
             // Of the same machine, a chain of its own.
             let old = super::content::Truth {
-                gives: truth.gives + 1_000_000,
-                needs: truth.needs.map(|n| n + 1_000_000),
+                gives: truth.gives + SEEDED,
+                needs: truth.needs.map(|n| n + SEEDED),
                 ..truth
             };
             let size = world.library.size(content);
             let head = world.library.get(content).bytes[..8].to_vec();
             let old = world.library.write(&head, size, Some(old));
             let bytes = world.library.get(old).bytes.to_vec();
-            self.sides[t].store.mem.put(&at, &bytes, mtime - 3_600_000_000_000);
+            let store = &self.sides[t].store;
+            store.mem.put(&store.spelled(&at), &bytes, mtime - 3_600_000_000_000);
         }
     }
 
@@ -492,6 +500,7 @@ impl Play {
                 world.remove_images(machine % machines, from, count);
             }
             Event::RemoveAll(m) if writes(&world, m) => world.remove_images(m % machines, 0, 1000),
+            Event::PutBack(m) if writes(&world, m) => world.put_back(m % machines),
             Event::Touch { machine, image } => {
                 if let Some(at) = picked(&world, machine, image) {
                     let (now, mtime) = (world.now, world.retimed(&at));
@@ -917,15 +926,29 @@ impl Play {
         self.world().breaks("some number of runs leaves nothing to do", open.join("; "));
     }
 
-    /// Who accepts looks first: files that nobody wrote are no merges, and go.
+    /// Who accepts looks first: files that nobody wrote are no merges, and go. So does what somebody else put there under
+    /// another spelling of an image's name, where the target knows only one of the two: nothing is written over it.
     fn clear_damage(&self, t: usize) {
         let mut disk = self.sides[t].store.mem.disk();
         let mut world = self.world();
         let own = |p: &TargetPath| crate::target::names::parse(p).is_some();
         let damaged = disk.files.iter().filter(|(p, f)| !own(p) && world.library.find(&f.bytes).is_none());
-        let damaged: Vec<TargetPath> = damaged.map(|(p, _)| p.clone()).collect();
+        let mut damaged: Vec<TargetPath> = damaged.map(|(p, _)| p.clone()).collect();
+        if self.sides[t].store.nature.folds {
+            let seeded = |f: &MemFile| {
+                let truth = world.library.find(&f.bytes).and_then(|id| world.library.truth(id));
+                truth.is_some_and(|truth| truth.gives >= SEEDED)
+            };
+            let respelled = |p: &TargetPath| {
+                let files = world.source.true_files();
+                files.iter().all(|(s, _)| s != p)
+                    && files.iter().any(|(s, _)| s.as_bytes().eq_ignore_ascii_case(p.as_bytes()))
+            };
+            let foreign = disk.files.iter().filter(|(p, f)| seeded(f) && respelled(p));
+            damaged.extend(foreign.map(|(p, _)| p.clone()));
+        }
         for at in damaged {
-            world.say(format!("the user deletes {} on target {t}, which is damaged", at.display()));
+            world.say(format!("the user deletes {} on target {t}, which is not the source's", at.display()));
             disk.files.remove(&at);
             world.others_changed(t, &at);
         }
@@ -941,7 +964,9 @@ impl Play {
             match self.plan(t, &inventory) {
                 Err(error) => open.push(format!("target {t}: {error}")),
                 Ok(plan) => {
-                    let active = |s: &&plan::Step| s.action != Action::Skip || !s.files.is_empty();
+                    // What is only compared waits for something at the source, as what is held back does.
+                    let compares = |s: &plan::Step| !s.files.is_empty() && s.compare_only.is_none();
+                    let active = |s: &&plan::Step| s.action != Action::Skip || compares(s);
                     open.extend(plan.steps.iter().filter(active).map(|s| {
                         format!("target {t}: {:?} {} because {}", s.action, s.image.display(), s.reason)
                     }));

@@ -6,6 +6,7 @@ use super::products::Family::{self, Aip18, Aip22, Macrium, Shadow, Veeam, Vzdump
 use super::story::Event::{self, *};
 use super::story::{Fault, MachineSetup, Setup, Story, TargetSetup};
 use super::target::Nature;
+use crate::plan::DeleteFirst;
 
 const RUN: Event = Run(Fault::None);
 
@@ -19,7 +20,15 @@ fn mounted(family: Family, increments: usize) -> MachineSetup {
 
 fn target(sync: bool) -> TargetSetup {
     let nature = Nature { atomic: true, versions: true, coarse: false, folds: false };
-    TargetSetup { nature, sync, include_other: false, max_delete: 0.25, filter: false }
+    TargetSetup {
+        nature,
+        sync,
+        include_other: false,
+        max_delete: 0.25,
+        filter: false,
+        delete_after: 0,
+        delete_first: DeleteFirst::No,
+    }
 }
 
 fn world(machines: &[MachineSetup], target: TargetSetup) -> Play {
@@ -200,6 +209,32 @@ mod deletions {
     }
 
     #[test]
+    fn what_comes_back_in_time_lives_on() {
+        for killed in (0..14).map(Fault::Kill).chain([Fault::None]) {
+            let later = TargetSetup { delete_after: 7 * 24 * 3600, max_delete: 1.0, ..target(true) };
+            let mut play = world(&[machine(Aip18, 3), machine(Aip18, 9)], later);
+            let hide = Remove { machine: 0, from: 3, count: 1 };
+            play.tell(&[RUN, hide, RUN, RUN, Wait(6 * 1440), PutBack(0), Run(killed), hide, RUN, RUN]);
+            play.tell(&[Wait(2 * 1440), RUN, RUN]).keeps_the_laws();
+            if killed == Fault::None {
+                assert_eq!(named(&play, "i00003").len(), 2, "{}", play.log());
+            }
+            play.tell(&[Wait(6 * 1440), RUN, RUN]).keeps_the_laws();
+            assert_eq!(named(&play, "i00003").len(), 1, "it goes in the end: {}", play.log());
+        }
+    }
+
+    #[test]
+    fn room_is_made_only_where_another_set_stays() {
+        for first in [DeleteFirst::Proved, DeleteFirst::Last] {
+            let target = TargetSetup { delete_first: first, ..target(true) };
+            let mut play = world(&[machine(Vzdump, 1), machine(Aip18, 9)], target);
+            play.tell(&[RUN, Backup(0), Expire(0), Expire(0), RUN, Room(0, 10), RUN, RUN]);
+            play.ends_well();
+        }
+    }
+
+    #[test]
     fn a_chain_goes_on_under_a_name_of_another_case() {
         let folds = TargetSetup { nature: Nature { folds: true, ..target(true).nature }, ..target(true) };
         for family in [Veeam, Shadow, Aip18] {
@@ -348,6 +383,24 @@ mod proofs {
     }
 
     #[test]
+    fn a_seeded_chain_waits_for_an_ancestor_that_cannot_be_read() {
+        for (family, locked) in [(Aip18, 0), (Aip18, 1), (Veeam, 0), (Family::Qcow, 1), (Aip22, 2)] {
+            let mut play = world(&[machine(family, 3)], target(true));
+            play.tell(&[Seed(0), Lock { machine: 0, image: locked }, RUN, Look, Backup(0), RUN, Look]);
+            play.keeps_the_laws().tell(&[UnlockAll, RUN, Look]).ends_well();
+        }
+    }
+
+    #[test]
+    fn what_others_put_in_an_interrupted_publishs_place_is_not_what_was_published() {
+        let nature = Nature { atomic: false, versions: false, ..target(true).nature };
+        for step in 8..40 {
+            let mut play = world(&[machine(Aip18, 3)], TargetSetup { nature, ..target(true) });
+            play.tell(&[Run(Fault::Kill(step)), Seed(0), RUN, Look]).ends_well();
+        }
+    }
+
+    #[test]
     fn an_old_manifest_brings_nothing_back() {
         let mut play = world(&[machine(Aip18, 3)], target(true));
         play.tell(&[
@@ -450,6 +503,49 @@ mod ways_out {
         play.tell(&[RUN, LoseJob, LoseCatalog(0), RUN, RUN, Remove { machine: 0, from: 9, count: 1 }]);
         play.tell(&[RUN, RUN, RUN]).keeps_the_laws();
         assert_eq!(named(&play, "m0/").len(), 9, "{}", play.log());
+        play.ends_well();
+    }
+
+    #[test]
+    fn both_sides_merge_across_each_other() {
+        for family in [Aip18, Aip22, Macrium, Family::Qcow] {
+            for (count, skip, more) in [(2, 1, 2), (3, 1, 2), (3, 2, 2), (3, 1, 3), (2, 0, 3), (4, 2, 3)] {
+                let mut play = world(&[machine(family, 5)], target(true));
+                let there = MergeThere { target: 0, machine: 0, count };
+                let here = Merge { machine: 0, skip, count: more };
+                play.tell(&[RUN, there, here, RUN, Look, Backup(0), RUN, Look]).ends_well();
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_merged_there_is_not_taken_for_a_chain_begun_anew() {
+        for family in [Aip18, Macrium, Family::Qcow] {
+            for sync in [false, true] {
+                let mut play = world(&[machine(family, 4)], target(sync));
+                let there = MergeThere { target: 0, machine: 0, count: 3 };
+                play.tell(&[RUN, there, Restart(0), RUN, Look, Backup(0), RUN, Look]).ends_well();
+                let mut play = world(&[machine(family, 4)], target(sync));
+                play.tell(&[RUN, there, Restart(0), Backup(0), Backup(0), RUN, Look, RUN]).ends_well();
+            }
+        }
+    }
+
+    #[test]
+    fn what_covers_an_image_is_not_deleted_for_it() {
+        let mut play = world(&[machine(Shadow, 4)], target(true));
+        play.tell(&[RUN, Merge { machine: 0, skip: 1, count: 2 }, Forge { target: 0, machine: 0 }]);
+        play.tell(&[LoseCatalog(0), RUN, Merge { machine: 0, skip: 0, count: 3 }, RUN, RUN]);
+        play.ends_well();
+    }
+
+    #[test]
+    fn a_manifest_claims_nothing_that_another_set_has_now() {
+        let folds = TargetSetup { nature: Nature { folds: true, ..target(true).nature }, ..target(true) };
+        let mut play = world(&[machine(Veeam, 1)], folds);
+        let lost = [RUN, Recase(0), Touch { machine: 0, image: 0 }, Touch { machine: 0, image: 1 }, RUN];
+        play.tell(&lost).tell(&[LoseCatalog(0), Backup(0), RUN]).keeps_the_laws();
+        assert!(!play.log().contains("two manifests"), "{}", play.log());
         play.ends_well();
     }
 

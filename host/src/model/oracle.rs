@@ -6,9 +6,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use offsite_plugin_api::TargetPath;
 
-use super::content::{Id, State, restorable};
+use super::content::{Id, State, Truth, restorable};
 use super::products::Family;
+use super::source::SECOND;
 use super::world::{Why, World};
+use crate::plan::DeleteFirst;
 use crate::target::names;
 use crate::target::tests::mem::MemFile;
 
@@ -21,6 +23,9 @@ pub struct Judge {
     /// The user allowed what is above the limits.
     pub allowed: bool,
     pub folds: bool,
+    /// Seconds for which what could be deleted stays.
+    pub delete_after: i64,
+    pub delete_first: DeleteFirst,
     /// Others altered these since they were published.
     pub altered: BTreeSet<TargetPath>,
     /// Visible images that could be restored when it last looked.
@@ -116,7 +121,7 @@ impl World {
         for (path, id) in &good {
             match now.visible.get(path).copied() {
                 Some(Some(still)) if still == *id => {
-                    if !now.good.contains_key(path) {
+                    if !now.good.contains_key(path) && !self.taken_away(target, *id) {
                         self.lost_ancestor(target, path, *id, what, at, &now);
                     }
                 }
@@ -168,6 +173,28 @@ impl World {
         self.breaks("a visible image loses its ancestor", text);
     }
 
+    /// Whether others took away or changed, under its own name, what this image builds on: that the same content lies under
+    /// another set's names is nothing that anybody knows.
+    fn taken_away(&self, target: usize, id: Id) -> bool {
+        let altered = &self.judges[target].altered;
+        if altered.is_empty() {
+            return false;
+        }
+        let altered: Vec<Truth> = altered
+            .iter()
+            .flat_map(|path| self.history_of(path))
+            .filter_map(|id| self.library.truth(id))
+            .collect();
+        let mut needs = self.library.truth(id).and_then(|t| t.needs);
+        while let Some(state) = needs {
+            match altered.iter().find(|t| t.gives == state) {
+                Some(_) => return true,
+                None => needs = self.library.needs_of(state),
+            }
+        }
+        false
+    }
+
     /// Law 3: what takes a good image's place is what the source has.
     fn replaced(&mut self, path: &TargetPath, id: Id, now: Option<Id>) {
         let had = self.history_of(path);
@@ -217,6 +244,7 @@ impl World {
         let judge = &self.judges[target];
         let (sync, allowed, folds) = (judge.sync, judge.allowed, judge.folds);
         let (managed, max_delete) = (judge.managed, judge.max_delete);
+        let (delete_after, delete_first) = (judge.delete_after, judge.delete_first);
         let Some(truth) = self.library.truth(id) else { return };
         if !sync {
             return self.breaks("deleted without sync", shown);
@@ -234,6 +262,9 @@ impl World {
         };
         if removal.looks < 2 {
             self.breaks("deleted before two scans missed it", shown.clone());
+        }
+        if self.now - removal.since < delete_after * SECOND {
+            self.breaks("deleted before delete_after has passed", shown.clone());
         }
         let mut counts = true;
         if let Why::Absorbed(by) = removal.why
@@ -256,8 +287,17 @@ impl World {
         if whole_set_gone && now.good.values().any(newer) {
             counts = false;
         }
+        // The declared exception: an old set makes room for one that the source has, but is not the last; unless the user gave
+        // up that, too.
+        let takes_its_place = || {
+            let files = self.source.true_files();
+            files.iter().any(|(_, f)| newer(&f.content) && self.whole_at_source(f.content))
+        };
+        let early = delete_first != DeleteFirst::No && whole_set_gone && takes_its_place();
+        counts &= !early;
+        let allowed_last = allowed || early && delete_first == DeleteFirst::Last;
         let left = now.good.values().any(|id| of(id).is_some_and(|t| t.machine == truth.machine));
-        if !left && !allowed {
+        if !left && !allowed_last {
             let host = &self.machines[truth.machine].host;
             let text = format!("{shown} was the last image of {host} that could be restored");
             self.breaks("a host's last image is deleted", text);

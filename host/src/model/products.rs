@@ -230,9 +230,11 @@ impl World {
     pub fn remove_images(&mut self, m: usize, from: usize, count: usize) {
         let mut paths = Vec::new();
         for set in &self.machines[m].sets {
-            paths.extend(set.images.iter().cloned());
+            paths.extend(set.images.iter().map(|image| (set.id, image.clone())));
         }
-        for image in paths.iter().skip(from).take(count) {
+        for (set, image) in paths.iter().skip(from).take(count) {
+            let mtime = self.source.true_file(&image.path).map_or(self.now, |f| f.mtime);
+            self.trash.push((m, *set, image.clone(), mtime));
             self.remove_image(image, Why::User);
             self.say(format!("somebody removes {} at the source", image.path.display()));
             for set in &mut self.machines[m].sets {
@@ -240,6 +242,30 @@ impl World {
             }
         }
         self.machines[m].sets.retain(|s| !s.images.is_empty());
+    }
+
+    /// What somebody removed comes back, where the chain is as it was.
+    pub fn put_back(&mut self, m: usize) {
+        let (own, rest) = std::mem::take(&mut self.trash).into_iter().partition(|(of, ..)| *of == m);
+        self.trash = rest;
+        let own: Vec<(usize, u32, Image, i64)> = own;
+        for (_, id, image, mtime) in own {
+            let Some(set) = self.machines[m].sets.iter_mut().find(|s| s.id == id) else { continue };
+            let at = set.images.partition_point(|i| i.number < image.number);
+            let below = at.checked_sub(1).map(|below| set.images[below].truth.gives);
+            let above = set.images.get(at).map(|above| (above.number, above.truth.needs));
+            let fits = below == image.truth.needs
+                && above.is_none_or(|(n, needs)| n > image.number && needs == Some(image.truth.gives));
+            if !fits || self.source.true_file(&image.path).is_some() {
+                continue;
+            }
+            set.images.insert(at, image.clone());
+            self.store(&image.path, image.side.as_ref(), image.content);
+            if let Some(file) = self.source.true_file_mut(&image.path) {
+                file.mtime = mtime;
+            }
+            self.say(format!("{} is there again at the source", image.path.display()));
+        }
     }
 
     /// The host is written in small letters from now on, and its files are renamed.

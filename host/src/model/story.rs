@@ -3,6 +3,7 @@
 
 use super::products::{FAMILIES, Family};
 use super::target::Nature;
+use crate::plan::DeleteFirst;
 
 /// SplitMix64: the same seed gives the same story on every machine.
 pub struct Random(u64);
@@ -47,6 +48,9 @@ pub struct TargetSetup {
     pub include_other: bool,
     pub max_delete: f64,
     pub filter: bool,
+    /// Seconds for which what could be deleted stays.
+    pub delete_after: i64,
+    pub delete_first: DeleteFirst,
 }
 
 #[derive(Clone, Debug)]
@@ -90,6 +94,8 @@ pub enum Event {
         count: usize,
     },
     RemoveAll(usize),
+    /// What somebody removed is there again, as it was.
+    PutBack(usize),
     Touch {
         machine: usize,
         image: usize,
@@ -204,6 +210,9 @@ pub struct Kinds {
     pub seed: bool,
     pub room: bool,
     pub directories: bool,
+    /// Deletions that wait; those that make room.
+    pub later: bool,
+    pub first: bool,
 }
 
 impl Kinds {
@@ -230,6 +239,8 @@ impl Kinds {
                 "seed" => kinds.seed = true,
                 "room" => kinds.room = true,
                 "directories" => kinds.directories = true,
+                "later" => kinds.later = true,
+                "first" => kinds.first = true,
                 other => panic!("'{other}' is no kind of event"),
             }
         }
@@ -283,6 +294,15 @@ fn setup(random: &mut Random, kinds: Kinds) -> Setup {
                 include_other: random.chance(30),
                 max_delete: [0.25, 0.25, 0.5, 1.0][random.below(4)],
                 filter: !sync && random.chance(15),
+                delete_after: if kinds.later && random.chance(60) {
+                    [1800, 7200, 90_000][random.below(3)]
+                } else {
+                    0
+                },
+                delete_first: match kinds.first && random.chance(60) {
+                    true => [DeleteFirst::Proved, DeleteFirst::Last][random.below(2)],
+                    false => DeleteFirst::No,
+                },
             }
         })
         .collect();
@@ -306,7 +326,7 @@ fn event(random: &mut Random, setup: &Setup, kinds: Kinds) -> Event {
         let machine = random.below(machines);
         let target = random.below(targets);
         let image = random.below(8);
-        let (drawn, wanted) = match random.below(57) {
+        let (drawn, wanted) = match random.below(57 + usize::from(kinds.later)) {
             0..=6 => (Event::Backup(machine), true),
             7 | 8 => (Event::NewSet(machine), true),
             9 => (Event::Restart(machine), kinds.restart),
@@ -353,6 +373,7 @@ fn event(random: &mut Random, setup: &Setup, kinds: Kinds) -> Event {
             53 => (Event::Seed(target), kinds.seed),
             54 => (Event::Room(target, random.below(2000)), kinds.room),
             55 => (Event::DirectoryThere { target, machine }, kinds.directories),
+            57 => (Event::PutBack(machine), true),
             _ => (Event::Wait(random.below(300) as u16), true),
         };
         if wanted {

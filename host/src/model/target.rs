@@ -79,7 +79,7 @@ impl Store {
     }
 
     /// The name as it is spelled there.
-    fn spelled(&self, path: &TargetPath) -> TargetPath {
+    pub fn spelled(&self, path: &TargetPath) -> TargetPath {
         if !self.nature.folds {
             return path.clone();
         }

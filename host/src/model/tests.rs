@@ -9,8 +9,7 @@ use super::story::{Kinds, Story};
 /// `there` (both sides merge crosswise: what replaces an image may need what only the other side's merge holds), `seed`
 /// (increments are compared and replaced while the base of a seeded chain cannot be read), and with them `damage`,
 /// `altered` and `forge`, of which fewer stories were played. `OFFSITE_STORIES_OF=merge,there` draws others.
-const OPEN: &str =
-    "merge,coarse,sync,touch,remove,mounts,lose,restart,folds,manifests,listing,room,directories";
+const OPEN: &str = "merge,coarse,sync,touch,remove,mounts,lose,restart,folds,manifests,listing,room,directories,there,seed,damage,altered,forge";
 
 fn play(story: &Story) -> Result<(), Failed> {
     Play::new(story).play(&story.events)

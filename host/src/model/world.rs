@@ -6,7 +6,7 @@ use offsite_plugin_api::TargetPath;
 
 use super::content::{Id, Library};
 use super::oracle::Judge;
-use super::products::Machine;
+use super::products::{Image, Machine};
 use super::source::{SECOND, Source};
 
 /// How a file came to be gone at the source.
@@ -29,6 +29,8 @@ pub struct Removal {
     pub at: i64,
     /// Looks of scans since then that could see it.
     pub looks: u32,
+    /// When it was away first, as far as scans know.
+    pub since: i64,
     /// What it held.
     pub content: Id,
     /// A scan that is remembered did not find it.
@@ -53,6 +55,10 @@ pub struct World {
     /// Every content that the source ever had under a path.
     pub history: BTreeMap<TargetPath, Vec<Id>>,
     pub removed: BTreeMap<TargetPath, Removal>,
+    /// What is there again and was in no scan since: when it had been removed.
+    pub returned: BTreeMap<TargetPath, i64>,
+    /// Images that somebody removed, with machine, set and modification time.
+    pub trash: Vec<(usize, u32, Image, i64)>,
     /// What growing files will hold when they are done.
     pub growing: BTreeMap<TargetPath, Id>,
     /// Files that look like images and that no format knows.
@@ -81,6 +87,8 @@ impl World {
             machines: Vec::new(),
             history: BTreeMap::new(),
             removed: BTreeMap::new(),
+            returned: BTreeMap::new(),
+            trash: Vec::new(),
             growing: BTreeMap::new(),
             strange: Vec::new(),
             judges: Vec::new(),
@@ -109,7 +117,9 @@ impl World {
         self.source.put(at, content, self.now);
         self.history.entry(at.clone()).or_default().push(content);
         self.growing.remove(at);
-        self.removed.remove(at);
+        if let Some(removal) = self.removed.remove(at) {
+            self.returned.insert(at.clone(), removal.since);
+        }
     }
 
     pub fn remove(&mut self, at: &TargetPath, why: Why) {
@@ -121,8 +131,10 @@ impl World {
 
     pub fn note_removal(&mut self, at: &TargetPath, why: Why, content: Id) {
         let unclear = if why == Why::User { self.unclear_since_merged(content) } else { Vec::new() };
+        // What no scan saw come back was away all the time.
+        let (now, since) = (self.now, self.returned.remove(at).unwrap_or(self.now));
         let removal =
-            Removal { why, held: Vec::new(), at: self.now, looks: 0, content, missed: false, unclear };
+            Removal { why, held: Vec::new(), at: now, looks: 0, since, content, missed: false, unclear };
         self.removed.insert(at.clone(), removal);
     }
 
@@ -175,6 +187,8 @@ impl World {
         for (at, removal) in &mut self.removed {
             removal.missed |= self.source.can_see(at);
         }
+        let source = &self.source;
+        self.returned.retain(|at, _| !source.can_see(at));
     }
 
     /// A product works while a run is under way.

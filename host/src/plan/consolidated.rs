@@ -113,7 +113,12 @@ pub(crate) fn covered_by_others(
                 continue; // another chain's: the source's began anew
             }
             let onto = source_of.get(&(s, parent as u32)).copied();
-            let is_last = |i: &Image| span.is_some_and(|span| i.number == Some(span.last));
+            // What the source merged under a name of its own is not left out for what nothing proves.
+            let doubted = image.unproven && !index.input.options.accept_unproven;
+            let merged_here = |i: &Image| i.span.is_some_and(|own| own.first < own.last);
+            let is_last = |i: &Image| {
+                span.is_some_and(|span| i.number == Some(span.last)) && !(doubted && merged_here(i))
+            };
             let stands_in = set.images.iter().any(is_last);
             if !stands_in && !stays(index, image) {
                 continue;

@@ -11,7 +11,7 @@ use super::beside::beneath_span;
 use super::compare::{Found, compare};
 use super::explain::{Incomplete, Reason};
 use super::index::{At, Index};
-use super::merged::{Merged, Onto, merged};
+use super::merged::{self, Merged, Onto, merged};
 use super::{Action, FileAction, FileStep, Sign, attach, consolidated, names, policy};
 use crate::chain::{Image, ImageFile, ImageSet, Parent, Span};
 use crate::format::{ImageKind, Link};
@@ -60,6 +60,8 @@ pub(crate) struct Decided<'a> {
     upon_damage: bool,
     /// The target's image that holds it, where the source has no image of that name.
     pub held_by: Option<At>,
+    /// Of files that are compared: why what differs is not sent in this run.
+    pub waits: Option<Reason<'a>>,
 }
 
 impl Decided<'_> {
@@ -69,6 +71,11 @@ impl Decided<'_> {
 
     fn sends(&self) -> bool {
         self.fate == Fate::Act && self.action != Action::Skip
+    }
+
+    /// Its files are compared, and sent where they differ.
+    pub fn compares(&self) -> bool {
+        self.fate == Fate::Act && self.files.iter().any(|f| f.action == FileAction::Adopt)
     }
 }
 
@@ -238,6 +245,7 @@ pub(crate) fn look<'a>(
         attached: None,
         upon_damage: false,
         held_by: None,
+        waits: None,
     }
 }
 
@@ -319,7 +327,7 @@ fn cover<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'a>)
         let covered = consolidated::covered(index, set, &decided.place, &decided.there, i);
         let (Some(covered), Some(at)) = (covered, decided.there[i]) else { continue };
         let image = index.at(at);
-        let unproven = unproven(index, image);
+        let unproven = unproven(index, image) || beneath_changes(index, decided, at);
         for &p in &covered {
             holders[p] = Some(Holder { by: &set.images[i].id, unproven, only_there: None, stands_in: false });
         }
@@ -352,7 +360,7 @@ fn cover<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'a>)
         for (n, p) in held.images.into_iter().enumerate() {
             if decided.images[p].fate == Fate::Act {
                 let stands_in = held.stands_in && n == 0;
-                let unproven = unproven(index, image);
+                let unproven = unproven(index, image) || beneath_changes(index, decided, held.holder);
                 holders[p] =
                     Some(Holder { by: &image.id, unproven, only_there: Some(held.holder), stands_in });
             }
@@ -363,14 +371,23 @@ fn cover<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'a>)
     for i in (0..set.images.len()).rev() {
         let own = &decided.images[i];
         let stays = holders[i].is_none() && (own.visible() || own.fate == Fate::Act);
+        if !stays || own.fate == Fate::Consolidated {
+            continue;
+        }
         let upon = |holder: At| {
             let link = index.file(own.anchor).recognised.as_ref().map(|r| &r.link);
             let (there, here) = (time_there(index, index.at(holder)), in_time(link, &set.images[i]));
-            there.zip(here).is_some_and(|(there, here)| there < here)
+            // One that changed may have taken in part of what that holds.
+            let changed = own.sends() && own.found == Found::SourceChanged;
+            !changed && there.zip(here).is_some_and(|(there, here)| there < here)
         };
-        if stays
-            && own.fate != Fate::Consolidated
-            && let Parent::Image(p) = set.images[i].parent
+        let below = match set.images[i].parent {
+            Parent::Image(p) => Some(p),
+            // What lay between is gone at the source: if it was merged into this one, this one builds on what is left below.
+            Parent::Missing(_) if own.sends() => merged::lower(index, set, decided, i),
+            _ => None,
+        };
+        if let Some(p) = below
             && holders[p].is_some_and(|h| !h.stands_in && !h.only_there.is_some_and(upon))
         {
             holders[p] = None;
@@ -387,6 +404,14 @@ fn cover<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'a>)
             own.held_by = holder.only_there;
         }
     }
+}
+
+/// Whether this run replaces what an image of the target builds on: then nothing says any more that it holds what the source
+/// has.
+fn beneath_changes(index: &Index<'_>, decided: &DecidedSet<'_>, at: At) -> bool {
+    let Parent::Image(parent) = index.at(at).parent else { return false };
+    let below = decided.source_of.get(&(at.0, parent as u32)).map(|&s| &decided.images[s]);
+    below.is_some_and(|own| own.sends() && own.found == Found::SourceChanged)
 }
 
 fn unproven(index: &Index<'_>, image: &Image) -> bool {
@@ -442,11 +467,22 @@ fn absorb<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'a>
 
 /// Holds back what cannot be done now, and what would be visible without an ancestor that is held back.
 fn hold<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'a>) {
-    let replaces = decided.images.iter().any(|d| d.sends() && d.action == Action::Replace);
+    let replaces = decided.images.iter().any(|d| d.sends() && d.action == Action::Replace || d.compares());
     let unsettled = if replaces { unsettled_on_target(index, &set.id, decided) } else { None };
     for (i, image) in set.images.iter().enumerate() {
         let own = &decided.images[i];
         if !own.sends() {
+            if own.compares()
+                && let Some(reason) = differing_waits(index, set, decided, i, unsettled)
+            {
+                // What is recorded is only hashed, or was read in vain before: the chain goes on where it is the same.
+                let recorded = matches!(own.reason, Reason::AdoptRewritten | Reason::AdoptUnread);
+                let own = &mut decided.images[i];
+                match recorded {
+                    true => own.waits = Some(reason),
+                    false => own_hold(own, reason),
+                }
+            }
             continue;
         }
         if let Some(why) = index.stuck(None, Some(&set.id)) {
@@ -542,6 +578,28 @@ fn held_below(index: &Index<'_>, set: &ImageSet, decided: &DecidedSet<'_>, i: us
     }
 }
 
+/// Why an image that is only compared is not replaced now, should it differ: what it builds on could not be there with it.
+fn differing_waits<'a>(
+    index: &Index<'a>,
+    set: &'a ImageSet,
+    decided: &DecidedSet<'a>,
+    i: usize,
+    unsettled: Option<&'a TargetPath>,
+) -> Option<Reason<'a>> {
+    let image = &set.images[i];
+    let stuck = index.stuck(None, Some(&set.id)).map(Reason::Stuck);
+    stuck
+        .or_else(|| ancestor_waits(index, image, decided.images[i].anchor))
+        .or_else(|| unsettled.map(Reason::SetNotSettled))
+        .or_else(|| match image.parent {
+            Parent::Image(p) if decided.images[p].fate == Fate::Held => {
+                Some(Reason::Waiting(&set.images[p].id))
+            }
+            Parent::Image(p) => decided.images[p].waits.clone(),
+            _ => None,
+        })
+}
+
 /// Keeps `action`, so that a held replacement is still known as one; the step it becomes is a skip.
 fn own_hold<'a>(own: &mut Decided<'a>, reason: Reason<'a>) {
     own.fate = Fate::Held;
@@ -559,17 +617,22 @@ fn cannot<'a>(
         let unreadable = index.unsettled.get(path).is_some_and(|u| u.cause == Cause::Unreadable);
         return Some(if unreadable { Reason::FileUnreadable(path) } else { Reason::FileNotSettled(path) });
     }
-    let missing = matches!(image.parent, Parent::Missing(_));
-    if let Some(path) = index.unfinished_ancestor(own.anchor, missing) {
-        return Some(Reason::Waiting(path));
-    }
-    if missing && !index.input.inventory.unreadable.is_empty() {
-        return Some(Reason::ParentUnread);
+    if let Some(reason) = ancestor_waits(index, image, own.anchor) {
+        return Some(reason);
     }
     if let (Action::Replace, Some(path)) = (own.action, unsettled) {
         return Some(Reason::SetNotSettled(path));
     }
     files_cannot(index, own)
+}
+
+/// An ancestor that is there and cannot be read, or not yet.
+fn ancestor_waits<'a>(index: &Index<'a>, image: &'a Image, anchor: usize) -> Option<Reason<'a>> {
+    let missing = matches!(image.parent, Parent::Missing(_));
+    if let Some(path) = index.unfinished_ancestor(anchor, missing) {
+        return Some(Reason::Waiting(path));
+    }
+    (missing && !index.input.inventory.unreadable.is_empty()).then_some(Reason::ParentUnread)
 }
 
 /// What forbids an image's files: a lock that has not ended, a name or a size that the target refuses.

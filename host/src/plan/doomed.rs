@@ -268,13 +268,18 @@ impl<'i, 'a> Fates<'i, 'a> {
         }
         let now = self.index.input.now_ns;
         let found = &self.index.input.target.deletes.found;
+        let inventory = self.index.input.inventory;
         for at in 0..self.doomed.len() {
             if !self.goes(at) {
                 continue;
             }
             let target = &self.doomed[at].target;
-            // A clock that was set back must not make it wait for longer.
-            let since = found.get(target).copied().unwrap_or(now).min(now);
+            // A clock that was set back must not make it wait for longer. What came back meanwhile begins anew, though no run
+            // got as far as to forget what was found.
+            let absent =
+                self.doomed[at].files.iter().filter_map(|f| inventory.absent_since.get(&f.path)).max();
+            let known = found.get(target).max(absent).copied();
+            let since = found.get(target).and(known).unwrap_or(now).min(now);
             if !found.contains_key(target) {
                 remember.found.push(target.clone());
             }
@@ -437,6 +442,7 @@ impl Doomed<'_> {
             proof,
             parent: None,
             merged: false,
+            compare_only: None,
         }
     }
 }

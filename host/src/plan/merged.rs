@@ -7,6 +7,7 @@
 use super::beside::missed_before;
 use super::decide::DecidedSet;
 use super::index::{At, Index};
+use super::needs::branch_of;
 use super::{Merge, Sign};
 use crate::chain::{Evidence, Image, ImageSet, Parent, Span};
 use crate::format::{Format, ImageKind, Link, signature};
@@ -102,7 +103,8 @@ pub(crate) fn merged(
     let mut onto = onto;
     // The target merged more than the source did: what the source still has of it, its own image does not hold.
     if let Some(held) = &mut span
-        && let Some((below, number)) = highest_below(index, set, decided, i, held.first)
+        && let Some(below) = lower(index, set, decided, i)
+        && let Some(number) = set.images[below].number.filter(|&number| number >= held.first)
     {
         if decided.images[below].held_by.is_some_and(|by| images.contains(&by)) {
             return None; // that stays, and this one goes on upon it
@@ -116,6 +118,14 @@ pub(crate) fn merged(
     }
     let sign = sign(index, decided, image, i, &images);
     Some(Merged { images, onto: Some(onto), sign, span: span.filter(|_| sign != Sign::Missing) })
+}
+
+/// The image right below by its number, of those of its branch that the source has.
+pub(crate) fn lower(index: &Index<'_>, set: &ImageSet, decided: &DecidedSet<'_>, i: usize) -> Option<usize> {
+    let number = set.images[i].number?;
+    let branch = |at: usize| index.file(decided.images[at].anchor).recognised.as_ref().and_then(branch_of);
+    let own = branch(i)?;
+    (0..i).rev().find(|&p| set.images[p].number.is_some_and(|n| n < number) && branch(p) == Some(own))
 }
 
 fn missing(image: &Image) -> bool {
@@ -234,26 +244,6 @@ fn span_with(index: &Index<'_>, image: &Image, absorbed: &[At]) -> Option<Span> 
         there.span.map(|s| s.first).or(there.number)
     });
     first.min().filter(|&first| first < last).map(|first| Span { first, last })
-}
-
-/// The source's image below `i`, on its branch, with the highest number from `first` on.
-fn highest_below(
-    index: &Index<'_>,
-    set: &ImageSet,
-    decided: &DecidedSet<'_>,
-    i: usize,
-    first: u64,
-) -> Option<(usize, u64)> {
-    let place = |at: usize| match &index.file(decided.images[at].anchor).recognised.as_ref()?.link {
-        Link::Number { branch, number, .. } => Some((branch, *number)),
-        _ => None,
-    };
-    let (branch, last) = place(i)?;
-    let below = (0..set.images.len()).filter_map(|at| Some((at, place(at)?)));
-    below
-        .filter(|(_, (of, number))| *of == branch && (first..last).contains(number))
-        .map(|(at, (_, number))| (at, number))
-        .max_by_key(|(_, number)| *number)
 }
 
 /// The run of numbers that an image holds if both sides consolidated: the target's image of the same name has a span down

@@ -97,7 +97,10 @@ impl<'a> Needs<'a> {
         }
         for (i, onto) in onto.into_iter().enumerate() {
             let merged_there = decided.images[i].fate == Fate::Consolidated;
-            self.holds_by_span(index, &set.images[i], decided, i, &sets, merged_there);
+            // What another holds will not be there, and holds nothing itself.
+            if decided.images[i].fate != Fate::Covered {
+                self.holds_by_span(index, &set.images[i], decided, i, &sets, merged_there);
+            }
             self.needs(index, set, decided, i, onto);
             if let Some((set, _)) = decided.images[i].attached
                 && !touched.contains(&set)
@@ -378,7 +381,7 @@ fn by_number(images: &[Image]) -> BTreeMap<u64, Vec<usize>> {
     numbers
 }
 
-fn branch_of(recognised: &Recognised) -> Option<&[u64]> {
+pub(crate) fn branch_of(recognised: &Recognised) -> Option<&[u64]> {
     match &recognised.link {
         Link::Number { branch, .. } => Some(branch),
         _ => None,

@@ -122,7 +122,7 @@ impl Steps {
     /// Which images of a set are published under one intent.
     fn group(&mut self, set: &ImageSet, images: &[Decided<'_>]) -> Option<Group> {
         // Whether a compared one will be replaced shows only then: what differs of a set is replaced together.
-        let compared = |d: &Decided<'_>| d.files.iter().any(|f| f.action == FileAction::Adopt);
+        let compared = |d: &Decided<'_>| d.compares() && d.waits.is_none();
         let replaces = |d: &Decided<'_>| d.fate == Fate::Act && (d.action == Action::Replace || compared(d));
         if !images.iter().any(replaces) {
             return None;
@@ -208,6 +208,7 @@ impl Steps {
             proof: None,
             parent: None,
             merged: false,
+            compare_only: None,
         });
     }
 }
@@ -233,7 +234,12 @@ fn step(image: TargetPath, set: Arc<str>, format: Option<Format>, own: Decided<'
                 own.reason.text(),
                 by.display()
             )),
-            None => own.reason.text(),
+            None => match own.waits.as_ref().filter(|_| acts) {
+                Some(why) => {
+                    Cow::Owned(format!("{}; what differs stays for now: {}", own.reason.text(), why.text()))
+                }
+                None => own.reason.text(),
+            },
         },
     };
     Step {
@@ -253,5 +259,6 @@ fn step(image: TargetPath, set: Arc<str>, format: Option<Format>, own: Decided<'
         proof: None,
         parent: None,
         merged: false,
+        compare_only: own.waits.filter(|_| acts).map(|why| why.text().into_owned()),
     }
 }

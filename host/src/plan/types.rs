@@ -144,6 +144,9 @@ pub struct Step {
     /// The source merged other images into this one: it holds the restore point that it held, and what builds on it stays valid.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub merged: bool,
+    /// With files that are compared: why what differs is not sent in this run, as a clause.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compare_only: Option<String>,
 }
 
 /// Images that the source no longer has, and that an image of the source may hold now.

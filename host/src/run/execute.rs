@@ -31,6 +31,9 @@ use crate::report::{self, Event};
 use crate::source::{Inventory, SourceFile};
 use crate::target::{self, Delete, Publish, TargetView, VerifyLevel};
 
+/// Of a file that is only compared in this run.
+const DIFFERS: &str = "the target's file is not the source's, and is not replaced yet";
+
 /// A set that changes all the time gets a manifest this often.
 const MANIFEST_EVERY: Duration = Duration::from_secs(30);
 
@@ -383,7 +386,14 @@ impl Executor<'_> {
             match transfer::adopt(context, &job)? {
                 Compared::Same(level) => return Ok(Ready::Adopted(level)),
                 Compared::Unread(error) => return Ok(Ready::Unread(error)),
-                Compared::Differs => {}
+                Compared::Differs => {
+                    if let Some(why) = &step.compare_only {
+                        let on = job.step.path.display().into_owned();
+                        return Err(Error::new(Kind::Backend(BackendKind::SourceChanged), DIFFERS)
+                            .on(on)
+                            .because(why));
+                    }
+                }
             }
         }
         let name = step.image.display().into_owned();
@@ -506,7 +516,15 @@ impl Executor<'_> {
         if error.kind != Kind::Stopped && !known {
             let step = &plan.steps[step];
             let left = error.is_backend(&BackendKind::SourceChanged);
-            let (code, which) = if left {
+            let (code, which) = if error.what == DIFFERS {
+                self.context.line.outbox.event(Event::Skipped {
+                    image: step.image.display().into_owned(),
+                    code: code_name(Code::Waiting),
+                    reason: super::meter::bounded(&error.without_hint()),
+                });
+                state.summary.waiting.push(step.image.display().into_owned());
+                ("waits-for-ancestor", "waits itself")
+            } else if left {
                 report_left(self.context, &mut state.summary, step, error);
                 ("waits-for-changed", "is left for the next run")
             } else if error.is_backend(&BackendKind::Retained) {

@@ -57,7 +57,12 @@ pub fn forgettable(due: Vec<TargetPath>, view: &TargetView) -> Vec<TargetPath> {
     for image in view.chains().sets.iter().flat_map(|s| &s.images) {
         let by_itself =
             matches!(image.evidence, None | Some(Evidence::Header | Evidence::Name | Evidence::Manifest));
-        if !by_itself || image.unproven || !image.restorable {
+        // What was merged on the target grew from what the records of the others say.
+        let changed = |f: &crate::chain::ImageFile| {
+            let there = view.files.get(&f.path);
+            there.is_some_and(|f| f.recorded.as_ref().is_some_and(|r| r.touched(&f.entry)))
+        };
+        if !by_itself || image.unproven || !image.restorable || image.files.iter().any(changed) {
             resting
                 .extend(image.files.iter().filter_map(|f| Some(view.files.recorded(&f.path)?.set.as_str())));
         }

@@ -151,7 +151,7 @@ pub(crate) fn on_target(
     tell_plan(line, &plan);
     let tight = tell_space(&context, plan.totals.bytes);
     line.stop.proceed()?;
-    remember_deletes(&context.catalog, &survey, &plan)?;
+    remember_deletes(&context.catalog, &survey, &plan, now_ns())?;
     clean(&context, &survey, &plan)?;
     context.catalog.link(&plan.links)?;
     let mut material = Material::new(&plan, &survey.view, inventory);
@@ -308,7 +308,7 @@ fn now_ns() -> i64 {
 }
 
 /// Keeps what the plan found of deletions that it does not do.
-fn remember_deletes(catalog: &Catalog, survey: &Survey, plan: &Plan) -> Result<()> {
+fn remember_deletes(catalog: &Catalog, survey: &Survey, plan: &Plan, now_ns: i64) -> Result<()> {
     let plan::Remember { found, held, dropped } = &plan.remember;
     let known = &survey.view.deletes;
     let bound = |path: &TargetPath| {
@@ -319,7 +319,7 @@ fn remember_deletes(catalog: &Catalog, survey: &Survey, plan: &Plan) -> Result<(
     if found.is_empty() && dropped.is_empty() && held.iter().map(|(p, b)| (p, b)).eq(&known.held) {
         return Ok(());
     }
-    catalog.remember_deletes(found, now_ns(), &held, dropped)
+    catalog.remember_deletes(found, now_ns, &held, dropped)
 }
 
 fn tell_plan(line: &Line, plan: &Plan) {

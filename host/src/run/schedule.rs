@@ -540,6 +540,7 @@ mod tests {
             proof: None,
             parent: None,
             merged: false,
+            compare_only: None,
         }
     }
 

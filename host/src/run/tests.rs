@@ -319,6 +319,7 @@ impl Bench {
             proof: None,
             parent: None,
             merged: false,
+            compare_only: None,
         }
     }
 

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use offsite_plugin_api::{Entry, TargetPath};
 
-use super::{AbsorbedBy, Files, Recorded, TargetFile, TargetView, names, proof};
+use super::{AbsorbedBy, Files, ParentRecord, Recorded, TargetFile, TargetView, names, proof};
 use crate::chain::{Chains, Evidence, ImageFile, Knowledge, Member, Parent, ProvenSpan, Span, assemble};
 use crate::format::{self, ImageKind, Link, Recognised, Role, signature};
 
@@ -264,6 +264,8 @@ struct Published<'a> {
     /// Branch, then position.
     order: (&'a [u64], i128),
     state: State,
+    digest: Option<[u8; 32]>,
+    upon: Option<&'a ParentRecord>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -332,7 +334,15 @@ fn published<'a>(path: &'a TargetPath, recorded: &'a Recorded, state: State) -> 
         Link::None => (None, (&[], i128::MIN)),
         Link::File(_) | Link::Id { .. } | Link::Outside(_) | Link::Moment { .. } => return None,
     };
-    Some(Published { path, kind: recognised.kind, place, order, state })
+    let (digest, upon) = (recorded.blake3, recorded.parent.as_deref());
+    Some(Published { path, kind: recognised.kind, place, order, state, digest, upon })
+}
+
+/// Whether what an image was published upon was replaced since: what was merged with it then hangs on nothing that is there.
+fn upon_another(set: &[Published<'_>], image: &Published<'_>) -> bool {
+    let Some(upon) = image.upon else { return false };
+    let below = set.iter().find(|i| *i.path == upon.path && i.state == State::AsPublished);
+    below.and_then(|below| below.digest).is_some_and(|digest| digest != upon.blake3)
 }
 
 /// Every run of gone increments that ends at one that changed.
@@ -352,7 +362,9 @@ fn runs(set: &[Published<'_>], evident: &mut HashMap<TargetPath, Option<Span>>) 
                 run = run.or(Some(image));
                 continue;
             }
-            if let (Some(first), State::Changed, ImageKind::Incremental) = (run, image.state, image.kind) {
+            if let (Some(first), State::Changed, ImageKind::Incremental) = (run, image.state, image.kind)
+                && !upon_another(set, first)
+            {
                 let span = first.place.zip(image.place).map(|(first, last)| Span { first, last });
                 evident.insert(image.path.clone(), span);
             }

@@ -339,7 +339,7 @@ pub struct Settled {
 pub fn settle(site: &Site<'_>, reopen: Reopen<'_>) -> Result<Settled> {
     let mut settled = Settled::default();
     for intent in site.catalog.intents()? {
-        match settle_one(site, &intent, reopen) {
+        match settle_as(site, &intent, reopen, &swap::looks_ours) {
             Ok(said) => settled.said.extend(said),
             Err(error) if of_target(&error) => return Err(error),
             Err(error) => settled.stuck.push(stuck(&intent, &error)),
@@ -389,13 +389,23 @@ pub(super) fn describe(intent: &Intent) -> String {
     format!("{verb} {}{more}{swap} was interrupted", files.join(", "))
 }
 
+/// Settles an act of this very run: nobody else had time to put another file there.
 pub(super) fn settle_one(site: &Site<'_>, intent: &Intent, reopen: Reopen<'_>) -> Result<Vec<String>> {
+    settle_as(site, intent, reopen, &|_, _| true)
+}
+
+fn settle_as(site: &Site<'_>, intent: &Intent, reopen: Reopen<'_>, ours: Ours<'_>) -> Result<Vec<String>> {
     match intent.kind {
         IntentKind::Delete => settle_delete(site, intent),
         IntentKind::Manifest => manifest::settle(site, intent),
-        IntentKind::Publish | IntentKind::Replace | IntentKind::Group => settle_publish(site, intent, reopen),
+        IntentKind::Publish | IntentKind::Replace | IntentKind::Group => {
+            settle_publish(site, intent, reopen, ours)
+        }
     }
 }
+
+/// Whether what has a step's name can be taken for what was staged without reading it.
+type Ours<'a> = &'a dyn Fn(&PublishStep, &State) -> bool;
 
 fn settle_delete(site: &Site<'_>, intent: &Intent) -> Result<Vec<String>> {
     let mut there = Vec::new();
@@ -426,15 +436,23 @@ fn settle_delete(site: &Site<'_>, intent: &Intent) -> Result<Vec<String>> {
     Ok(said)
 }
 
-fn settle_publish(site: &Site<'_>, intent: &Intent, reopen: Reopen<'_>) -> Result<Vec<String>> {
+fn settle_publish(
+    site: &Site<'_>,
+    intent: &Intent,
+    reopen: Reopen<'_>,
+    ours: Ours<'_>,
+) -> Result<Vec<String>> {
     let mut states = Vec::new();
     for (number, step) in &intent.steps {
         let IntentStep::Publish(step) = step else { continue };
         let (state, staged) = swap::look(site, step)?;
         // A server without durable checkpoints may have lost any of it since it was proved: what has the name is read back
-        // first, and the run that goes on with what is staged reads that back. Until then the old file is the good one.
-        let sound = site.capabilities.durable_checkpoints || step.record.level == VerifyLevel::Size;
-        let state = if sound { state } else { swap::proved(site, step, state)? };
+        // first, and the run that goes on with what is staged reads that back. Until then the old file is the good one. So is
+        // what does not look like ours: somebody else may have put it there since.
+        let by_size = step.record.level == VerifyLevel::Size;
+        let sound = site.capabilities.durable_checkpoints || by_size;
+        let state =
+            if by_size || sound && ours(step, &state) { state } else { swap::proved(site, step, state)? };
         states.push((*number, step.as_ref(), state, staged && sound));
     }
     // Whether a reader can see new content already: then the rest belongs to it.

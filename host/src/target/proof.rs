@@ -11,7 +11,7 @@ use std::collections::HashMap;
 
 use offsite_plugin_api::TargetPath;
 
-use super::{Recorded, TargetFile, TargetView};
+use super::{ParentRecord, Recorded, TargetFile, TargetView};
 use crate::chain::{Chains, Evidence, Image, ImageSet, Parent};
 use crate::format::{ImageKind, Link, Role};
 
@@ -199,13 +199,16 @@ fn link(
         if lacks[other].is_none() && fits(view, &set.images[other], upon.blake3) {
             return None;
         }
-        if merged_since(view, image) || merged(view, below) {
-            return None;
+        if merged_since(view, image) {
+            return merged_upon(view, image, upon, below);
         }
-        return Some(another(&upon.path, &image.id));
+        return (!merged(view, below)).then(|| another(&upon.path, &image.id));
     }
     // What it was published upon is gone; a proved span of it, or of what lies below it, holds that.
-    if merged_since(view, image) || (merged(view, below) && holds(below)) {
+    if merged_since(view, image) {
+        return merged_upon(view, image, upon, below);
+    }
+    if merged(view, below) && holds(below) {
         return None;
     }
     Some(format!(
@@ -213,6 +216,29 @@ fn link(
         upon.path.display(),
         image.id.display()
     ))
+}
+
+/// What speaks against an image that was merged on the target building on what lies below it now.
+fn merged_upon(view: &TargetView, image: &Image, upon: &ParentRecord, below: &Image) -> Option<String> {
+    (grew_from(view, upon, below) == Some(false)).then(|| another(&below.id, &image.id))
+}
+
+/// Whether what was merged on the target grew from what lies below it now: by the records of what was published between
+/// them. `None` where they do not say.
+fn grew_from(view: &TargetView, upon: &ParentRecord, below: &Image) -> Option<bool> {
+    let mut upon = upon;
+    for _ in 0..=view.gone.len() + view.files.len() {
+        if upon.path == below.id {
+            return Some(fits(view, below, upon.blake3));
+        }
+        let gone = || view.gone.get(&upon.path).map(|gone| &**gone);
+        let record = recorded(view, &upon.path).or_else(gone)?;
+        if record.blake3.is_some_and(|digest| digest != upon.blake3) {
+            return Some(false);
+        }
+        upon = record.parent.as_deref()?;
+    }
+    None
 }
 
 /// The image of the set that `at` was published upon, if that is another one than `parent` and as it was then.

@@ -40,6 +40,18 @@ pub(super) fn look(site: &Site<'_>, step: &PublishStep) -> Result<(State, bool)>
     Ok((state(step, at, side.is_some(), staged), staged))
 }
 
+/// Whether what has the name is by its time the file that was published. Its size is, and the staging is used up; but days
+/// may have passed since, and others may have put a file of that size there.
+pub(super) fn looks_ours(step: &PublishStep, state: &State) -> bool {
+    let (State::Beside(entry) | State::After(entry)) = state else { return true };
+    match (step.attributes.mtime, entry.mtime) {
+        (Some(sent), Some(found)) => {
+            found.ns.abs_diff(sent.ns) < found.precision_ns.max(sent.precision_ns).max(1)
+        }
+        _ => false,
+    }
+}
+
 /// A state in which the new file has the name holds after an interruption only if the file is read back whole as it was
 /// staged. If it is not, and the old one is still beside it, the bad one is taken down: the swap is open again. Without
 /// an old one the name is of unknown origin.
