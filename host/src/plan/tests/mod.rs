@@ -5,6 +5,7 @@ mod attach;
 mod compare;
 mod consolidated;
 mod deletes;
+mod held;
 mod laws;
 mod leave_out;
 mod merged;
