@@ -5,6 +5,7 @@ mod attach;
 mod compare;
 mod consolidated;
 mod deletes;
+mod elsewhere;
 mod held;
 mod lacking;
 mod laws;
