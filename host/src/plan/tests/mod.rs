@@ -17,5 +17,6 @@ mod order;
 mod room;
 mod rotation;
 pub(crate) mod sim;
+mod staying;
 mod unlisted;
 mod upon;
