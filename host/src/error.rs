@@ -92,7 +92,7 @@ impl Error {
 
     /// With texts cut to what an event may hold: a plugin's may be of any length.
     pub fn bounded(&self, most: usize) -> Self {
-        let cut = |text: &String| text.chars().take(most).collect::<String>();
+        let cut = |text: &String| crate::words::shorten(text, most);
         Self {
             what: cut(&self.what),
             on: self.on.as_ref().map(cut),

@@ -104,6 +104,8 @@ codes! {
     Unproven = "unproven", Warning;
     /// images of the source changed, and nothing proves what they absorbed: nothing is deleted for it
     ChangedUnproven = "changed-unproven", Warning;
+    /// images of the source that seemed to have taken in others have not changed: those others are kept
+    MergeCancelled = "merge-cancelled", Info;
     /// an ancestor on the target is not the one that images were published upon
     AncestorAltered = "ancestor-altered", Warning;
     /// images cannot be restored on their own on this target
@@ -140,7 +142,7 @@ codes! {
     // Deletions.
     /// deletions are held until the user allows them
     DeletesHeld = "deletes-held", Failing;
-    /// more images would be deleted than `max_delete` allows: none is
+    /// more images, other files or side-cars would be deleted than `max_delete` allows: none of these is
     OverDeleteLimit = "over-delete-limit", Failing;
     /// a deletion waits for what failed, is unknown or is still being written
     DeletesBlocked = "deletes-blocked", Warning;

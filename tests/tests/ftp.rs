@@ -2,11 +2,13 @@
 #![allow(clippy::unwrap_used)] // Helpers of tests are tests.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use offsite::plugin::{PluginLog, Registry};
 use offsite_plugin_api::conformance::{self, TestHost};
 use offsite_plugin_api::{Backend, Call, CheckReport, ErrorKind, Secrets, StepResult, TargetPath};
 use offsite_tests::build;
+use offsite_tests::sandbox::{Sandbox, random_file, tree};
 use offsite_tests::servers::ftp::{Settings, Tls};
 use offsite_tests::servers::proftpd::Proftpd;
 use offsite_tests::servers::vsftpd::Vsftpd;
@@ -152,4 +154,28 @@ fn a_restarted_server_is_met_again() {
     }
     let listed = target.list(&call, &root, true, None).unwrap();
     assert!(listed.entries.iter().any(|entry| entry.path.as_bytes() == b"a"), "{listed:?}");
+}
+
+/// With one session an upload cannot be asked about while it goes on; with any number, nobody waits for what he holds himself.
+#[test]
+fn a_server_that_takes_few_sessions_gets_all_of_it() {
+    let limited = |sessions: u32| {
+        let server = Vsftpd::with(Settings::default().line(&format!("max_per_ip={sessions}")));
+        let box_ = Sandbox::new();
+        random_file(&box_.source().join("web@c_20240101_d01_00001.aiv"), 9 << 20, 1);
+        random_file(&box_.source().join("web@c_20240101_d01_00001_i00001.aii"), 17 << 20, 2);
+        for n in 0..12 {
+            random_file(&box_.source().join(format!("h{n}@c_20240101_d01_00001.aiv")), 5_000, 10 + n);
+        }
+        random_file(&box_.source().join("db@c_20240101_d01_00001.aiv"), 30 << 20, 3);
+        let url = server.url();
+        let run =
+            box_.offsite().args(["run", "--settle", "0", "--source", &box_.text("source"), "--to", &url]);
+        let run =
+            run.args(["--credential", "password=env:FTP_PASSWORD"]).env("FTP_PASSWORD", server.password());
+        let run = run.start(&box_.path("home")).wait(Duration::from_secs(120)).expect(0);
+        assert!(!run.all().contains("attempt"), "{}", run.all());
+        assert_eq!(tree(&server.data()), tree(&box_.source()), "with {sessions} sessions");
+    };
+    [1, 2, 4].into_iter().for_each(limited);
 }

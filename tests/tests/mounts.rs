@@ -97,8 +97,10 @@ fn another_disk_is_told_until_it_is_accepted() {
         );
     }
     let source = box_.text("source");
-    let accept = ["source", "accept", "x", "--source", &source, "--name", "job"];
-    let accepted = box_.offsite().args(accept).run().expect(0);
+    // With all that the run's own line has.
+    let accept =
+        ["source", "accept", "x", "--source", &source, "--name", "job", "--to", &box_.text("a"), "--sync"];
+    let accepted = box_.offsite().args(accept).args(["--settle", "0"]).run().expect(0);
     assert!(accepted.stdout.contains("2 files"), "{}", accepted.all());
     let ran = sync(&box_).expect(0);
     assert!(notices(&ran, "mount-changed").is_empty(), "{}", ran.all());

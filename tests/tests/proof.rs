@@ -116,7 +116,7 @@ fn a_rewritten_base_under_an_increment_that_stayed_is_told_until_it_is_accepted(
     assert!(lacks(&box_)[1].1.contains("is another one"), "{:?}", lacks(&box_));
     let job = ["--source", &box_.text("source"), "--to", &box_.text("a")];
     let plan = box_.offsite().args(["plan", "--settle", "0"]).args(job).run();
-    assert!(plan.stdout.contains("another one than they were published upon"), "{}", plan.all());
+    assert!(plan.stdout.contains("another one than it was published upon"), "{}", plan.all());
     skips_only(&box_);
     box_.offsite().args(["target", "accept", "--image", &name(1)]).args(job).run().expect(0);
     all_restorable(&box_);
@@ -218,6 +218,9 @@ fn a_chmod_at_the_source_reads_nothing_from_the_target() {
     let ran = run(r#"[{"op":"get","mode":"error:Unsupported","after":1}]"#).expect(0);
     assert_eq!(said(&ran, "published").len(), 3, "compared: {}", ran.all());
     assert_eq!(said(&ran, "skipped"), Vec::<String>::new(), "{}", ran.all());
+    let told = |event: &str| ran.events().into_iter().filter(|e| e["event"] == event).collect::<Vec<_>>();
+    assert!(told("published").iter().all(|e| e["unchanged"] == true), "not sent: {}", ran.all());
+    assert_eq!(told("finished")[0]["unchanged"], 3, "{}", ran.all());
     let ran = run("[]").expect(0);
     assert!(said(&ran, "published").is_empty(), "{}", ran.all());
 }

@@ -142,6 +142,11 @@ pub struct Intent {
 }
 
 impl Intent {
+    /// Whether nothing of its set is as it was until it is settled; a publish concerns its own names alone.
+    pub fn concerns_its_set(&self) -> bool {
+        matches!(self.kind, IntentKind::Replace | IntentKind::Group | IntentKind::Delete)
+    }
+
     /// Whether some of its steps were done.
     pub fn partly_done(&self) -> bool {
         self.steps.len() < self.total

@@ -11,7 +11,7 @@ use super::database::{Database, Sync};
 use super::published::path_at;
 use super::{Catalog, SourceFacts, catalog_path, job_path};
 use crate::error::Result;
-use crate::source::{Learned, MountPoint, Observations, Place, RecordedFile, Remembered, Seen};
+use crate::source::{Earlier, Learned, MountPoint, Observations, Place, RecordedFile, Remembered, Seen};
 
 /// What targets hold: source path -> (size, mtime, ctime) of the file when it was published.
 type Known = BTreeMap<TargetPath, SourceFacts>;
@@ -51,6 +51,11 @@ CREATE TABLE mount_point (
 -- wrong: JSON
 ALTER TABLE run ADD COLUMN clean INTEGER;
 ALTER TABLE run ADD COLUMN wrong TEXT;
+", "
+-- What a file was before, while something beside it was missing: no size where there was no such file.
+ALTER TABLE seen ADD COLUMN was_until INTEGER;
+ALTER TABLE seen ADD COLUMN was_size INTEGER;
+ALTER TABLE seen ADD COLUMN was_mtime INTEGER;
 "];
 
 impl JobDb {
@@ -164,7 +169,8 @@ impl Observations for JobDb {
                 .collect::<rusqlite::Result<_>>()?;
             let files = c
                 .prepare_cached(
-                    "SELECT path, size, mtime, ctime, inode, since, absent, header, device, mount FROM seen \
+                    "SELECT path, size, mtime, ctime, inode, since, absent, header, device, mount, \
+                     was_until, was_size, was_mtime FROM seen \
                      ORDER BY path",
                 )?
                 .query_map([], |row| {
@@ -178,6 +184,7 @@ impl Observations for JobDb {
                         header: row.get(7)?,
                         device: row.get::<_, i64>(8)? as u64,
                         mount: row.get::<_, Option<i64>>(9)?.and_then(|id| file_systems.get(&id).cloned()),
+                        earlier: earlier(row)?,
                     };
                     Ok((path_at(row, 0)?, seen))
                 })?
@@ -197,7 +204,8 @@ impl Observations for JobDb {
             }
             let mut put = t.prepare_cached(
                 "INSERT OR REPLACE INTO seen (path, size, mtime, ctime, inode, since, absent, header, \
-                 device, mount) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+                 device, mount, was_until, was_size, was_mtime) \
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
             )?;
             let mut file_systems = BTreeMap::new();
             for (path, seen) in &learned.put {
@@ -216,6 +224,9 @@ impl Observations for JobDb {
                     seen.header,
                     seen.device as i64,
                     mount,
+                    seen.earlier.map(|earlier| earlier.until_ns),
+                    seen.earlier.and_then(|earlier| earlier.form).map(|(size, _)| size as i64),
+                    seen.earlier.and_then(|earlier| earlier.form).map(|(_, mtime_ns)| mtime_ns),
                 ])?;
             }
             if let Some(mounts) = &learned.mounts {
@@ -246,12 +257,19 @@ impl Observations for JobDb {
 
     /// A catalog that cannot be read proves nothing.
     fn recorded(&self) -> Vec<RecordedFile> {
-        let catalogs = self.catalogs.iter().filter(|p| p.exists());
-        catalogs
-            .filter_map(|path| Catalog::peek(path).and_then(|c| c.recorded_sources()).ok())
-            .flatten()
-            .collect()
+        let peeked =
+            self.catalogs.iter().filter(|p| p.exists()).map(|path| Catalog::peek(path)?.recorded_sources());
+        #[cfg(test)]
+        let peeked = peeked.chain(self.open.iter().map(|c| c.recorded_sources()));
+        peeked.flatten().flatten().collect()
     }
+}
+
+fn earlier(row: &rusqlite::Row<'_>) -> rusqlite::Result<Option<Earlier>> {
+    let Some(until_ns) = row.get(10)? else { return Ok(None) };
+    let size: Option<i64> = row.get(11)?;
+    let mtime_ns: Option<i64> = row.get(12)?;
+    Ok(Some(Earlier { form: size.zip(mtime_ns).map(|(size, mtime_ns)| (size as u64, mtime_ns)), until_ns }))
 }
 
 /// The id of a file system's identity, made when it is new.

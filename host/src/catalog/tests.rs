@@ -12,7 +12,7 @@ use crate::error::Kind;
 use crate::format;
 use crate::plan::{Baseline, Policy};
 use crate::report::Outcome;
-use crate::source::{Learned, MountPoint, Observations, Place, Seen};
+use crate::source::{Earlier, Learned, MountPoint, Observations, Place, Seen};
 use crate::target::{Recorded, VerifyLevel};
 
 fn path(text: &str) -> TargetPath {
@@ -267,6 +267,8 @@ fn seen(n: i64) -> Seen {
         since_ns: n,
         absent_ns: (n % 2 == 0).then_some(n),
         header: (n % 3 == 0).then(|| vec![1, 2, 3]),
+        earlier: (n % 2 == 0)
+            .then(|| Earlier { form: (n % 4 == 0).then_some((u64::MAX, n)), until_ns: n + 1 }),
     }
 }
 

@@ -6,11 +6,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::notice::{Notice, NoticeCode, NoticeLevel};
+use crate::words::shorten;
 
 /// Kinds of notices kept, and failed images named, per run.
 const NOTICES: usize = 10;
 const IMAGES: usize = 5;
-/// Characters of a text kept.
+/// Characters kept of a notice, and of a failure's texts each.
+const SENTENCE: usize = 500;
 const TEXT: usize = 300;
 
 /// What was wrong with one run of one target.
@@ -53,7 +55,7 @@ impl Wrong {
             told.times += 1;
             return;
         }
-        let text = notice.text.chars().take(TEXT).collect();
+        let text = shorten(&notice.text, SENTENCE);
         self.notices.push(Told { code: notice.code.clone(), level: notice.level, times: 1, text });
         self.notices.sort_by_key(|told| std::cmp::Reverse(told.level));
         // Beyond the bound it is the last warning that goes, never what was not done.
@@ -63,7 +65,7 @@ impl Wrong {
     /// Counts a failed image in.
     pub fn image(&mut self, image: &str, failure: &Error) {
         if self.images.len() < IMAGES {
-            let image = image.chars().take(TEXT).collect();
+            let image = shorten(image, TEXT);
             self.images.push(FailedImage { image, failure: failure.bounded(TEXT) });
         }
     }
@@ -92,6 +94,17 @@ impl Wrong {
 mod tests {
     use super::*;
     use crate::error::Kind;
+
+    #[test]
+    fn what_to_do_about_it_is_kept_of_a_long_warning() {
+        let mut wrong = Wrong::default();
+        let text = format!("at '{}' of the source: mount it again", "a long way down/".repeat(60));
+        wrong.notice(&Notice::new(NoticeCode::MountMissing, text.clone()));
+        let kept = &wrong.notices[0].text;
+        assert!(kept.ends_with("of the source: mount it again"), "{kept}");
+        let (head, tail) = kept.split_once(" … ").unwrap();
+        assert!(text.contains(&format!("{head} ")) && text.contains(&format!(" {tail}")), "{kept}");
+    }
 
     #[test]
     fn what_was_not_done_is_kept_first_and_the_size_is_bounded() {

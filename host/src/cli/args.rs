@@ -12,7 +12,7 @@ use crate::config::adhoc::Flags;
     name = "offsite",
     version,
     about = "Replicates disk-backup image chains to offsite storage",
-    after_help = "Exit codes: 0 all done, 1 failed, 2 usage or configuration, 3 some targets failed.",
+    after_help = crate::report::exit::HELP,
     subcommand_required = true,
     arg_required_else_help = true
 )]
@@ -77,8 +77,15 @@ pub struct JobArgs {
     /// Jobs of the configuration file [default: all]
     #[arg(value_name = "JOB", conflicts_with_all = ["source", "to"])]
     pub jobs: Vec<String>,
+    #[command(flatten)]
+    pub line: LineArgs,
+}
+
+/// A job on the line, and what the line changes for this time.
+#[derive(Clone, Debug, Default, Args)]
+pub struct LineArgs {
     /// Replicate this directory, without a configuration file
-    #[arg(long, value_name = "DIR", requires = "to", help_heading = "A job on the line")]
+    #[arg(long, value_name = "DIR", help_heading = "A job on the line")]
     pub source: Option<PathBuf>,
     /// A target's path or URL; one to three
     #[arg(long, value_name = "URL", requires = "source", help_heading = "A job on the line")]
@@ -158,7 +165,7 @@ pub struct JobArgs {
     pub ignore: Vec<String>,
 }
 
-impl JobArgs {
+impl LineArgs {
     /// The flags of a job on the line.
     pub fn flags(&self) -> Option<Flags> {
         let a = self.clone();
@@ -257,12 +264,9 @@ pub struct SourceArgs {
     /// The job of the configuration file, where it has several
     #[arg(long = "job", value_name = "JOB", conflicts_with = "source")]
     pub job: Option<String>,
-    /// The source of a job on the line, without a configuration file
-    #[arg(long, value_name = "DIR")]
-    pub source: Option<PathBuf>,
-    /// The name of the job on the line [default: from the source's path]
-    #[arg(long, requires = "source")]
-    pub name: Option<String>,
+    /// As `run` takes them; --source is enough
+    #[command(flatten)]
+    pub line: LineArgs,
 }
 
 #[derive(Clone, Debug, Args)]

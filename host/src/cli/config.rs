@@ -22,9 +22,10 @@ pub fn main(global: &Global, command: &ConfigCommand) -> Exit {
                 report::line(&serde_json::json!({ "version": 1, "file": file, "problems": [] }).to_string());
             } else {
                 report::line(&format!(
-                    "{}: {} jobs, {targets} targets, nothing wrong",
+                    "{}: {}, {}, nothing wrong",
                     file.display(),
-                    jobs.len()
+                    report::count(jobs.len() as u64, "job"),
+                    report::count(targets as u64, "target")
                 ));
             }
             Exit::Done

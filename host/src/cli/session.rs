@@ -31,7 +31,7 @@ pub fn state_dir(global: &Global) -> PathBuf {
 
 /// The jobs meant: one of the line, or those named (all) of the file, with what the line changes for this time.
 pub fn jobs(global: &Global, args: &JobArgs) -> Result<Vec<Job>, Problems> {
-    let mut jobs = match args.flags() {
+    let mut jobs = match args.line.flags() {
         Some(flags) => vec![config::adhoc::job(&flags)?],
         None => named(global, args)?,
     };
@@ -39,8 +39,8 @@ pub fn jobs(global: &Global, args: &JobArgs) -> Result<Vec<Job>, Problems> {
     let mut flag = |name: &str, what: String| {
         wrong.push(Problem { file: None, line: None, key: name.to_owned(), what, hint: None });
     };
-    let settle = args.settle.as_deref().map(units::duration).transpose();
-    let bandwidth = args.bandwidth.as_deref().map(units::rate).transpose();
+    let settle = args.line.settle.as_deref().map(units::duration).transpose();
+    let bandwidth = args.line.bandwidth.as_deref().map(units::rate).transpose();
     for job in &mut jobs {
         if let Ok(Some(settle)) = &settle {
             job.settle = *settle;
@@ -49,15 +49,15 @@ pub fn jobs(global: &Global, args: &JobArgs) -> Result<Vec<Job>, Problems> {
             if let Ok(Some(rate)) = &bandwidth {
                 target.bandwidth = config::Bandwidth { rate: Some(*rate), windows: Vec::new() };
             }
-            target.plan.allow_deletes |= args.allow_deletes;
-            match args.delete_first.as_deref() {
+            target.plan.allow_deletes |= args.line.allow_deletes;
+            match args.line.delete_first.as_deref() {
                 Some("last") => target.plan.delete_first = DeleteFirst::Last,
                 Some(_) => target.plan.delete_first = target.plan.delete_first.max(DeleteFirst::Proved),
                 None => {}
             }
-            target.plan.include_other |= args.include_other;
+            target.plan.include_other |= args.line.include_other;
         }
-        for glob in args.ignore.iter().filter(|_| args.source.is_none()) {
+        for glob in args.line.ignore.iter().filter(|_| args.line.source.is_none()) {
             match config::glob(glob) {
                 Ok(glob) => job.ignore.push(glob),
                 Err(what) => flag("--ignore", what),

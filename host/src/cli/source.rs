@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use offsite_plugin_api::TargetPath;
 
-use super::args::{Global, JobArgs, SourceArgs, SourceCommand};
+use super::args::{Global, JobArgs, LineArgs, SourceArgs, SourceCommand};
 use super::{each, session};
 use crate::config::{self, Job};
 use crate::error::{Error, Kind, Result};
@@ -20,10 +20,14 @@ pub fn main(global: &Global, command: &SourceCommand) -> Exit {
 }
 
 fn accept(global: &Global, args: &SourceArgs) -> Exit {
-    let jobs = match &args.source {
-        Some(source) => vec![on_the_line(source, args.name.clone())],
+    // The targets do not matter here: without one, the source is enough.
+    let jobs = match args.line.source.as_ref().filter(|_| args.line.to.is_empty()) {
+        Some(source) => match on_the_line(source, &args.line) {
+            Ok(job) => vec![job],
+            Err(error) => return session::fail(global, &error),
+        },
         None => {
-            let named = JobArgs { jobs: args.job.iter().cloned().collect(), ..JobArgs::default() };
+            let named = JobArgs { jobs: args.job.iter().cloned().collect(), line: args.line.clone() };
             match session::jobs_or_exit(global, &named) {
                 Ok(jobs) => jobs,
                 Err(exit) => return exit,
@@ -53,11 +57,16 @@ fn accept(global: &Global, args: &SourceArgs) -> Exit {
     })
 }
 
-/// As `run --source` names it; its targets do not matter here.
-fn on_the_line(source: &Path, name: Option<String>) -> Job {
+/// As `run --source` names it.
+fn on_the_line(source: &Path, line: &LineArgs) -> Result<Job> {
     let source = config::source_dir(source);
-    let name = name.unwrap_or_else(|| config::adhoc::name_of(&source));
-    Job { name, source, targets: Vec::new(), settle: Duration::ZERO, ignore: Vec::new() }
+    let name = line.name.clone().unwrap_or_else(|| config::adhoc::name_of(&source));
+    let glob = |glob: &String| {
+        let wrong = |what| Error::new(Kind::Usage, "--ignore is no glob").on(glob.clone()).because(what);
+        config::glob(glob).map_err(wrong)
+    };
+    let ignore = line.ignore.iter().map(glob).collect::<Result<_>>()?;
+    Ok(Job { name, source, targets: Vec::new(), settle: Duration::ZERO, ignore })
 }
 
 /// The job that the path lies in the source of, and the path within it. A relative path is the source's; where that is

@@ -122,7 +122,10 @@ fn job(section: &Section<'_>, base: &Path) -> Option<Job> {
             let all = tables(section, "target", value);
             wanted = all.len();
             if let Some((_, at)) = all.get(3) {
-                let what = format!("the job has {wanted} targets; a job has one to three");
+                let what = format!(
+                    "the job has {}; a job has one to three",
+                    crate::words::count(wanted as u64, "target")
+                );
                 section.note(section.problem("target", *at, what).hint("add a second job for the others"));
             }
             if wanted == 0 {

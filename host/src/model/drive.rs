@@ -334,6 +334,8 @@ impl Play {
             Event::LoseJob => {
                 self.world().say("the job's database is lost");
                 self.job = Some(new_job(&self.power));
+                self.forget_what_no_target_has();
+                self.world().unclear_by_loss();
             }
             Event::LoseCatalog(t) => {
                 let t = t % self.sides.len();
@@ -415,6 +417,21 @@ impl Play {
                 self.world().say(format!("somebody restores {count} old manifests on target {t}"));
             }
             other => self.at_source(other),
+        }
+    }
+
+    /// Without its memory of scans, a run knows of a file system that is not mounted only by what targets have of it.
+    fn forget_what_no_target_has(&self) {
+        let mut world = self.world();
+        let there = |at: &TargetPath| self.sides.iter().any(|s| s.store.mem.disk().files.contains_key(at));
+        let known: Vec<bool> = world
+            .source
+            .systems
+            .iter()
+            .map(|system| system.files.keys().any(|path| there(&super::source::join(&system.home, path))))
+            .collect();
+        for (system, known) in world.source.systems.iter_mut().zip(known) {
+            system.held &= known;
         }
     }
 
@@ -661,7 +678,10 @@ impl Play {
         let scanned = scan_folder(&view, root, &options, &mut job, &mut clock);
         self.job = Some(job);
         match scanned {
-            Ok(inventory) => Some(inventory),
+            Ok(inventory) => {
+                self.world().remembered();
+                Some(inventory)
+            }
             Err(error) => {
                 self.power.on(None);
                 self.world().say(format!("  the scan ends: {error}"));
@@ -955,7 +975,7 @@ impl Play {
         let source = assemble(&inventory.members(), &Knowledge::default());
         let names = replicate::names(&request);
         let now_ns = self.world().now;
-        let input = replicate::input(&request, target, inventory, &source, &survey, None, capabilities);
+        let input = replicate::input(target, inventory, &source, &survey, None, capabilities);
         Ok(plan::plan(&Input { names: &names, now_ns, ..input }))
     }
 }

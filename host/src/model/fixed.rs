@@ -133,6 +133,29 @@ mod deletions {
         four_merges(Family::Qcow);
     }
 
+    /// A look between the two tells them apart: the holder was as before when they were gone already.
+    #[test]
+    fn what_was_removed_before_a_merge_is_not_in_it() {
+        for family in [Veeam, Aip18, Macrium, Shadow] {
+            let mut play = world(&[machine(family, 5)], target(true));
+            let (from, skip) = if family == Veeam { (2, 0) } else { (1, 0) };
+            play.tell(&[RUN, Remove { machine: 0, from, count: 2 }, RUN, RUN]);
+            play.tell(&[Merge { machine: 0, skip, count: 2 }, RUN, RUN, RUN]).keeps_the_laws();
+            play.ends_well();
+        }
+    }
+
+    #[test]
+    fn what_was_there_after_a_merge_is_not_in_it() {
+        for family in [Veeam, Aip18, Macrium, Shadow] {
+            let mut play = world(&[machine(family, 5)], target(true));
+            let from = if family == Veeam { 1 } else { 2 };
+            play.tell(&[RUN, Merge { machine: 0, skip: 2, count: 2 }, RUN, RUN]);
+            play.tell(&[Remove { machine: 0, from, count: 1 }, RUN, RUN, RUN]).keeps_the_laws();
+            play.ends_well();
+        }
+    }
+
     #[test]
     fn a_file_system_with_anothers_number_is_not_the_other() {
         let mut play = world(&[mounted(Aip18, 2), mounted(Aip18, 2), machine(Aip18, 9)], target(true));
@@ -177,6 +200,42 @@ mod deletions {
     }
 
     #[test]
+    fn a_chain_goes_on_under_a_name_of_another_case() {
+        let folds = TargetSetup { nature: Nature { folds: true, ..target(true).nature }, ..target(true) };
+        for family in [Veeam, Shadow, Aip18] {
+            let mut play = world(&[machine(family, 3), machine(Aip18, 20)], folds);
+            let above = [Remove { machine: 0, from: 2, count: 2 }, RUN, RUN, Look, Backup(0), RUN, RUN];
+            play.tell(&[RUN, Recase(0), Backup(0)]).tell(&above);
+            play.ends_well();
+            // The base goes, and what was made last needs it.
+            let mut play = world(&[machine(family, 0), machine(Aip18, 20)], folds);
+            let base = [Remove { machine: 0, from: 1, count: 1 }, Recase(0), RUN, RUN, RUN, Look];
+            play.tell(&[NewSet(0), RUN, Backup(0)]).tell(&base);
+            play.ends_well();
+        }
+    }
+
+    /// A rename is no absence, although the old name is missed twice.
+    #[test]
+    fn a_merge_after_a_rename_by_case_is_believed_when_two_scans_saw_it() {
+        let folds = TargetSetup { nature: Nature { folds: true, ..target(true).nature }, ..target(true) };
+        for step in 1..25 {
+            let mut play = world(&[machine(Veeam, 2)], folds);
+            let fails = Run(Fault::Fail(step, false));
+            play.tell(&[RUN, Recase(0), fails, Merge { machine: 0, skip: 0, count: 2 }, RUN, RUN]);
+            play.ends_well();
+        }
+    }
+
+    #[test]
+    fn a_touch_makes_no_set_the_newer_one() {
+        let mut play = world(&[machine(Family::Qcow, 1)], target(true));
+        let gone = [Remove { machine: 0, from: 2, count: 1 }, Touch { machine: 0, image: 0 }];
+        play.tell(&[NewSet(0), RUN]).tell(&gone).tell(&[RUN, RUN, RUN]);
+        play.ends_well();
+    }
+
+    #[test]
     fn a_full_mirror_gets_on() {
         let mut play = world(&[machine(Vzdump, 3), machine(Aip18, 9)], target(true));
         play.tell(&[RUN, Expire(0), RUN, Room(0, 150), Backup(0), Backup(0), RUN, RUN, RUN]).keeps_the_laws();
@@ -204,6 +263,25 @@ mod proofs {
         let mut play = world(&[machine(Aip18, 3)], target(false));
         play.tell(&[RUN, Restart(0), RUN, Look, Backup(0), RUN, Look]);
         play.ends_well();
+    }
+
+    #[test]
+    fn a_merge_in_a_chain_begun_anew_holds_nothing_of_the_old_one() {
+        for family in [Macrium, Aip18, Shadow] {
+            let mut play = world(&[machine(family, 4)], target(true));
+            let again = [Restart(0), Backup(0), Backup(0), Backup(0)];
+            play.tell(&[RUN]).tell(&again).tell(&[Merge { machine: 0, skip: 1, count: 2 }, RUN, Look, RUN]);
+            play.ends_well();
+        }
+    }
+
+    #[test]
+    fn what_was_merged_before_a_chain_began_anew_holds_nothing_of_it() {
+        for sync in [false, true] {
+            let mut play = world(&[machine(Shadow, 3)], target(sync));
+            play.tell(&[Merge { machine: 0, skip: 0, count: 3 }, RUN, Restart(0), Backup(0), RUN, Look]);
+            play.tell(&[RUN, Look]).ends_well();
+        }
     }
 
     #[test]
@@ -299,6 +377,16 @@ mod told {
     }
 
     #[test]
+    fn a_file_system_that_is_not_mounted_is_told_after_the_observations_are_lost() {
+        for sync in [false, true] {
+            let mut play = world(&[mounted(Aip18, 2), machine(Aip18, 2)], target(sync));
+            play.tell(&[RUN, LoseJob, Unmount(0), RUN]).keeps_the_laws();
+            assert!(play.log().contains("where nothing is mounted now"), "{}", play.log());
+            play.ends_well();
+        }
+    }
+
+    #[test]
     fn what_no_format_knows_is_told() {
         let mut play = world(&[machine(Aip18, 2)], target(true));
         play.tell(&[Strange(1), Strange(2), Strange(3), RUN]).keeps_the_laws();
@@ -365,6 +453,15 @@ mod ways_out {
         play.tell(&[RUN, LoseJob, LoseCatalog(0), Remove { machine: 0, from: 9, count: 1 }]);
         play.tell(&[RUN, RUN, RUN, RUN]).keeps_the_laws();
         assert_eq!((named(&play, "m0/").len(), play.failing()), (10, Vec::new()), "{}", play.log());
+        play.ends_well();
+    }
+
+    #[test]
+    fn an_image_whose_parent_nobody_knows_waits_for_an_older_one_that_waits() {
+        let mut play = world(&[machine(Shadow, 2)], target(true));
+        play.tell(&[Remove { machine: 0, from: 2, count: 1 }, DirectoryThere { target: 0, machine: 0 }, RUN]);
+        play.tell(&[Backup(0), RUN, Look]).keeps_the_laws();
+        assert_eq!(named(&play, "m0/").len(), 1, "only the base: {}", play.log());
         play.ends_well();
     }
 

@@ -10,6 +10,7 @@ mod source;
 mod story;
 mod target;
 mod tests;
+mod unclear;
 mod world;
 
 pub(crate) use power::Power;

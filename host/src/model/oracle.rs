@@ -32,18 +32,22 @@ pub struct Judge {
     /// Merges that others made there: what holds which states now.
     pub merged: Vec<(Id, Vec<State>)>,
     /// States that were ever there and could be restored.
-    pub ever: HashSet<State>,
+    pub ever: HashSet<(bool, State)>,
     /// What is known of files by their serial number, which changes with every content.
     pub known: HashMap<u64, Option<Id>>,
 }
 
 /// What is on a target now.
-struct Now {
-    visible: BTreeMap<TargetPath, Option<Id>>,
+pub struct Now {
+    pub visible: BTreeMap<TargetPath, Option<Id>>,
     /// Contents that a swap moved aside.
     aside: Vec<Id>,
     /// Visible images that can be restored.
-    good: BTreeMap<TargetPath, Id>,
+    pub good: BTreeMap<TargetPath, Id>,
+}
+
+fn capital(path: &TargetPath) -> bool {
+    path.name().first().is_some_and(u8::is_ascii_uppercase)
 }
 
 type Files = BTreeMap<TargetPath, MemFile>;
@@ -64,11 +68,17 @@ impl World {
             }
         }
         let known: Vec<(&TargetPath, Id)> = visible.iter().filter_map(|(p, id)| Some((p, (*id)?))).collect();
-        let ids: Vec<Id> = known.iter().map(|k| k.1).chain(aside.iter().copied()).collect();
-        let whole = restorable(&self.library, &ids);
-        let good =
-            known.iter().zip(&whole).filter(|(_, whole)| **whole).map(|((p, id), _)| ((*p).clone(), *id));
-        let good = good.collect();
+        let mut good = BTreeMap::new();
+        // Where case counts, another spelling is another host's: nothing of it is what an image here builds on.
+        let folds = self.judges[target].folds;
+        for spelling in if folds { vec![None] } else { vec![Some(true), Some(false)] } {
+            let alike = known.iter().filter(|(p, _)| spelling.is_none_or(|upper| capital(p) == upper));
+            let alike: Vec<&(&TargetPath, Id)> = alike.collect();
+            let ids: Vec<Id> = alike.iter().map(|k| k.1).chain(aside.iter().copied()).collect();
+            let whole = restorable(&self.library, &ids);
+            let those = alike.iter().zip(whole).filter(|(_, whole)| *whole);
+            good.extend(those.map(|((p, id), _)| ((*p).clone(), *id)));
+        }
         Now { visible, aside, good }
     }
 
@@ -107,7 +117,7 @@ impl World {
             match now.visible.get(path).copied() {
                 Some(Some(still)) if still == *id => {
                     if !now.good.contains_key(path) {
-                        self.lost_ancestor(path, *id, what, at);
+                        self.lost_ancestor(target, path, *id, what, at, &now);
                     }
                 }
                 Some(other) => self.replaced(path, *id, other),
@@ -126,16 +136,31 @@ impl World {
         let aside = good.iter().filter(|(p, id)| !now.visible.contains_key(*p) && now.aside.contains(id));
         judge.good = aside.map(|(p, id)| (p.clone(), *id)).collect();
         judge.good.extend(now.good);
-        let states = judge.good.values().filter_map(|id| Some(self.library.truth(*id)?.gives));
+        let folds = judge.folds;
+        let states = judge
+            .good
+            .iter()
+            .filter_map(|(path, id)| Some((!folds && capital(path), self.library.truth(*id)?.gives)));
         judge.ever.extend(states);
         judge.visible = now.visible;
     }
 
     /// Law 1 for what was there before: nothing that is visible loses what it builds on.
-    fn lost_ancestor(&mut self, path: &TargetPath, id: Id, what: &str, at: &TargetPath) {
+    fn lost_ancestor(
+        &mut self,
+        target: usize,
+        path: &TargetPath,
+        id: Id,
+        what: &str,
+        at: &TargetPath,
+        now: &Now,
+    ) {
         let at_source = self.at_source(path) == Some(id) && self.whole_at_source(id);
         // The source itself put another chain under these names.
         if (what != "delete" || names::parse(at).is_some()) && !at_source {
+            return;
+        }
+        if self.lacks_what_is_unclear(target, id, now) {
             return;
         }
         let text =
@@ -201,7 +226,9 @@ impl World {
             let text = format!("{shown} is deleted, and the source has {}", there.display());
             return self.breaks("deleted what the source has", text);
         }
-        let removal = self.removed.iter().find(|(p, _)| same(p)).map(|(_, r)| r.clone());
+        // Where names are folded, an image that was renamed was removed under two of them.
+        let removals = self.removed.iter().filter(|(p, _)| same(p)).map(|(_, r)| r);
+        let removal = removals.max_by_key(|r| (r.content == id, r.at)).cloned();
         let Some(removal) = removal else {
             return self.breaks("deleted what the source never removed", shown);
         };
@@ -218,6 +245,9 @@ impl World {
                 let text = format!("{shown} was merged, and the image that holds it now is not there");
                 self.breaks("deleted before what absorbed it is there", text);
             }
+        }
+        if self.seems_absorbed(target, now).contains(&removal.content) {
+            counts = false;
         }
         let of = |id: &Id| self.library.truth(*id);
         let newer = |id: &Id| of(id).is_some_and(|t| t.machine == truth.machine && t.set > truth.set);
@@ -250,7 +280,11 @@ impl World {
                 None => "is not there",
                 Some(None) => "holds what nobody wrote",
                 Some(Some(id)) if self.library.truth(*id).is_none() => "is no image",
-                Some(Some(id)) if !now.good.contains_key(path) && !self.unknowable(target, *id, &now) => {
+                Some(Some(id))
+                    if !now.good.contains_key(path)
+                        && !self.unknowable(target, path, *id, &now)
+                        && !self.lacks_what_is_unclear(target, *id, &now) =>
+                {
                     "lacks what it builds on"
                 }
                 _ => continue,
@@ -260,16 +294,19 @@ impl World {
     }
 
     /// Where only time orders a set, nobody can know of an image that was gone before the first run.
-    fn unknowable(&self, target: usize, id: Id, now: &Now) -> bool {
+    fn unknowable(&self, target: usize, path: &TargetPath, id: Id, now: &Now) -> bool {
         let judge = &self.judges[target];
+        // Of another spelling, where case counts, nothing is known here.
+        let spelling = |path: &TargetPath| !judge.folds && capital(path);
+        let alike = || now.visible.iter().filter(|(p, _)| spelling(p) == spelling(path));
         let mut at = self.library.truth(id);
         while let Some(truth) = at {
             let timed = matches!(self.machines[truth.machine].family, Family::Aip22 | Family::Veeam);
             let Some(needs) = truth.needs.filter(|_| timed) else { return false };
             let gives = |id: &Id| self.library.truth(*id).filter(|t| t.gives == needs);
-            at = now.visible.values().flatten().find_map(gives);
+            at = alike().filter_map(|(_, id)| id.as_ref()).find_map(gives);
             if at.is_none() {
-                return !judge.ever.contains(&needs);
+                return !judge.ever.contains(&(spelling(path), needs));
             }
         }
         false
@@ -291,7 +328,7 @@ impl World {
             if now.visible.get(&path) == Some(&Some(file.content))
                 && self.library.truth(file.content).is_some()
                 && !now.good.contains_key(&path)
-                && !self.unknowable(target, file.content, &now)
+                && !self.unknowable(target, &path, file.content, &now)
                 && (idle || self.whole_at_source(file.content))
             {
                 lacking.push(path);
@@ -310,8 +347,9 @@ impl World {
         let mut missing = Vec::new();
         for (path, file) in self.source.true_files() {
             let Some(truth) = self.library.truth(file.content) else { continue };
-            // What was never mounted while anybody looked is not known to be anywhere.
-            if !self.source.systems[self.source.home(&path).0].looked_at {
+            // What was never seen, because it is not mounted since, is not known to be anywhere.
+            let system = self.source.home(&path).0;
+            if !self.source.is_mounted(system) && !self.source.systems[system].held {
                 continue;
             }
             // What the source itself cannot restore may wait for ever.

@@ -4,7 +4,7 @@ use offsite_plugin_api::TargetPath;
 
 use super::content::{Id, State, Truth, qcow2_head};
 use super::source::{SECOND, join};
-use super::world::{Removal, Why, World, path};
+use super::world::{Why, World, path};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
@@ -120,12 +120,8 @@ fn head(family: Family, backing: Option<&str>) -> Vec<u8> {
 impl World {
     /// Whether the machine's folder is where its product writes.
     pub fn can_write(&self, m: usize) -> bool {
-        let source = &self.source;
-        let dir = &self.machines[m].dir;
         // The folder itself may be a mount point.
-        let (system, _) = source.home(&join(dir, &path("x")));
-        let hidden = source.unreadable.iter().chain(&source.linked).any(|d| dir.starts_with(d));
-        !source.root_gone && source.is_mounted(system) && !hidden
+        self.source.can_see(&join(&self.machines[m].dir, &path("x")))
     }
 
     pub fn write_image(&mut self, m: usize, truth: Truth, backing: Option<&str>, size: usize) -> Id {
@@ -269,7 +265,7 @@ impl World {
             }
             let Some(file) = self.source.remove(&old) else { continue };
             let done = self.growing.remove(&old);
-            self.removed.insert(old.clone(), Removal { why: Why::User, held: Vec::new(), looks: 0 });
+            self.note_removal(&old, Why::User, file.content);
             self.put(&new, file.content);
             if let Some(done) = done {
                 self.growing.insert(new.clone(), done);
@@ -340,6 +336,8 @@ impl World {
         for image in &run {
             self.held_by(image.content, content);
         }
+        let contents: Vec<Id> = run.iter().map(|image| image.content).collect();
+        self.unclear_by_merge(family, &contents, content);
         let set = self.machines[m].sets.last_mut().expect("looked at above");
         set.images.splice(first..first + count, [merged]);
         if family == Family::Macrium {
@@ -365,6 +363,8 @@ impl World {
             let content = self.write_image(m, image.truth, None, size);
             self.store(&image.path, image.side.as_ref(), content);
             self.held_by(image.content, content);
+            // Every one of them changed, as a merge changes its holder.
+            self.unclear_by_merge(Family::Macrium, &[image.content], content);
             if let Some(set) = self.machines[m].sets.last_mut() {
                 set.images[n].content = content;
             }

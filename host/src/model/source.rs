@@ -38,8 +38,8 @@ pub struct System {
     pub renumbers: bool,
     /// Keeps modification times in steps of two seconds.
     pub coarse: bool,
-    /// A scan saw it mounted.
-    pub looked_at: bool,
+    /// The last scan that saw it mounted, and was remembered, found files in it.
+    pub held: bool,
 }
 
 #[derive(Debug, Default)]
@@ -77,7 +77,7 @@ impl Source {
     pub fn add_system(&mut self, home: TargetPath, renumbers: bool, coarse: bool) -> usize {
         let device = self.number() + 100;
         let files = BTreeMap::new();
-        self.systems.push(System { home: home.clone(), files, device, renumbers, coarse, looked_at: false });
+        self.systems.push(System { home: home.clone(), files, device, renumbers, coarse, held: false });
         let at = self.systems.len() - 1;
         if !home.is_root() {
             self.mounts.insert(home, Some(at));
@@ -154,19 +154,30 @@ impl Source {
         self.serial = serial;
     }
 
-    /// A scan looks at all that is mounted.
-    pub fn looked(&mut self) {
+    /// Whether who looks now can see what is in this folder.
+    pub fn can_see(&self, folder: &TargetPath) -> bool {
+        let hidden = self.unreadable.iter().chain(&self.linked).any(|d| folder.starts_with(d));
+        let (system, _) = self.home(folder);
+        // Without the root, nobody gets to what is mounted in it.
+        !self.root_gone && self.is_mounted(system) && !hidden
+    }
+
+    /// What a scan saw is remembered.
+    pub fn remembered(&mut self) {
         for at in 0..self.systems.len() {
-            let hidden =
-                self.unreadable.iter().chain(&self.linked).any(|d| self.systems[at].home.starts_with(d));
-            self.systems[at].looked_at |= self.is_mounted(at) && !hidden;
+            // What is in the top folder, whatever it is: the folder itself belongs to what lies above.
+            let within = join(&self.systems[at].home, &TargetPath::new("x").expect("a good name"));
+            if self.can_see(&within) {
+                self.systems[at].held = !self.systems[at].files.is_empty();
+            }
         }
     }
 
-    /// A place of the source that was seen, and of which nobody can say now what is in it.
+    /// A place of the source in which something was seen, and of which nobody can say now what is in it. A mount point that
+    /// was empty may go: there is nothing that could be left out.
     pub fn in_doubt(&self) -> Option<TargetPath> {
         let hidden = self.unreadable.iter().chain(&self.linked).next().cloned();
-        let gone = |at: usize| self.systems[at].looked_at && !self.is_mounted(at);
+        let gone = |at: usize| self.systems[at].held && !self.is_mounted(at);
         hidden
             .or_else(|| (0..self.systems.len()).find(|at| gone(*at)).map(|at| self.systems[at].home.clone()))
     }

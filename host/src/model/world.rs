@@ -25,8 +25,16 @@ pub struct Removal {
     pub why: Why,
     /// What held it before that was merged on: whoever saw that holder may rely on it.
     pub held: Vec<Id>,
+    /// When.
+    pub at: i64,
     /// Looks of scans since then that could see it.
     pub looks: u32,
+    /// What it held.
+    pub content: Id,
+    /// A scan that is remembered did not find it.
+    pub missed: bool,
+    /// Merged images of which it cannot be told, on that target, whether they took it in (see `unclear`).
+    pub unclear: Vec<(usize, Id)>,
 }
 
 /// A law that was broken: its name for comparison, and what happened in words.
@@ -52,6 +60,8 @@ pub struct World {
     pub judges: Vec<Judge>,
     pub log: Vec<String>,
     pub broken: Vec<Broken>,
+    /// Merged images of closed formats, with their set.
+    pub merges: Vec<(u32, Id)>,
     /// Sets ever begun.
     pub sets: u32,
 }
@@ -76,6 +86,7 @@ impl World {
             judges: Vec::new(),
             log: Vec::new(),
             broken: Vec::new(),
+            merges: Vec::new(),
             sets: 0,
         }
     }
@@ -102,10 +113,17 @@ impl World {
     }
 
     pub fn remove(&mut self, at: &TargetPath, why: Why) {
-        self.growing.remove(at);
-        if self.source.remove(at).is_some() {
-            self.removed.insert(at.clone(), Removal { why, held: Vec::new(), looks: 0 });
+        let done = self.growing.remove(at);
+        if let Some(file) = self.source.remove(at) {
+            self.note_removal(at, why, done.unwrap_or(file.content));
         }
+    }
+
+    pub fn note_removal(&mut self, at: &TargetPath, why: Why, content: Id) {
+        let unclear = if why == Why::User { self.unclear_since_merged(content) } else { Vec::new() };
+        let removal =
+            Removal { why, held: Vec::new(), at: self.now, looks: 0, content, missed: false, unclear };
+        self.removed.insert(at.clone(), removal);
     }
 
     /// Writers go on: what is growing has more bytes at each look.
@@ -143,12 +161,19 @@ impl World {
 
     /// A scan looks: what is gone where it can look was seen to be gone.
     pub fn looked(&mut self) {
-        self.source.looked();
         let source = &self.source;
         for (at, removal) in &mut self.removed {
-            if source.is_mounted(source.home(at).0) {
+            if source.can_see(at) {
                 removal.looks += 1;
             }
+        }
+    }
+
+    /// What a scan saw is remembered.
+    pub fn remembered(&mut self) {
+        self.source.remembered();
+        for (at, removal) in &mut self.removed {
+            removal.missed |= self.source.can_see(at);
         }
     }
 

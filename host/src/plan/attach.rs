@@ -6,6 +6,7 @@ use std::collections::HashMap;
 
 use offsite_plugin_api::{Entry, TargetPath};
 
+use super::decide::DecidedSet;
 use super::index::{At, Index};
 use crate::chain::{Image, Parent};
 use crate::format::{self, Link};
@@ -79,7 +80,17 @@ fn newcomers(index: &Index<'_>) -> Vec<(TargetPath, Vec<TargetFile>)> {
     found
 }
 
-fn proved(index: &Index<'_>, image: &Image) -> bool {
+/// The target's image that the header of the source's image `i` names as its parent, where only the target has that.
+pub(crate) fn named(index: &Index<'_>, decided: &DecidedSet<'_>, i: usize) -> Option<At> {
+    let Link::File(parent) = &index.file(decided.images[i].anchor).recognised.as_ref()?.link else {
+        return None;
+    };
+    let at = index.target_image(&index.target_path(&decided.place, parent))?;
+    (!decided.source_of.contains_key(&at)).then_some(at)
+}
+
+/// Whether a record proves what lies there.
+pub(crate) fn proved(index: &Index<'_>, image: &Image) -> bool {
     let file = index.input.target.files.get(&image.id);
     let recorded = file.and_then(|file| Some((file, file.recorded.as_deref()?)));
     recorded.is_some_and(|(file, record)| record.blake3.is_some() && !record.touched(&file.entry))

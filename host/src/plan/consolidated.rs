@@ -70,15 +70,17 @@ pub(crate) fn covered(
 /// What a consolidated image of the target holds of a source that does not have that image (any more, or not yet).
 pub(crate) struct Elsewhere {
     pub holder: At,
+    /// The image of the source that it builds on.
+    pub onto: usize,
     /// The images of the source, the highest first.
     pub images: Vec<usize>,
     /// The holder is the highest of them, under another name: what builds on that builds on it.
     pub stands_in: bool,
 }
 
-/// Consolidated images of the target that are unknown at the source, and the source's images that each holds. One whose
-/// own image is being written at the source, or is gone there and stays on the target, holds what lies below that: to send
-/// it again would take the evidence away.
+/// Consolidated images of the target that are unknown at the source, and the source's images that each holds. To send one
+/// of those again would take the evidence away where it is that they are gone; as long as the source has any of them, such
+/// a holder stays (`needs`).
 pub(crate) fn covered_by_others(
     index: &Index<'_>,
     set: &ImageSet,
@@ -101,6 +103,9 @@ pub(crate) fn covered_by_others(
             else {
                 continue;
             };
+            if upon_another(index, image, index.at((s, parent as u32))) {
+                continue; // another chain's: the source's began anew
+            }
             let is_last = |i: &Image| span.is_some_and(|span| i.number == Some(span.last));
             let stands_in = set.images.iter().any(is_last);
             if !stands_in && !stays(index, image) {
@@ -128,7 +133,7 @@ pub(crate) fn covered_by_others(
                     below = &set.images[p].parent;
                 }
                 if *below == Parent::Image(onto) && run.iter().all(inside) {
-                    found.push(Elsewhere { holder, images: run, stands_in });
+                    found.push(Elsewhere { holder, onto, images: run, stands_in });
                     break;
                 }
             }
@@ -137,14 +142,24 @@ pub(crate) fn covered_by_others(
     found
 }
 
+/// Whether it was published upon another content of its parent than what lies there now.
+fn upon_another(index: &Index<'_>, image: &Image, parent: &Image) -> bool {
+    let recorded = |image: &Image| index.input.target.files.recorded(&image.id);
+    let upon = recorded(image).and_then(|r| r.parent.as_ref()).filter(|upon| upon.path == parent.id);
+    upon.is_some_and(|upon| recorded(parent).is_some_and(|r| r.blake3 != Some(upon.blake3)))
+}
+
 /// Whether the target's image stays although the settled source has none of its name: it is being written there, or nothing
-/// is deleted, or nobody vouches for it.
+/// is deleted, or it holds others only as long as these are not there.
 fn stays(index: &Index<'_>, image: &Image) -> bool {
     let recorded = index.input.target.files.recorded(&image.id);
     let at_source = recorded.map_or(&image.id, |r| &r.image);
-    let options = index.input.options;
-    let doubted = image.unproven && !options.accept_unproven;
-    index.unsettled.contains_key(at_source) || !options.sync || doubted
+    index.unsettled.contains_key(at_source) || !index.input.options.sync || by_absence(image)
+}
+
+/// Whether all that shows that the target's image holds others is that these are gone.
+pub(crate) fn by_absence(image: &Image) -> bool {
+    matches!(image.evidence, Some(Evidence::Catalog | Evidence::Accepted))
 }
 
 /// Whether the target's file itself says who its parent is, rather than its place in an order, and names another one

@@ -7,10 +7,11 @@ use std::collections::HashMap;
 
 use offsite_plugin_api::TargetPath;
 
+use super::beside::beneath_span;
 use super::compare::{Found, compare};
 use super::explain::{Incomplete, Reason};
 use super::index::{At, Index};
-use super::merged::{Merged, merged};
+use super::merged::{Merged, Onto, merged};
 use super::{Action, FileAction, FileStep, Sign, attach, consolidated, names, policy};
 use crate::chain::{Image, ImageFile, ImageSet, Parent, Span};
 use crate::format::{ImageKind, Link};
@@ -54,6 +55,8 @@ pub(crate) struct Decided<'a> {
     pub onto: Option<TargetPath>,
     /// The target's image that it builds on, where the source has that no more.
     pub attached: Option<At>,
+    /// The target's image that holds it, where the source has no image of that name.
+    pub held_by: Option<At>,
 }
 
 impl Decided<'_> {
@@ -230,6 +233,7 @@ pub(crate) fn look<'a>(
         merged: false,
         onto: None,
         attached: None,
+        held_by: None,
     }
 }
 
@@ -289,6 +293,8 @@ pub(crate) fn locate(index: &Index<'_>, set: &ImageSet, decided: &mut DecidedSet
 struct Holder<'a> {
     by: &'a TargetPath,
     unproven: bool,
+    /// Where only the target has it.
+    only_there: Option<At>,
     /// It also stands for this image towards later ones.
     stands_in: bool,
 }
@@ -311,7 +317,7 @@ fn cover<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'a>)
         let image = index.at(at);
         let unproven = unproven(index, image);
         for &p in &covered {
-            holders[p] = Some(Holder { by: &set.images[i].id, unproven, stands_in: false });
+            holders[p] = Some(Holder { by: &set.images[i].id, unproven, only_there: None, stands_in: false });
         }
         let own = &mut decided.images[i];
         own.fate = Fate::Consolidated;
@@ -324,21 +330,39 @@ fn cover<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'a>)
     }
     for held in consolidated::covered_by_others(index, set, &decided.there, &decided.source_of) {
         let image = index.at(held.holder);
+        let below = &decided.images[held.onto];
+        if below.fate == Fate::Act && below.found == Found::SourceChanged {
+            // Only what is sent of that shows whether the chain began anew, and then nothing of it is held there.
+            for p in
+                held.images.into_iter().filter(|p| decided.images[*p].fate == Fate::Act).collect::<Vec<_>>()
+            {
+                own_hold(&mut decided.images[p], Reason::Waiting(&set.images[held.onto].id));
+            }
+            continue;
+        }
         for (n, p) in held.images.into_iter().enumerate() {
             if decided.images[p].fate == Fate::Act {
                 let stands_in = held.stands_in && n == 0;
-                holders[p] = Some(Holder { by: &image.id, unproven: unproven(index, image), stands_in });
+                let unproven = unproven(index, image);
+                holders[p] =
+                    Some(Holder { by: &image.id, unproven, only_there: Some(held.holder), stands_in });
             }
         }
     }
-    // Descendants first: an image that another one needs, which is not held itself, is not covered.
+    // Descendants first: an image that another one needs, which is not held itself, is not covered. Where time alone orders
+    // the set, what is newer than the holder hangs on that, whatever is sent again.
     for i in (0..set.images.len()).rev() {
         let own = &decided.images[i];
         let stays = holders[i].is_none() && (own.visible() || own.fate == Fate::Act);
+        let upon = |holder: At| {
+            let link = index.file(own.anchor).recognised.as_ref().map(|r| &r.link);
+            let (there, here) = (time_there(index, index.at(holder)), in_time(link, &set.images[i]));
+            there.zip(here).is_some_and(|(there, here)| there < here)
+        };
         if stays
             && own.fate != Fate::Consolidated
             && let Parent::Image(p) = set.images[i].parent
-            && holders[p].is_some_and(|h| !h.stands_in)
+            && holders[p].is_some_and(|h| !h.stands_in && !h.only_there.is_some_and(upon))
         {
             holders[p] = None;
         }
@@ -351,6 +375,7 @@ fn cover<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'a>)
             own.action = Action::Skip;
             own.files = Vec::new();
             own.reason = Reason::Covered { by: holder.by, unproven: holder.unproven };
+            own.held_by = holder.only_there;
         }
     }
 }
@@ -374,7 +399,9 @@ fn absorb<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'a>
         if let Some(span) = named
             && own.fate != Fate::Consolidated
         {
-            decided.images[i].span = Some(span);
+            let beneath = beneath_span(index, decided, i, span).and_then(|at| index.at(at).number);
+            let first = beneath.map_or(span.first, |n| n + 1);
+            decided.images[i].span = Some(Span { first, ..span });
         }
         let own = &decided.images[i];
         if own.fate != Fate::Act || own.found != Found::SourceChanged {
@@ -388,7 +415,10 @@ fn absorb<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'a>
             own.span = merge.span;
         }
         if own.merged && matches!(image.parent, Parent::Missing(_)) {
-            own.onto = merge.onto.map(|p| set.images[p].id.clone());
+            own.onto = merge.onto.and_then(Onto::source).map(|p| set.images[p].id.clone());
+        }
+        if let Some(Onto::Target(at)) = merge.onto.filter(|_| own.merged) {
+            own.attached = Some(at);
         }
         if !merge.images.is_empty() {
             let images = merge.images.len();
@@ -414,9 +444,7 @@ fn hold<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'a>) 
             own_hold(&mut decided.images[i], Reason::Stuck(why));
         } else if let Some(reason) = cannot(index, image, own, unsettled) {
             own_hold(&mut decided.images[i], reason);
-        } else if let Parent::Image(p) = image.parent
-            && decided.images[p].fate == Fate::Held
-        {
+        } else if let Some(p) = held_below(index, set, decided, i) {
             own_hold(&mut decided.images[i], Reason::Waiting(&set.images[p].id));
         }
     }
@@ -435,13 +463,73 @@ fn hold<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'a>) 
             below = &set.images[p].parent;
         }
     }
+    leave_held(index, set, decided);
+    let mut lacks: Vec<Option<usize>> = vec![None; set.images.len()];
     for (i, image) in set.images.iter().enumerate() {
-        if decided.images[i].sends()
-            && let Parent::Image(p) = image.parent
-            && decided.images[p].fate == Fate::Held
-        {
+        let parent_lacks = match image.parent {
+            Parent::Image(p) => lacks[p],
+            _ => None,
+        };
+        let below = if decided.images[i].sends() {
+            held_below(index, set, decided, i).or(parent_lacks)
+        } else {
+            None
+        };
+        if let Some(p) = below {
             own_hold(&mut decided.images[i], Reason::Waiting(&set.images[p].id));
         }
+        let own = &decided.images[i];
+        lacks[i] = match own.fate {
+            Fate::Held if !own.visible() => Some(i),
+            Fate::Covered | Fate::Consolidated => None,
+            // It lies there, and what it builds on does not, and does not come.
+            _ => parent_lacks,
+        };
+    }
+}
+
+/// What a replacement that is held back leaves on the target may hold other images, as long as these are not there: they
+/// wait with it.
+fn leave_held<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'a>) {
+    for i in 0..set.images.len() {
+        let own = &decided.images[i];
+        let there = decided.there.get(i).copied().flatten();
+        if own.fate != Fate::Held || !there.is_some_and(|at| consolidated::by_absence(index.at(at))) {
+            continue;
+        }
+        let covered = consolidated::covered(index, set, &decided.place, &decided.there, i);
+        for p in covered.into_iter().flatten() {
+            if decided.images[p].sends() {
+                own_hold(&mut decided.images[p], Reason::Waiting(&set.images[i].id));
+            }
+        }
+    }
+}
+
+/// An image that is held back and that image `i` builds on. Where the one before it is missing (a product goes on from what
+/// is left), nobody says which of the older ones that is: any of them may be it.
+fn held_below(index: &Index<'_>, set: &ImageSet, decided: &DecidedSet<'_>, i: usize) -> Option<usize> {
+    let (image, own) = (&set.images[i], &decided.images[i]);
+    let held = |p: &usize| decided.images[*p].fate == Fate::Held;
+    match image.parent {
+        Parent::Image(p) => Some(p).filter(held),
+        Parent::Missing(_) if own.onto.is_some() => {
+            set.images.iter().position(|below| own.onto.as_ref() == Some(&below.id)).filter(held)
+        }
+        Parent::Missing(_) => {
+            let link = |at: usize| index.file(decided.images[at].anchor).recognised.as_ref().map(|r| &r.link);
+            let may_be = |p: &usize| match (link(i), link(*p)) {
+                // The base itself, or what lies on the same branch.
+                (Some(Link::Number { .. }), Some(Link::None)) => true,
+                (
+                    Some(Link::Number { branch: own, number, .. }),
+                    Some(Link::Number { branch, number: below, .. }),
+                ) => below < number && own.starts_with(branch),
+                _ => false, // a header names the one
+            };
+            (0..set.images.len()).rev().filter(held).find(may_be)
+        }
+        _ => None,
     }
 }
 
@@ -561,11 +649,13 @@ fn earliest_damaged(index: &Index<'_>, decided: &DecidedSet<'_>) -> Option<(Opti
     let damaged = images.filter(|(at, i)| {
         !decided.source_of.contains_key(at) && (lacks_itself(index, *at) || !index.whole_there(i))
     });
-    let place = |image: &Image| {
-        let link = index.input.target.files.get(&image.id).and_then(|f| f.recognised()).map(|r| &r.link);
-        in_time(link, image)
-    };
-    damaged.filter_map(|(_, image)| place(image)).min()
+    damaged.filter_map(|(_, image)| time_there(index, image)).min()
+}
+
+/// Where time alone orders an image of the target.
+fn time_there(index: &Index<'_>, image: &Image) -> Option<(Option<u64>, Option<i64>)> {
+    let link = index.input.target.files.get(&image.id).and_then(|f| f.recognised()).map(|r| &r.link);
+    in_time(link, image)
 }
 
 /// Where time alone orders an image; `None` where something else does.
@@ -577,17 +667,26 @@ fn in_time(link: Option<&Link>, image: &Image) -> Option<(Option<u64>, Option<i6
     }
 }
 
-/// Finds on the target what a new image builds on and the source lacks.
+/// Finds on the target what an image that is sent builds on and the source lacks.
 fn attach(index: &Index<'_>, set: &ImageSet, decided: &mut DecidedSet<'_>) {
     for (i, image) in set.images.iter().enumerate() {
         let own = &decided.images[i];
         let new = own.sends() && matches!(own.found, Found::Absent { .. });
+        if let Some(span) = image.span.filter(|s| new && s.first < s.last)
+            && let Some(at) = beneath_span(index, decided, i, span)
+        {
+            decided.images[i].attached = Some(at);
+            continue;
+        }
         if new && own.onto.is_none() && attach::may_attach(index, image) {
             let at = index.attached(&index.target_path(&decided.place, &image.id));
             // What the source has, it knows the order of.
             let only_there =
                 |at: &At| matches!(image.parent, Parent::Missing(_)) || !decided.source_of.contains_key(at);
             decided.images[i].attached = at.filter(only_there);
+        } else if own.sends() && own.onto.is_none() && matches!(image.parent, Parent::Missing(_)) {
+            decided.images[i].attached =
+                attach::named(index, decided, i).filter(|at| attach::proved(index, index.at(*at)));
         }
     }
 }

@@ -217,10 +217,11 @@ impl<'a> Deletes<'a> {
                 remains.keep_parent(image);
             }
         }
-        let mut deleting: HashMap<usize, usize> = HashMap::new();
-        // Deletions of images whose own parent nobody knows (merged before anybody saw them, perhaps): what is below them in
-        // the set may be it.
-        let mut orphans: Vec<usize> = Vec::new();
+        // By image: the deletions of what builds on it.
+        let mut above: HashMap<usize, Vec<usize>> = HashMap::new();
+        // The last deletion of an image whose own parent nobody knows (merged before anybody saw it, perhaps): what is below
+        // it in the set may be it, such an image, too.
+        let mut last_orphan: Option<usize> = None;
         let mut orphan_stays = false;
         for (i, image) in set.images.iter().enumerate().rev() {
             let orphan = matches!(image.parent, Parent::Missing(_) | Parent::Cycle) && image.number.is_some();
@@ -246,16 +247,13 @@ impl<'a> Deletes<'a> {
                     steps.skip(&source, name.clone(), Some(image.format), &reason);
                 }
                 None => {
-                    let children = set
-                        .images
-                        .iter()
-                        .enumerate()
-                        .filter(|(_, c)| c.parent == Parent::Image(i))
-                        .filter_map(|(c, _)| deleting.get(&c).copied())
-                        .chain(orphans.iter().copied())
-                        .collect();
-                    orphans.extend(orphan.then_some(doomed.len()));
-                    deleting.insert(i, doomed.len());
+                    let mut children = above.remove(&i).unwrap_or_default();
+                    children.reverse();
+                    children.extend(last_orphan);
+                    last_orphan = if orphan { Some(doomed.len()) } else { last_orphan };
+                    if let Parent::Image(p) = image.parent {
+                        above.entry(p).or_default().push(doomed.len());
+                    }
                     standing.doomed.push(doomed.len());
                     let absorbed = remains.absorbed.get(&i).copied();
                     doomed.push(Doomed {
@@ -332,6 +330,9 @@ impl<'a> Deletes<'a> {
         if let Some(reason) = &standing.kept {
             return Some(reason.clone());
         }
+        if let Some(image) = remains.holds.get(&i) {
+            return Some(Reason::Holds { image });
+        }
         if let Some(by) = remains.unproven.get(&i) {
             return Some(Reason::MergeUnproven { by });
         }
@@ -400,11 +401,15 @@ impl<'a> Deletes<'a> {
                 file_kept(index, file, false)
             };
             let set: Arc<str> = recorded.set.as_str().into();
+            let class = match sync::class(path, file) {
+                Class::Beside if remains.is_some_and(|(r, i)| !r.replaced[i]) => Class::Alone,
+                class => class,
+            };
             match reason {
                 Some(reason) => steps.skip(&source, set, None, &reason),
                 None => doomed.push(Doomed {
                     why: standing.map_or(Why::Gone, |s| s.why.clone()),
-                    class: sync::class(path, file),
+                    class,
                     of: of_set,
                     target: path.clone(),
                     proof: None,
@@ -435,8 +440,7 @@ fn not_clear<'a>(index: &Index<'a>, path: &TargetPath, set: Option<&str>) -> Opt
     if let Some(dir) = target.incomplete_above(path) {
         return Some(Reason::Unlisted(dir));
     }
-    let other = target.unknown.iter().find(|(_, unknown)| set == Some(unknown.recorded.set.as_str()));
-    other.map(|(path, _)| Reason::UnlistedSet(path))
+    set.and_then(|set| index.unknown_of(set)).map(Reason::UnlistedSet)
 }
 
 fn is_part(image: &Image, path: &TargetPath) -> bool {

@@ -2,7 +2,7 @@
 //!
 //! Rotation is ordinary and goes unattended. What would leave a lineage (a host's disk, a folder) without a restorable
 //! image, or what is gone together with everything else, waits for the user, who allows exactly that. The rest is
-//! counted against `max_delete`, images and other files apart. `delete_after` lets all of it lie for a while. An image
+//! counted against `max_delete`, images, other files, and what goes from beside an image that stays, each apart. `delete_after` lets all of it lie for a while. An image
 //! that stays keeps its ancestors.
 
 use std::collections::{HashMap, HashSet};
@@ -16,7 +16,9 @@ use super::order::Steps;
 use super::succession::{self, Succession};
 use super::sync::{self, Class, Managed};
 use super::{Action, DeleteFirst, FileStep, Notice, NoticeCode, Remember, Step};
+use crate::chain::Image;
 use crate::format::{Format, Lineage};
+use crate::report::{count, word};
 
 /// Why it can be deleted.
 #[derive(Clone, Debug)]
@@ -167,7 +169,7 @@ impl<'i, 'a> Fates<'i, 'a> {
         let last = self.index.input.options.delete_first == DeleteFirst::Last;
         for at in 0..self.doomed.len() {
             let left = match self.doomed[at].class {
-                Class::Image | Class::Beside => self.managed.images_left,
+                Class::Image | Class::Beside | Class::Alone => self.managed.images_left,
                 Class::Other => self.managed.others_left,
             };
             if left || self.allowed[at] || !self.goes(at) {
@@ -225,32 +227,35 @@ impl<'i, 'a> Fates<'i, 'a> {
             let of = |at: &usize| self.kept[*at].as_ref() == Some(reason);
             (0..self.doomed.len()).filter(of).collect::<Vec<_>>()
         };
-        let mut tell = |reason: Reason<'_>, what: &str, because: &str| {
+        let mut tell = |reason: Reason<'_>, (one_is, they_are): (&str, &str), because: &str| {
             let held = which(&reason);
             let Some(&one) = held.first() else { return };
+            let number = held.len() as u64;
             let text = format!(
-                "{} {what} gone at the source and held on this target, '{}' for one: {because}; if this is meant, \
-                 'offsite target allow-deletes' shows them and allows exactly these",
-                held.len(),
-                self.doomed[one].image.display()
+                "{number} {} gone at the source and held on this target, '{}' for one: {because}; if this is meant, \
+                 'offsite target allow-deletes' shows {} and allows exactly {}",
+                word(number, one_is, they_are),
+                self.doomed[one].image.display(),
+                word(number, "it", "them"),
+                word(number, "that", "these")
             );
             notices.push(Notice::new(NoticeCode::DeletesHeld, text));
             remember.held.extend(held.into_iter().map(|at| self.doomed[at].target.clone()));
         };
         tell(
             Reason::NothingLeft,
-            "images (or files beside them) are",
+            ("image (or file beside one) is", "images (or files beside them) are"),
             "no image on this target is at the source any more, which may be a wrong mount",
         );
         tell(
             Reason::NoFileLeft,
-            "other files are",
+            ("other file is", "other files are"),
             "none of this target's other files is at the source any more, which may be a wrong mount",
         );
         tell(
             Reason::LastOfLineage,
-            "images are",
-            "without them a host's disk, or a folder, would have no restorable image here",
+            ("image is", "images are"),
+            "otherwise a host's disk, or a folder, would have no restorable image here",
         );
         remember.held.sort();
     }
@@ -279,27 +284,62 @@ impl<'i, 'a> Fates<'i, 'a> {
             }
         }
         remember.found.sort();
-        let later = self.kept.iter().filter(|kept| matches!(kept, Some(Reason::DeleteLater { .. }))).count();
+        let later =
+            self.kept.iter().filter(|kept| matches!(kept, Some(Reason::DeleteLater { .. }))).count() as u64;
         if later > 0 {
             let text = format!(
-                "{later} images or files are gone at the source and kept until delete_after has passed"
+                "{later} {} gone at the source and kept until delete_after has passed",
+                word(later, "image or file is", "images or files are")
             );
             notices.push(Notice::new(NoticeCode::DeletesLater, text));
         }
     }
 
+    /// Sets whose place another one takes by time alone, where one scan found more of a family gone than stay of it. No
+    /// retention takes so many at once: it keeps as many as it kept before. Another source, or a clock that was wrong, may.
+    fn too_many_at_once(&self) -> HashSet<u32> {
+        let (mut families, mut at_once): (HashMap<u32, String>, HashMap<_, HashSet<u32>>) =
+            Default::default();
+        for (at, doomed) in self.doomed.iter().enumerate() {
+            let Some(set) = doomed.of.filter(|_| matches!(doomed.why, Why::Rotated { .. })) else { continue };
+            let since = self.index.input.inventory.absent_since.get(&doomed.image);
+            let of = succession::of_target(self.index, set);
+            if doomed.class == Class::Image && self.goes(at) && of.place.is_none() {
+                at_once.entry((of.family.clone(), since)).or_default().insert(set);
+                families.insert(set, of.family);
+            }
+        }
+        if families.is_empty() {
+            return HashSet::new();
+        }
+        let mut staying = self.succession.whole_by_family();
+        let unmatched = |image: &Image| self.unmatched.binary_search(&&image.id).is_ok();
+        for (s, set) in (0..).zip(&self.index.input.target.chains().sets) {
+            // What the source has, too, is counted there.
+            if !families.contains_key(&s) && set.images.iter().all(unmatched) {
+                *staying.entry(succession::of_target(self.index, s).family).or_default() += 1;
+            }
+        }
+        let more =
+            |family: &String, sets: &HashSet<u32>| sets.len() > staying.get(family).copied().unwrap_or(0);
+        let too_many = at_once.into_iter().filter(|((family, _), sets)| more(family, sets));
+        too_many.flat_map(|(_, sets)| sets).collect()
+    }
+
     /// Nothing of a kind goes when more would go than the user wants unasked.
     fn limit(&mut self, notices: &mut Vec<Notice>) {
+        let asked = self.too_many_at_once();
         for (class, managed, what) in [
-            (Class::Image, self.managed.images, "images"),
-            (Class::Other, self.managed.others, "other files"),
+            (Class::Image, self.managed.images, "image"),
+            (Class::Other, self.managed.others, "other file"),
+            (Class::Alone, self.managed.beside, "side-car"),
         ] {
             let counts = |at: &usize| {
                 let doomed = &self.doomed[*at];
                 let alone = match doomed.why {
                     Why::Gone => true,
                     Why::Absorbed { verified, .. } => !verified,
-                    Why::Rotated { .. } => false,
+                    Why::Rotated { .. } => doomed.of.is_some_and(|set| asked.contains(&set)),
                 };
                 doomed.class == class && alone && !self.allowed[*at] && self.goes(*at)
             };
@@ -311,9 +351,10 @@ impl<'i, 'a> Fates<'i, 'a> {
                 self.kept[at] = Some(Reason::OverDeleteLimit);
             }
             let text = format!(
-                "{} of {managed} {what} would be deleted, max_delete allows {}: none of them is deleted; \
-                     if this is meant, run once with --allow-deletes",
+                "{} of {} would be deleted, max_delete allows {}: none of them is deleted; if this is meant, run \
+                 once with --allow-deletes",
                 counted.len(),
+                count(managed as u64, what),
                 (self.index.input.options.max_delete * managed as f64).floor()
             );
             notices.push(Notice::new(NoticeCode::OverDeleteLimit, text));
@@ -348,9 +389,12 @@ impl<'i, 'a> Fates<'i, 'a> {
         }
         if let Some(example) = example {
             let text = format!(
-                "{early} images of older sets, '{}' for one, are deleted before the sets that take their place are \
-                     published, to make room (--delete-first): until then the target has fewer restore points",
-                example.display()
+                "{} of older sets, '{}' for one, {} deleted before what takes {} place is published, to make room \
+                 (--delete-first): until then the target has fewer restore points",
+                count(early, "image"),
+                example.display(),
+                word(early, "is", "are"),
+                word(early, "its", "their")
             );
             notices.push(Notice::new(NoticeCode::DeleteFirst, text));
         }

@@ -7,6 +7,7 @@ use offsite_plugin_api::TargetPath;
 
 use super::Code;
 use super::filter::LeftOut;
+use crate::report::{count, word};
 use crate::target::shown;
 
 /// Why a step is what it is.
@@ -102,6 +103,10 @@ pub(crate) enum Reason<'a> {
     PlaceUnknown(&'a TargetPath),
     TouchedGone,
     Needed,
+    /// The target consolidated it, and it holds that image of the source.
+    Holds {
+        image: &'a TargetPath,
+    },
     BelowSpan {
         by: &'a TargetPath,
     },
@@ -165,6 +170,7 @@ impl Reason<'_> {
             | Self::PlaceUnknown(_)
             | Self::TouchedGone
             | Self::Needed
+            | Self::Holds { .. }
             | Self::BelowSpan { .. }
             | Self::ImageHeld => Code::Protected,
             Self::OverDeleteLimit => Code::OverDeleteLimit,
@@ -182,14 +188,18 @@ impl Reason<'_> {
             Self::SourceChanged => "changed at the source since it was published",
             Self::Merged { images } => {
                 return format!(
-                    "changed at the source, which seems to have consolidated {images} older images into it"
+                    "changed at the source, which seems to have consolidated {} into it",
+                    count(*images as u64, "older image")
                 )
                 .into();
             }
             Self::ChangedUnproven { images } => {
                 return format!(
-                    "changed at the source, where {images} images below it are gone, and nothing proves that it holds them \
-                     (changed, unproven): replaced, and nothing is deleted; `offsite target accept` settles it"
+                    "changed at the source, where {} below it {} gone, and nothing proves that it holds {} (changed, \
+                     unproven): replaced, and nothing is deleted; `offsite target accept` settles it",
+                    count(*images as u64, "image"),
+                    word(*images as u64, "is", "are"),
+                    word(*images as u64, "it", "them")
                 )
                 .into();
             }
@@ -230,12 +240,18 @@ impl Reason<'_> {
             Self::Consolidated { images: 1, unproven: false } => {
                 "the target consolidated it with images that the source no longer has: kept as it is"
             }
+            Self::Consolidated { images: 1, unproven: true } => {
+                "the target seems to have consolidated it with images that the source no longer has (consolidated, \
+                 unproven): kept as it is; `offsite target accept` settles it"
+            }
             Self::Consolidated { images, unproven: false } => {
-                return format!("the target consolidated {images} images into it: kept as it is").into();
+                let images = count(*images as u64, "image");
+                return format!("the target consolidated {images} into it: kept as it is").into();
             }
             Self::Consolidated { images, unproven: true } => {
+                let images = count(*images as u64, "image");
                 return format!(
-                    "the target seems to have consolidated {images} images into it (consolidated, unproven): kept as \
+                    "the target seems to have consolidated {images} into it (consolidated, unproven): kept as \
                      it is; `offsite target accept` settles it"
                 )
                 .into();
@@ -376,13 +392,20 @@ impl Reason<'_> {
             }
             Self::TouchedGone => "kept: gone at the source, but somebody else changed it on the target",
             Self::Needed => "kept: gone at the source, but an image that stays on the target needs it",
+            Self::Holds { image } => {
+                return format!(
+                    "kept: gone at the source, but the target consolidated it, and it holds '{}', which the source still has",
+                    image.display()
+                )
+                .into();
+            }
             Self::BelowSpan { by } => {
                 return format!("kept: it lies below the target's consolidated image '{}'", by.display())
                     .into();
             }
             Self::ImageHeld => "kept until the image it belongs to is up to date",
             Self::OverDeleteLimit => {
-                "kept: more images would be deleted than max_delete allows; --allow-deletes lets this run do it"
+                "kept: more would be deleted than max_delete allows; --allow-deletes lets this run do it"
             }
         })
     }

@@ -19,6 +19,7 @@ use crate::format::{self, Format, ImageKind, Link, Recognised, Role, signature};
 use crate::source::ignore::Ignore;
 use crate::source::{SourceFile, Unsettled};
 use crate::target::TargetFile;
+use crate::target::names::folded;
 
 /// Where an image stands in the target's chains: set, image.
 pub(crate) type At = (u32, u32);
@@ -47,6 +48,10 @@ pub(crate) struct Index<'a> {
     pub unfinished: Vec<(Recognised, &'a TargetPath)>,
     target_images: OnceCell<HashMap<&'a TargetPath, At>>,
     attached: OnceCell<HashMap<TargetPath, At>>,
+    /// By folded path, where the target ignores the case of names.
+    absent: OnceCell<HashMap<String, i64>>,
+    absorbed: OnceCell<HashMap<&'a TargetPath, Vec<At>>>,
+    unknown_of: OnceCell<HashMap<&'a str, &'a TargetPath>>,
 }
 
 impl<'a> Index<'a> {
@@ -89,6 +94,9 @@ impl<'a> Index<'a> {
             unfinished,
             target_images: OnceCell::new(),
             attached: OnceCell::new(),
+            absent: OnceCell::new(),
+            absorbed: OnceCell::new(),
+            unknown_of: OnceCell::new(),
         };
         if identity {
             index.merge();
@@ -229,6 +237,27 @@ impl<'a> Index<'a> {
         files.binary_search_by(|f| f.path.cmp(path)).ok()
     }
 
+    /// Since when a path is known to be absent at the source. Where names are folded, it was there under any spelling: a rename
+    /// is no absence.
+    pub fn absent_since(&self, path: &TargetPath) -> Option<i64> {
+        let absent = &self.input.inventory.absent_since;
+        let own = *absent.get(path)?;
+        let rules = &self.input.capabilities.names;
+        if !names::folds(rules) {
+            return Some(own);
+        }
+        let fold = |path: &TargetPath| folded(path.as_bytes(), rules.case_sensitive);
+        let latest = self.absent.get_or_init(|| {
+            let mut latest = HashMap::new();
+            for (path, since) in absent {
+                let known = latest.entry(fold(path)).or_insert(*since);
+                *known = (*known).max(*since);
+            }
+            latest
+        });
+        latest.get(&fold(path)).copied().or(Some(own))
+    }
+
     pub fn file(&self, at: usize) -> &'a SourceFile {
         &self.input.inventory.files[at]
     }
@@ -287,6 +316,33 @@ impl<'a> Index<'a> {
     /// The target's image that a new one will hang on there, whose parent the source lacks. By its path on the target.
     pub fn attached(&self, anchor: &TargetPath) -> Option<At> {
         self.attached.get_or_init(|| attach::attached(self)).get(anchor).copied()
+    }
+
+    /// The target's images that this one took in at the source, as far as an earlier run found out. Built when first asked.
+    pub fn absorbed(&self, holder: &TargetPath) -> &[At] {
+        let absorbed = self.absorbed.get_or_init(|| {
+            let mut absorbed: HashMap<_, Vec<At>> = HashMap::new();
+            for (path, by) in &self.input.target.absorbed {
+                if let Some(at) = self.target_image(path) {
+                    absorbed.entry(&by.holder).or_default().push(at);
+                }
+            }
+            absorbed.values_mut().for_each(|images| images.sort_unstable());
+            absorbed
+        });
+        absorbed.get(holder).map_or(&[], Vec::as_slice)
+    }
+
+    /// A file of this set (as recorded) of which it is not known whether the target still has it. Built when first asked.
+    pub fn unknown_of(&self, set: &str) -> Option<&'a TargetPath> {
+        let unknown_of = self.unknown_of.get_or_init(|| {
+            let mut unknown_of = HashMap::new();
+            for (path, unknown) in &self.input.target.unknown {
+                unknown_of.entry(unknown.recorded.set.as_str()).or_insert(path);
+            }
+            unknown_of
+        });
+        unknown_of.get(set).copied()
     }
 
     pub fn at(&self, at: At) -> &'a Image {

@@ -4,6 +4,7 @@
 //! sign: the header names the absorbed images' parent as its own; or, for a closed format, the size can hold what it
 //! absorbed and the first bytes are still its format's. The transfer judges (`run::execute`), so that nothing is read twice.
 
+use super::beside::missed_before;
 use super::decide::DecidedSet;
 use super::index::{At, Index};
 use super::{Merge, Sign};
@@ -15,11 +16,29 @@ use crate::format::{Format, ImageKind, Link, signature};
 pub(crate) struct Merged {
     /// Images that only the target has. None where both sides consolidated.
     pub images: Vec<At>,
-    /// The image of the source's set that it builds on then; `None` for a base, which took in what lay right above it.
-    pub onto: Option<usize>,
+    /// The image that it builds on then; `None` for a base, which took in what lay right above it.
+    pub onto: Option<Onto>,
     pub sign: Sign,
     /// The run of numbers that it holds then, where numbers apply.
     pub span: Option<Span>,
+}
+
+/// What a merged image builds on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Onto {
+    /// An image of the source's set.
+    Source(usize),
+    /// One that only the target has: it was removed, not merged.
+    Target(At),
+}
+
+impl Onto {
+    pub fn source(self) -> Option<usize> {
+        match self {
+            Self::Source(at) => Some(at),
+            Self::Target(_) => None,
+        }
+    }
 }
 
 impl Merged {
@@ -76,11 +95,12 @@ pub(crate) fn merged(
     let Some((images, onto)) = below(index, decided, i) else {
         let (span, onto) = same_span(index, image, decided, i).filter(|_| missing(image))?;
         let sign = if recorded(index, decided, i) { Sign::Head } else { Sign::Missing };
-        return Some(Merged { images: Vec::new(), onto: Some(onto), sign, span: Some(span) });
+        let onto = Some(Onto::Source(onto));
+        return Some(Merged { images: Vec::new(), onto, sign, span: Some(span) });
     };
     let span = if missing(image) { span_with(index, image, &images) } else { None };
     // Where the source's own chain leads elsewhere, it is no merge.
-    if image.parent != Parent::Image(onto) && span.is_none() {
+    if onto.source().is_some_and(|onto| image.parent != Parent::Image(onto)) && span.is_none() {
         return None;
     }
     let sign = sign(index, decided, image, i, &images);
@@ -91,15 +111,19 @@ fn missing(image: &Image) -> bool {
     matches!(image.parent, Parent::Missing(_))
 }
 
-/// The target's images between `i` and its nearest ancestor that the source still has, and that ancestor.
-fn below(index: &Index<'_>, decided: &DecidedSet<'_>, i: usize) -> Option<(Vec<At>, usize)> {
+/// The target's images between `i` and its nearest ancestor that the source still has, and that ancestor; or down to the first
+/// that was missing before.
+fn below(index: &Index<'_>, decided: &DecidedSet<'_>, i: usize) -> Option<(Vec<At>, Onto)> {
     let mut at = decided.there[i]?;
     let most = index.input.target.chains().sets[at.0 as usize].images.len();
     let mut images = Vec::new();
     while let Parent::Image(p) = index.at(at).parent {
         at = (at.0, p as u32);
         if let Some(&onto) = decided.source_of.get(&at) {
-            return (!images.is_empty()).then_some((images, onto));
+            return (!images.is_empty()).then_some((images, Onto::Source(onto)));
+        }
+        if missed_before(index, decided, i, index.at(at)) {
+            return (!images.is_empty()).then_some((images, Onto::Target(at)));
         }
         if images.len() >= most || unfinished(index, at) {
             return None;
@@ -119,6 +143,7 @@ fn into_base(index: &Index<'_>, set: &ImageSet, decided: &DecidedSet<'_>, i: usi
     let there = &index.input.target.chains().sets[base.0 as usize];
     let mut images = Vec::new();
     let mut at = base.1 as usize;
+    let mut removed = false;
     // The set is in order: the next image is the child of the one before it.
     while let Some((next, child)) = there
         .images
@@ -128,6 +153,10 @@ fn into_base(index: &Index<'_>, set: &ImageSet, decided: &DecidedSet<'_>, i: usi
     {
         let above = (base.0, next as u32);
         if decided.source_of.contains_key(&above) {
+            break;
+        }
+        if missed_before(index, decided, i, child) {
+            removed = true;
             break;
         }
         if child.kind == ImageKind::Base || unfinished(index, above) || images.len() >= there.images.len() {
@@ -142,7 +171,7 @@ fn into_base(index: &Index<'_>, set: &ImageSet, decided: &DecidedSet<'_>, i: usi
     let stays = there.images.iter().enumerate().any(|(n, image)| {
         image.parent == Parent::Image(at) && decided.source_of.contains_key(&(base.0, n as u32))
     });
-    if images.is_empty() || !stays {
+    if images.is_empty() || !(stays || removed) {
         return None;
     }
     let sign = sign(index, decided, &set.images[i], i, &images);

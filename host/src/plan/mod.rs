@@ -5,6 +5,7 @@
 //! has, `doomed` what of that goes in this run, `explain` has every sentence.
 
 mod attach;
+mod beside;
 mod compare;
 mod consolidated;
 mod decide;
@@ -18,7 +19,7 @@ pub mod json;
 mod merged;
 mod names;
 mod needs;
-mod notices;
+pub(crate) mod notices;
 mod omitted;
 mod order;
 mod policy;
@@ -78,7 +79,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
     let mut notices = notices::notices(&index, &steps);
     notices.append(&mut held);
     if let (count, Some((image, ancestor))) = &another {
-        notices.push(notices::another(*count, image, ancestor));
+        notices.push(notices::another(*count as u64, image, ancestor));
     }
     let totals = totals::totals(&steps);
     Plan { steps, notices, totals, remember, links }

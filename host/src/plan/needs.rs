@@ -1,13 +1,15 @@
 //! What becomes of a source set's images, as far as it concerns images that only the target has: who stays and needs its
 //! parent, which of them a consolidated image holds now, what must be done before any of them may go.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use offsite_plugin_api::TargetPath;
 
+use super::beside::beneath_span;
 use super::decide::{DecidedSet, Fate};
-use super::index::{At, Index};
-use super::{Action, Sign, merged};
+use super::index::Index;
+use super::merged::Onto;
+use super::{Action, Sign, attach, merged};
 use crate::chain::{Evidence, Image, ImageSet, Parent};
 use crate::format::{ImageKind, Link, Recognised};
 
@@ -25,6 +27,8 @@ pub(crate) struct Holder<'a> {
 pub(crate) struct Remains<'a> {
     /// By image: an image that stays needs it.
     pub needed: Vec<bool>,
+    /// By image: one of the source's images that it holds, and that is therefore not sent.
+    pub holds: HashMap<usize, &'a TargetPath>,
     /// By image: the source has it.
     pub matched: Vec<bool>,
     /// By image: the source's image that holds it now.
@@ -32,7 +36,7 @@ pub(crate) struct Remains<'a> {
     /// By image: the source's image that changed and may hold it, which nothing proves.
     pub unproven: HashMap<usize, &'a TargetPath>,
     /// Bases of the source that took in what lay right above them.
-    of_base: Vec<&'a TargetPath>,
+    of_base: HashSet<&'a TargetPath>,
     /// By image: the source's image is held back, so nothing of it is deleted.
     pub held: Vec<bool>,
     /// By image: this run puts the source's in its place.
@@ -49,10 +53,11 @@ impl Remains<'_> {
     fn new(images: usize) -> Self {
         Self {
             needed: vec![false; images],
+            holds: HashMap::new(),
             matched: vec![false; images],
             absorbed: HashMap::new(),
             unproven: HashMap::new(),
-            of_base: Vec::new(),
+            of_base: HashSet::new(),
             held: vec![false; images],
             replaced: vec![false; images],
             spans: Vec::new(),
@@ -73,23 +78,33 @@ impl Remains<'_> {
 #[derive(Default)]
 pub(crate) struct Needs<'a> {
     sets: HashMap<u32, Remains<'a>>,
+    /// The images of a set by number; worked out where a span is looked up in it.
+    numbers: HashMap<u32, BTreeMap<u64, Vec<usize>>>,
 }
 
 impl<'a> Needs<'a> {
     /// Learns what becomes of a source set's images (`decided` has been located).
     pub fn learn(&mut self, index: &Index<'a>, set: &'a ImageSet, decided: &DecidedSet<'a>) -> Vec<u32> {
         let mut touched = Vec::new();
+        let mut sets: Vec<u32> = decided.there.iter().flatten().map(|at| at.0).collect();
+        sets.sort_unstable();
+        sets.dedup();
         // First all that is merged: who builds on a base that took its parent in needs that no more.
         let mut onto = vec![None; set.images.len()];
         for (i, onto) in onto.iter_mut().enumerate() {
             *onto = self.merges(index, set, decided, i);
         }
         for (i, onto) in onto.into_iter().enumerate() {
+            let merged_there = decided.images[i].fate == Fate::Consolidated;
+            self.holds_by_span(index, &set.images[i], decided, i, &sets, merged_there);
             self.needs(index, set, decided, i, onto);
             if let Some((set, _)) = decided.images[i].attached
                 && !touched.contains(&set)
             {
                 touched.push(set);
+            }
+            if let Some(by) = decided.images[i].held_by {
+                self.of(index, by.0).holds.entry(by.1 as usize).or_insert(&set.images[i].id);
             }
             let Some(at) = decided.there[i] else { continue };
             let own = &decided.images[i];
@@ -139,26 +154,25 @@ impl<'a> Needs<'a> {
                     remains.of_base.extend(base.then_some(by));
                 }
             }
-            return merged.onto.filter(|_| merged.sign != Sign::Missing);
+            return merged.onto.and_then(Onto::source).filter(|_| merged.sign != Sign::Missing);
         }
         let at = decided.there[i]?;
         if acts || index.input.target.absorbed.is_empty() {
             return None;
         }
         // What an earlier run found out holds as long as the holder is what it was then.
-        let holder = &index.at(at).id;
-        let known = |gone: &Image| index.input.target.absorbed.get(&gone.id).filter(|a| a.holder == *holder);
-        for (g, gone) in index.input.target.chains().sets[at.0 as usize].images.iter().enumerate() {
-            let Some(absorbed) = known(gone).filter(|_| !decided.source_of.contains_key(&(at.0, g as u32)))
-            else {
+        for gone in index.absorbed(&index.at(at).id) {
+            if gone.0 != at.0 || decided.source_of.contains_key(gone) {
                 continue;
-            };
+            }
+            let proved = index.input.target.absorbed.get(&index.at(*gone).id).is_some_and(|a| a.proved);
             let remains = self.of(index, at.0);
-            if absorbed.proved || index.input.options.accept_unproven {
-                remains.absorbed.insert(g, Holder { by, verified: true, conditional: false });
+            if proved || index.input.options.accept_unproven {
+                let holder = Holder { by, verified: true, conditional: false };
+                remains.absorbed.insert(gone.1 as usize, holder);
                 remains.of_base.extend(base.then_some(by));
             } else {
-                remains.unproven.insert(g, by);
+                remains.unproven.insert(gone.1 as usize, by);
             }
         }
         let mut below = at;
@@ -188,8 +202,6 @@ impl<'a> Needs<'a> {
         if let Some(below) = own.attached {
             self.of(index, below.0).needed[below.1 as usize] = true;
         }
-        let merged_there = own.fate == Fate::Consolidated;
-        self.holds_by_span(index, image, own.anchor, &decided.there, decided.there[i], merged_there);
         let Some(at) = decided.there[i] else { return self.arriving_orphan(index, set, decided, i) };
         let link = index.file(own.anchor).recognised.as_ref().map(|r| &r.link);
         let replaced = own.fate == Fate::Act && own.action != Action::Skip;
@@ -213,12 +225,20 @@ impl<'a> Needs<'a> {
         if known && there && (replaced || same) {
             return;
         }
-        // What a base took in at the source is no parent any more.
+        // A new header names what only the target has: that is its parent then.
+        if replaced
+            && !known
+            && let Some(upon) = attach::named(index, decided, i)
+        {
+            self.of(index, upon.0).needed[upon.1 as usize] = true;
+            return;
+        }
+        // What a base took in at the source is no parent any more, nor what the image took in itself.
         let mut below = &index.at(at).parent;
         let remains = self.of(index, at.0);
         while let Parent::Image(p) = *below {
             let gone = remains.absorbed.get(&p);
-            if !gone.is_some_and(|holder| remains.of_base.contains(&holder.by)) {
+            if !gone.is_some_and(|holder| remains.of_base.contains(holder.by) || *holder.by == image.id) {
                 remains.needed[p] = true;
                 return;
             }
@@ -256,16 +276,18 @@ impl<'a> Needs<'a> {
         }
     }
 
-    /// Notes the images whose numbers a span holds, where name, header or manifest vouch for it.
+    /// Notes the images whose numbers a span holds, where name, header or manifest vouch for it. `sets`: where the target has
+    /// images of the set.
     fn holds_by_span(
         &mut self,
         index: &Index<'a>,
         image: &'a Image,
-        anchor: usize,
-        there: &[Option<At>],
-        own: Option<At>,
+        decided: &DecidedSet<'a>,
+        i: usize,
+        sets: &[u32],
         merged_there: bool,
     ) {
+        let (anchor, own) = (decided.images[i].anchor, decided.there[i]);
         let proven = own.map(|at| index.at(at)).filter(|there| {
             !there.unproven
                 && matches!(there.evidence, Some(Evidence::Manifest | Evidence::Name | Evidence::Header))
@@ -277,20 +299,27 @@ impl<'a> Needs<'a> {
         let span = named.or(proven.and_then(|t| t.span));
         let Some(span) = span.filter(|s| s.first < s.last) else { return };
         let by = &image.id;
+        // What it builds on, and what lies below that, it does not hold.
+        let beneath = named.and_then(|span| beneath_span(index, decided, i, span));
+        if let Some(at) = beneath {
+            self.of(index, at.0).needed[at.1 as usize] = true;
+        }
+        let first = beneath.and_then(|at| index.at(at).number).map_or(span.first, |n| n + 1);
         let branch = index.file(anchor).recognised.as_ref().and_then(branch_of);
-        let mut sets: Vec<u32> = there.iter().flatten().map(|at| at.0).collect();
-        sets.sort_unstable();
-        sets.dedup();
-        for s in sets {
+        for &s in sets {
             let there = &index.input.target.chains().sets[s as usize].images;
-            let held = |(g, gone): &(usize, &Image)| {
+            let numbers = self.numbers.entry(s).or_insert_with(|| by_number(there));
+            let held = |g: &usize| {
+                let gone = &there[*g];
                 let file = index.input.target.files.get(&gone.id);
                 Some((s, *g as u32)) != own
                     && gone.kind == image.kind
-                    && gone.number.is_some_and(|n| (span.first..=span.last).contains(&n))
                     && file.and_then(|f| f.recognised()).and_then(branch_of) == branch
             };
-            let held: Vec<(usize, &Image)> = there.iter().enumerate().filter(held).collect();
+            let within = numbers.range(first.min(span.last)..=span.last).flat_map(|(_, images)| images);
+            let mut held: Vec<(usize, &Image)> =
+                within.copied().filter(held).map(|g| (g, &there[g])).collect();
+            held.sort_unstable_by_key(|(g, _)| *g);
             // A name says that it holds them; its size must be able to, as with any other merge.
             let fits = merged_there
                 || named.is_none()
@@ -333,6 +362,16 @@ impl<'a> Needs<'a> {
     pub fn put(&mut self, set: u32, remains: Remains<'a>) {
         self.sets.insert(set, remains);
     }
+}
+
+fn by_number(images: &[Image]) -> BTreeMap<u64, Vec<usize>> {
+    let mut numbers: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
+    for (at, image) in images.iter().enumerate() {
+        if let Some(number) = image.number {
+            numbers.entry(number).or_default().push(at);
+        }
+    }
+    numbers
 }
 
 fn branch_of(recognised: &Recognised) -> Option<&[u64]> {

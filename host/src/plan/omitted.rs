@@ -2,14 +2,14 @@
 //! can hold, places in doubt. Each kind is told once, with how much it is and an example; a configuration that means it
 //! says so with `ignore`.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use offsite_plugin_api::TargetPath;
 
 use super::index::Index;
 use super::{Notice, NoticeCode};
 use crate::chain::ImageFile;
-use crate::report::{bytes, count};
+use crate::report::{bytes, count, word};
 use crate::source::{Doubt, DoubtCause, LeftAlone, LeftBy};
 
 /// From this size on, a source without any image is a fault, bytes.
@@ -25,6 +25,9 @@ const IMAGES: [&str; 43] = [
 
 /// Extensions that hide another one.
 const PACKED: [&str; 6] = ["gz", "zst", "xz", "bz2", "lzo", "lz4"];
+
+/// Folders of one kind told one by one.
+const SHOWN: usize = 20;
 
 const ADVICE: &str = "include_other copies such files, ignore leaves them out without a word";
 
@@ -61,6 +64,9 @@ pub(crate) fn notices(index: &Index<'_>) -> Vec<Notice> {
             say(code, text);
         }
     }
+    for text in of_vouched(index) {
+        say(NoticeCode::StateLost, text);
+    }
     if let Some(text) = of_links(index) {
         say(NoticeCode::LeftAlone, text);
     }
@@ -87,9 +93,10 @@ pub(crate) fn notices(index: &Index<'_>) -> Vec<Notice> {
     let none = index.input.source.sets.is_empty() && index.unfinished.is_empty();
     if none && all.example.is_some_and(|largest| largest.size >= SIZEABLE) {
         let text = format!(
-            "no file of the source is an image that offsite knows: {} are not replicated; is this the folder that the \
+            "no file of the source is an image that offsite knows: {} {} not replicated; is this the folder that the \
              backup product writes to? {ADVICE}",
-            all.text()
+            all.text(),
+            word(all.files, "is", "are")
         );
         say(NoticeCode::NothingRecognised, text);
     }
@@ -132,15 +139,26 @@ fn of_doubt(doubt: &Doubt, sync: bool) -> Option<(NoticeCode, String)> {
     let accept = format!("if it is meant to stay so: 'offsite source accept {place}'");
     Some(match &doubt.cause {
         DoubtCause::Mount { was, now } => {
-            let now_there = now.is_some();
-            let now = now
-                .as_ref()
-                .map_or_else(|| "nothing is mounted now".to_owned(), |now| format!("{now} is now"));
+            let (code, what) = match now {
+                None => (
+                    NoticeCode::MountMissing,
+                    format!("at '{place}' of the source was {was}, where nothing is mounted now"),
+                ),
+                // Both on one device, and neither with a name of its own.
+                Some(now) if now == was => (
+                    NoticeCode::MountChanged,
+                    format!(
+                        "what is mounted at '{place}' of the source is another file system than before, though from the same place: {now}"
+                    ),
+                ),
+                Some(now) => (
+                    NoticeCode::MountChanged,
+                    format!("at '{place}' of the source was {was}, where {now} is now"),
+                ),
+            };
             let text = format!(
-                "at '{place}' of the source was {was}, where {now}:{files} nothing of it counts as deleted; mount it again, \
-                 or {accept}"
+                "{what}:{files} nothing of it counts as deleted; mount what was there again, or {accept}"
             );
-            let code = if now_there { NoticeCode::MountChanged } else { NoticeCode::MountMissing };
             (code, text)
         }
         DoubtCause::Empty { was } => {
@@ -169,6 +187,48 @@ fn of_doubt(doubt: &Doubt, sync: bool) -> Option<(NoticeCode, String)> {
     })
 }
 
+/// What only unsigned manifests know, in folders of the source where nothing of it is left: the user's word for the target
+/// is not enough there, and he is told both at once. Told as a doubt when he gave the first.
+fn of_vouched(index: &Index<'_>) -> Vec<String> {
+    let (inventory, target) = (index.input.inventory, index.input.target);
+    if !index.input.options.sync || target.vouched.is_empty() {
+        return Vec::new();
+    }
+    let mut known = HashSet::new();
+    let mut missing: BTreeMap<TargetPath, (u64, &TargetPath)> = BTreeMap::new();
+    for (path, recorded) in target.files.iter().filter_map(|(path, f)| Some((path, f.recorded.as_deref()?))) {
+        let image = &recorded.image;
+        let folder = || image.parent().unwrap_or_default();
+        match inventory.file(image) {
+            // By such a file the folder is known again, when its content is the recorded one.
+            Some(file) if (file.size, file.mtime_ns) == (recorded.size, recorded.source_mtime_ns) => {
+                known.insert(folder());
+            }
+            Some(_) => {}
+            None => {
+                let open = index.unsettled.contains_key(image) || index.hides(image).is_some();
+                if target.vouched.contains(path) && !open && inventory.doubt(image).is_none() {
+                    missing.entry(folder()).or_insert((0, image)).0 += 1;
+                }
+            }
+        }
+    }
+    let unknown = missing.into_iter().filter(|(folder, _)| !known.contains(folder)).take(SHOWN);
+    let text = |(folder, (number, example)): (TargetPath, (u64, &TargetPath))| {
+        let place = if folder.is_root() { ".".into() } else { folder.display() };
+        format!(
+            "{} that only an unsigned manifest of the target knows {} not in '{place}' of the source, '{}' for one, and \
+             nothing in that folder proves that it is the one {} in: kept on the target; if deleted on purpose: first \
+             'offsite target accept', then 'offsite source accept {place}'",
+            count(number, "file"),
+            word(number, "is", "are"),
+            example.display(),
+            word(number, "it was", "they were")
+        )
+    };
+    unknown.map(text).collect()
+}
+
 /// Links that are not told as a doubt.
 fn of_links(index: &Index<'_>) -> Option<String> {
     let inventory = index.input.inventory;
@@ -188,7 +248,7 @@ fn of_names(left_alone: &[LeftAlone]) -> Option<String> {
     let first = named.first()?;
     Some(format!(
         "{} left out because a name holds a line break, '{}' for one",
-        count(named.len() as u64, "file or folder"),
+        count(named.len() as u64, "entry"),
         first.path.display()
     ))
 }

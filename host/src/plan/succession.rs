@@ -4,7 +4,7 @@
 //! Newer is what the names order so; where they order nothing, what was begun after the other ended. Sets that went on
 //! side by side are two hosts', whatever they are called: time orders nothing there.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use offsite_plugin_api::TargetPath;
 
@@ -52,8 +52,8 @@ struct Known {
     lineages: Vec<Lineage>,
     /// By family: positions in `here`.
     families: HashMap<String, Vec<usize>>,
-    /// By family: how long each set lasted, of both sides.
-    lasted: HashMap<String, Vec<Lasted>>,
+    /// Families of which any two sets, of both sides, went on at the same time.
+    side_by_side: HashSet<String>,
     /// Unfinished files whose name a format knows, or will know.
     unfinished: Vec<(Lineage, TargetPath)>,
 }
@@ -90,19 +90,22 @@ impl<'a> Succession<'a> {
         let mut known = Known {
             lineages: Vec::with_capacity(self.here.len()),
             families: HashMap::new(),
-            lasted: HashMap::new(),
+            side_by_side: HashSet::new(),
             unfinished: Vec::new(),
         };
+        let mut lasted: HashMap<String, Vec<Lasted>> = HashMap::new();
         for (at, here) in self.here.iter().enumerate() {
             let of = of_source(here.set);
             known.families.entry(of.family.clone()).or_default().push(at);
-            known.lasted.entry(of.family.clone()).or_default().extend(lasted_here(here.set));
+            lasted.entry(of.family.clone()).or_default().extend(lasted_here(here.set));
             known.lineages.push(of);
         }
         for &set in vanished {
             let of = of_target(index, set);
-            known.lasted.entry(of.family).or_default().extend(lasted_there(index, set));
+            lasted.entry(of.family).or_default().extend(lasted_there(index, set));
         }
+        known.side_by_side =
+            lasted.into_iter().filter(|(_, all)| overlap(all)).map(|(family, _)| family).collect();
         known.unfinished =
             index.unsettled.keys().filter_map(|path| Some((becomes(path)?, (*path).clone()))).collect();
         self.known = Some(known);
@@ -114,7 +117,7 @@ impl<'a> Succession<'a> {
         let Some(known) = &self.known else { return found };
         let own = of_target(index, gone);
         let ended = lasted_there(index, gone);
-        let side_by_side = known.lasted.get(&own.family).is_some_and(|all| overlap(all));
+        let side_by_side = known.side_by_side.contains(&own.family);
         let newer = |here: &Here<'a>, of: &Lineage| match (of.place, own.place) {
             (Some(new), Some(old)) => new > old,
             _ => {
@@ -142,6 +145,16 @@ impl<'a> Succession<'a> {
         let unfinished = known.unfinished.iter().find(|(of, _)| later(of));
         found.newer = found.newer.or(unfinished.map(|(_, path)| path.display().into_owned()));
         found
+    }
+
+    /// By family: how many of the source's sets are published, verified and restorable once this run is done.
+    pub fn whole_by_family(&self) -> HashMap<String, usize> {
+        let mut whole = HashMap::new();
+        let Some(known) = &self.known else { return whole };
+        for (_, of) in self.here.iter().zip(&known.lineages).filter(|(here, _)| here.whole) {
+            *whole.entry(of.family.clone()).or_default() += 1;
+        }
+        whole
     }
 
     /// By lineage: the last steps of a source set that this run makes whole. A lineage without any is not in it.
@@ -194,7 +207,8 @@ fn lasted_there(index: &Index<'_>, set: u32) -> Option<Lasted> {
 /// `None` where a time is not known.
 fn lasted(times: impl Iterator<Item = Option<i64>>) -> Option<Lasted> {
     let times: Vec<i64> = times.collect::<Option<_>>()?;
-    Some(Lasted { from: *times.first()?, to: *times.iter().max()? })
+    // A base is older than what builds on it, however late its time moved.
+    Some(Lasted { from: *times.iter().min()?, to: *times.iter().max()? })
 }
 
 /// Whether any two went on at the same time.

@@ -20,6 +20,8 @@ pub(crate) enum Class {
     Other,
     /// A side-car, a part, a set's file: counted with its image, and vouches for nothing.
     Beside,
+    /// One of those that goes alone, while its image stays as it is.
+    Alone,
 }
 
 /// By what was recorded of it.
@@ -52,6 +54,8 @@ pub(crate) fn forbidden<'a>(index: &Index<'a>) -> Option<Reason<'a>> {
 pub(crate) struct Managed {
     pub images: usize,
     pub others: usize,
+    /// Files beside images.
+    pub beside: usize,
     pub images_left: bool,
     pub others_left: bool,
 }
@@ -72,7 +76,7 @@ pub(crate) fn managed(index: &Index<'_>, unmatched: &[&TargetPath]) -> Managed {
                 managed.others += 1;
                 managed.others_left |= left;
             }
-            Class::Beside => {}
+            Class::Beside | Class::Alone => managed.beside += 1,
         }
     }
     managed
@@ -81,7 +85,7 @@ pub(crate) fn managed(index: &Index<'_>, unmatched: &[&TargetPath]) -> Managed {
 /// Whether a path was found absent in two scans one settle time apart. With a settle time of zero there still were two.
 pub(crate) fn twice_absent(index: &Index<'_>, path: &TargetPath) -> bool {
     let inventory = index.input.inventory;
-    inventory.absent_since.get(path).is_some_and(|&since| {
+    index.absent_since(path).is_some_and(|since| {
         since < inventory.scanned_ns && since <= inventory.scanned_ns.saturating_sub(inventory.settle_ns)
     })
 }

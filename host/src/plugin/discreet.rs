@@ -116,7 +116,7 @@ struct LivelySink {
 
 impl Sink for LivelySink {
     fn write(&self, bytes: &[u8]) -> Result<()> {
-        self.call.alive("");
+        self.call.acked(bytes.len() as u64);
         self.inner.write(bytes)
     }
 }

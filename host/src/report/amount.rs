@@ -17,11 +17,6 @@ pub fn bytes(bytes: u64) -> String {
     format!("{value:.1} {}", UNITS[unit])
 }
 
-/// `1 image`, `2 images`.
-pub fn count(number: u64, what: &str) -> String {
-    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
-}
-
 pub fn rate(per_second: u64) -> String {
     format!("{}/s", bytes(per_second))
 }

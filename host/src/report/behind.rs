@@ -9,7 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use super::{At, Event, Reporter};
+use super::{At, Event, Reporter, count, word};
 
 /// Events kept for a reader that does not read: some 50 MB at most.
 const MOST: usize = 200_000;
@@ -115,7 +115,8 @@ fn show(shared: &Shared, mut reporter: impl Reporter) {
         let at = At { job: &told.job, target: told.target.as_deref() };
         reporter.event_at(told.time, &at, &told.event);
         if left_out > 0 {
-            let message = format!("{left_out} events were left out here, because nobody read them");
+            let (events, were) = (count(left_out, "event"), word(left_out, "was", "were"));
+            let message = format!("{events} {were} left out here, because nobody read on");
             reporter.event_at(told.time, &at, &Event::Log { level: "warn".to_owned(), message });
         }
     }

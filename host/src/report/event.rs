@@ -69,6 +69,9 @@ pub enum Event {
         image: String,
         bytes: u64,
         level: String,
+        /// The target held this content already: it was recorded, and nothing sent.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        unchanged: bool,
     },
     Deleted {
         image: String,
@@ -108,6 +111,9 @@ pub enum Event {
         outcome: Outcome,
         sent_bytes: u64,
         images: u64,
+        /// Of these, those whose content the target held already.
+        #[serde(default)]
+        unchanged: u64,
         deleted: u64,
         failed: u64,
         /// Images that were still being written, and what comes after them.

@@ -1,17 +1,19 @@
-//! Exit codes; known nowhere else.
-//!
-//! | code | meaning |
-//! |---|---|
-//! | 0 | all done |
-//! | 1 | failed |
-//! | 2 | the command line or the configuration is wrong; nothing was done |
-//! | 3 | some targets failed, or deletions were held back by `max_delete` |
+//! Exit codes; known nowhere else. [`HELP`] says what each means.
 
 use std::process::ExitCode;
 
 use super::Outcome;
 use crate::error::{Error, Kind};
 use crate::run::supervisor::JobEnd;
+
+/// Below `--help`, as in the README.
+pub const HELP: &str = "\
+Exit codes:
+  0  all done
+  1  failed; for status: no run with nothing wrong ended within --max-age, or a set lags longer
+  2  the command line or the configuration is wrong; nothing was done
+  3  not everything was done: a target failed (where all did: 1), an image does not fit or cannot be read,
+     deletions are held, an image is never finished, or nothing in the source is an image";
 
 /// What a command came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,6 +104,24 @@ mod tests {
 
     fn broken(kind: Kind) -> JobEnd {
         JobEnd { job: "j".into(), result: Err(Error::new(kind, "x")) }
+    }
+
+    /// The same cases as in the README's table.
+    #[test]
+    fn the_help_names_the_cases_of_each_code() {
+        let readme = include_str!("../../../README.md");
+        for case in [
+            "nothing was done",
+            "not everything was done: a target failed",
+            "an image does not fit or cannot be read",
+            "deletions are held",
+            "an image is never finished",
+            "nothing in the source is an image",
+            "no run with nothing wrong ended within",
+        ] {
+            assert!(HELP.replace("\n     ", " ").contains(case), "{case}");
+            assert!(readme.contains(case), "{case}");
+        }
     }
 
     #[test]

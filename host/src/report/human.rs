@@ -8,7 +8,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::print::{line, note};
 use super::table::clean;
-use super::{At, Event, Outcome, Reporter, bytes, count, duration, rate};
+use super::{At, Event, Outcome, Reporter, bytes, count, duration, rate, word};
 use crate::notice::{Notice, NoticeLevel};
 
 /// Without a terminal: how often a target's progress is told.
@@ -97,7 +97,7 @@ fn progress(event: &Event, retries: u32) -> Option<String> {
         text.push_str(&format!(", {}", clean(image)));
     }
     if retries > 0 {
-        text.push_str(&format!(", {retries} {}", if retries == 1 { "retry" } else { "retries" }));
+        text.push_str(&format!(", {}", count(retries.into(), "retry")));
     }
     Some(text)
 }
@@ -122,7 +122,9 @@ fn sentence(event: &Event) -> Option<String> {
             }
             if *unreadable > 0 {
                 text.push_str(&format!(
-                    "; {unreadable} directories could not be read, so nothing will be deleted"
+                    "; {} could not be read: what is in {} is not replicated, and nothing that may belong there is deleted",
+                    count(*unreadable, "directory"),
+                    word(*unreadable, "it", "them")
                 ));
             }
             text
@@ -139,7 +141,11 @@ fn sentence(event: &Event) -> Option<String> {
             )
         }
         Event::Notice(notice) => notice_text(notice),
-        Event::Published { image, bytes: size, level } => {
+        Event::Published { image, level, unchanged: true, .. } => format!(
+            "recorded {}: the target holds this content already, nothing sent (verified: {level})",
+            clean(image)
+        ),
+        Event::Published { image, bytes: size, level, .. } => {
             format!("published {} ({}, verified: {level})", clean(image), bytes(*size))
         }
         Event::Deleted { image } => format!("deleted {}", clean(image)),
@@ -152,10 +158,14 @@ fn sentence(event: &Event) -> Option<String> {
             let hint = hint.as_ref().map(|h| format!(" ({})", clean(h))).unwrap_or_default();
             format!("failed: {}: {}{hint}", clean(image), clean(error))
         }
-        Event::Finished { outcome, sent_bytes, images, deleted, failed, left, error, .. } => {
+        Event::Finished { outcome, sent_bytes, images, unchanged, deleted, failed, left, error, .. } => {
             let mut parts = Vec::new();
-            if *images > 0 || *outcome == Outcome::Done {
-                parts.push(format!("{} published", count(*images, "image")));
+            let published = images.saturating_sub(*unchanged);
+            if published > 0 || *outcome == Outcome::Done {
+                parts.push(format!("{} published", count(published, "image")));
+            }
+            if *unchanged > 0 {
+                parts.push(format!("{unchanged} recorded without sending"));
             }
             if *deleted > 0 {
                 parts.push(format!("{deleted} deleted"));
@@ -285,14 +295,26 @@ mod tests {
             Event::Notice(Notice::new(NoticeCode::OverDeleteLimit, "3 deletions were held back")),
             Event::Notice(Notice::new(NoticeCode::Space, "it may not fit")),
             Event::Notice(Notice::new(NoticeCode::ForeignStaging, "1 upload of another")),
-            Event::Published { image: "inc\u{1b}1.qcow2".into(), bytes: 1 << 20, level: "sampled".into() },
+            Event::Published {
+                image: "inc\u{1b}1.qcow2".into(),
+                bytes: 1 << 20,
+                level: "sampled".into(),
+                unchanged: false,
+            },
+            Event::Published {
+                image: "inc2.qcow2".into(),
+                bytes: 0,
+                level: "sampled".into(),
+                unchanged: true,
+            },
             Event::Deleted { image: "inc1.qcow2".into() },
             Event::retry(Some("a".into()), &Error::new(Kind::Io, "reset"), 1, 5, Duration::from_millis(2100)),
             Event::image_failed("a".into(), &Error::new(Kind::Io, "no space").hint("make room")),
             Event::Finished {
                 outcome: Outcome::Done,
                 sent_bytes: 9,
-                images: 2,
+                images: 4,
+                unchanged: 2,
                 deleted: 1,
                 failed: 0,
                 left: 1,
@@ -303,6 +325,7 @@ mod tests {
                 outcome: Outcome::Failed,
                 sent_bytes: 0,
                 images: 0,
+                unchanged: 0,
                 deleted: 0,
                 failed: 1,
                 left: 0,

@@ -48,7 +48,8 @@ mod tests {
     #[test]
     fn one_event_is_one_line_with_time_job_and_target() {
         let at = At { job: "daily", target: Some("nas") };
-        let event = Event::Published { image: "a\nb".into(), bytes: 5, level: "sampled".into() };
+        let event =
+            Event::Published { image: "a\nb".into(), bytes: 5, level: "sampled".into(), unchanged: false };
         insta::assert_snapshot!(
             render("2026-01-02T03:04:05.678Z".into(), &at, &event),
             @r#"{"time":"2026-01-02T03:04:05.678Z","job":"daily","target":"nas","event":"published","image":"a\nb","bytes":5,"level":"sampled"}"#

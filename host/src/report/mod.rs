@@ -17,7 +17,7 @@ mod print;
 mod status;
 mod table;
 
-pub use amount::{ago, bytes, count, duration, rate};
+pub use amount::{ago, bytes, duration, rate};
 pub use behind::{Behind, Rest};
 pub use chains::{ChainsOf, chains_json, chains_text};
 pub use check::{CheckOf, check_json, check_text};
@@ -30,6 +30,8 @@ pub use plugins::{plugin_json, plugin_text, plugins_json, plugins_text};
 pub use print::{line, note};
 pub use status::{JobStatus, LeftImage, SetStatus, Staged, TargetStatus, status_json, status_text};
 pub use table::Table;
+
+pub use crate::words::{count, word};
 
 use crate::notice::NoticeLevel;
 

@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::human::notice_text;
 use super::json::json_error;
 use super::table::{Table, clean};
-use super::{At, bytes};
+use super::{At, bytes, count, word};
 use crate::error::Error;
 use crate::plan::json::{Document, JsonStep};
 use crate::plan::{Action, Plan};
@@ -97,7 +97,12 @@ pub fn plan_text(plans: &[PlanOf<'_>], verbose: bool) -> String {
             text.push('\n');
         }
         if hidden > 0 {
-            text.push_str(&format!("{hidden} images are up to date (-v shows them)\n"));
+            text.push_str(&format!(
+                "{} {} up to date (-v shows {})\n",
+                count(hidden, "image"),
+                word(hidden, "is", "are"),
+                word(hidden, "it", "them")
+            ));
         }
         for notice in &plan.notices {
             text.push_str(&format!("{}\n", notice_text(notice)));

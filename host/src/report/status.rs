@@ -207,8 +207,7 @@ fn running(p: &Progress, now_ns: i64) -> String {
         text.push_str(&format!(", {}", clean(image)));
     }
     if p.retries > 0 {
-        let word = if p.retries == 1 { "retry" } else { "retries" };
-        text.push_str(&format!(", {} {word}", p.retries));
+        text.push_str(&format!(", {}", count(p.retries.into(), "retry")));
     }
     text.push_str(&format!("; began {}", ago(p.started_ns, now_ns)));
     if let Some(note) = &p.note {

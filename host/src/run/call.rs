@@ -16,6 +16,9 @@ pub const SHORT: Duration = Duration::from_secs(120);
 /// Time for an act that may take a server long: publish (a server merging parts), copy, digest.
 pub const LONG: Duration = Duration::from_secs(3600);
 
+/// How long a call may say that it is alive while no byte moves: one that waits for itself would say so for ever.
+const QUIET: Duration = Duration::from_secs(3600);
+
 /// What all calls of one worker share.
 #[derive(Clone)]
 pub struct Line {
@@ -37,12 +40,12 @@ impl Line {
         self.transfer(Some(time), Counts::Sent).0
     }
 
-    /// A call that sends a file's bytes, with its own count of them.
+    /// A call that sends a file's bytes, with its own count of them. It goes on for as long as bytes move.
     pub fn sending(&self) -> (Call, Arc<Counted>) {
         self.transfer(None, Counts::Progress)
     }
 
-    /// A call without an end of its own whose bytes do not count as progress: reading back.
+    /// A call whose bytes do not count as progress, for as long as bytes move: reading back.
     pub fn sending_unseen(&self) -> (Call, Arc<Counted>) {
         self.transfer(None, Counts::Nothing)
     }
@@ -52,7 +55,8 @@ impl Line {
         let host = WorkerCall {
             line: self.clone(),
             time,
-            until: Mutex::new(time.map(|t| Instant::now() + t)),
+            until: Mutex::new(Instant::now() + time.unwrap_or(QUIET)),
+            quiet: QUIET,
             counts,
             counted: counted.clone(),
         };
@@ -92,10 +96,24 @@ impl Counted {
 struct WorkerCall {
     line: Line,
     time: Option<Duration>,
-    /// When the operation under way must end.
-    until: Mutex<Option<Instant>>,
+    /// When the operation under way must end. Without a time of its own: unless bytes move meanwhile.
+    until: Mutex<Instant>,
+    quiet: Duration,
     counts: Counts,
     counted: Arc<Counted>,
+}
+
+impl WorkerCall {
+    fn put_off(&self, time: Duration) {
+        *self.until.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now() + time;
+    }
+
+    /// Bytes moved, or wait for their turn.
+    fn moves(&self) {
+        if self.time.is_none() {
+            self.put_off(self.quiet);
+        }
+    }
 }
 
 impl CallHost for WorkerCall {
@@ -105,16 +123,21 @@ impl CallHost for WorkerCall {
 
     fn remaining(&self) -> Option<Duration> {
         let until = *self.until.lock().unwrap_or_else(PoisonError::into_inner);
-        until.map(|u| u.saturating_duration_since(Instant::now()))
+        Some(until.saturating_duration_since(Instant::now()))
     }
 
     fn pace(&self, bytes: u64) -> bool {
-        let say = |note: &str| self.line.meter.alive(&self.line.outbox, note);
+        let say = |note: &str| {
+            self.moves();
+            self.line.meter.alive(&self.line.outbox, note);
+        };
+        self.moves();
         self.line.pacer.pace(bytes, &|| self.cancelled(), &say)
     }
 
     fn acked(&self, bytes: u64) {
         self.counted.acked.fetch_add(bytes, Ordering::Relaxed);
+        self.moves();
         match self.counts {
             Counts::Progress => self.line.meter.acked(bytes),
             Counts::Sent => {
@@ -131,7 +154,7 @@ impl CallHost for WorkerCall {
 
     /// That an operation begins shows that the one before it ended: thousands of short ones are life, too.
     fn begins(&self) {
-        *self.until.lock().unwrap_or_else(PoisonError::into_inner) = self.time.map(|t| Instant::now() + t);
+        self.put_off(self.time.unwrap_or(self.quiet));
         self.alive("");
     }
 
@@ -155,16 +178,44 @@ impl CallHost for WorkerCall {
 mod tests {
     use super::*;
 
-    #[test]
-    fn each_operation_of_a_call_has_the_whole_time() {
+    fn line() -> Line {
         let stop = Arc::new(Stop::default());
-        let line = Line {
+        Line {
             stop: stop.clone(),
             pacer: Arc::new(Pacer::new(crate::config::Bandwidth::default())),
             meter: Arc::default(),
             outbox: Arc::new(Outbox::to(std::io::sink(), stop)),
+        }
+    }
+
+    /// A plugin that waits for itself says that it is alive, for ever.
+    #[test]
+    fn a_call_that_only_says_that_it_is_alive_ends() {
+        let host = WorkerCall {
+            line: line(),
+            time: None,
+            until: Mutex::new(Instant::now() + Duration::from_millis(200)),
+            quiet: Duration::from_millis(200),
+            counts: Counts::Progress,
+            counted: Arc::default(),
         };
-        let call = line.call(Some(Duration::from_millis(200)));
+        let call = Call::new(Arc::new(host));
+        for _ in 0..5 {
+            std::thread::sleep(Duration::from_millis(100));
+            call.pace(1).unwrap();
+            assert!(call.proceed().is_ok(), "bytes move");
+        }
+        for _ in 0..3 {
+            call.alive("waiting for myself");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        let error = call.proceed().unwrap_err();
+        assert_eq!(error.kind(), &offsite_plugin_api::ErrorKind::TimedOut, "{error}");
+    }
+
+    #[test]
+    fn each_operation_of_a_call_has_the_whole_time() {
+        let call = line().call(Some(Duration::from_millis(200)));
         std::thread::sleep(Duration::from_millis(250));
         assert!(call.proceed().is_err(), "the first operation took too long");
         call.host().begins();

@@ -27,7 +27,7 @@ use crate::catalog::{Upon, Was};
 use crate::error::{BackendKind, Error, Kind, Result};
 use crate::notice::NoticeCode;
 use crate::plan::{Action, Code, FileAction, Plan, Step};
-use crate::report::Event;
+use crate::report::{self, Event};
 use crate::source::{Inventory, SourceFile};
 use crate::target::{self, Delete, Publish, TargetView, VerifyLevel};
 
@@ -38,6 +38,8 @@ const MANIFEST_EVERY: Duration = Duration::from_secs(30);
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
     pub images: u64,
+    /// Of these, those whose content the target held already.
+    pub unchanged: u64,
     pub deleted: u64,
     pub failed: u64,
     /// Images that failed because the target has no room for them, or for what they build on.
@@ -128,6 +130,8 @@ struct State {
     written: HashMap<String, Instant>,
     /// Sets of which something is to be deleted: why their manifest is not up to date, where it could not be written.
     recorded: HashMap<String, Option<Error>>,
+    /// What was replaced so far.
+    changes: merge::Changes,
     crew: Crew,
     /// Bytes of files that are being staged.
     under_way: u64,
@@ -162,6 +166,7 @@ pub fn execute(context: &Context, material: &Material<'_>) -> Summary {
             writing: HashSet::new(),
             written: HashMap::new(),
             recorded: HashMap::new(),
+            changes: merge::Changes::default(),
             crew: Crew::new(Instant::now(), threads, context.streams_fixed),
             under_way: 0,
             unread: (0, String::new()),
@@ -183,13 +188,15 @@ pub fn execute(context: &Context, material: &Material<'_>) -> Summary {
     executor.withdraw_all();
     executor.tell_room(&executor.lock());
     let mut state = executor.state.into_inner().unwrap_or_else(PoisonError::into_inner);
-    if let (count @ 1.., example) = &state.unread {
+    if let (number @ 1.., example) = &state.unread {
         let text = format!(
-            "{count} images on the target could not be read back, '{example}' for one: they are not verified, and kept as they are"
+            "{} on the target could not be read back, '{example}' for one: {they} not verified, and kept as {they}",
+            report::count(*number, "image"),
+            they = report::word(*number, "it is", "they are")
         );
         context.line.outbox.notice(NoticeCode::UnreadableTarget, text);
     }
-    if let Err(error) = transition::finish(context, plan, &state.summary.done) {
+    if let Err(error) = transition::finish(context, material, &state.summary.done) {
         state.summary.fatal.get_or_insert(error);
     }
     if state.summary.fatal.is_none() && context.line.stop.is_set() {
@@ -406,14 +413,14 @@ impl Executor<'_> {
         }
         let mut unproved = Vec::new();
         let result = if deletes {
-            self.delete(&steps).map(|level| (level, HashSet::new()))
+            self.delete(&steps).map(|level| (level, HashSet::new(), HashSet::new()))
         } else {
             self.begin(unit).and_then(|()| self.publish(unit, &steps, &mut unproved))
         };
         let mut state = self.lock();
         match result {
             Err(error) => self.fail(&mut state, unit, steps[0], &error, true),
-            Ok((level, unread)) => {
+            Ok((level, unread, sent)) => {
                 for step in steps.iter().filter(|step| !unread.contains(step)) {
                     state.summary.done.insert(*step);
                     let image = self.material.plan.steps[*step].image.display().into_owned();
@@ -425,7 +432,9 @@ impl Executor<'_> {
                         state.summary.images += 1;
                         let bytes = self.material.plan.steps[*step].bytes;
                         let level = level_name(level);
-                        self.context.line.outbox.event(Event::Published { image, bytes, level });
+                        let unchanged = !sent.contains(step);
+                        state.summary.unchanged += u64::from(unchanged);
+                        self.context.line.outbox.event(Event::Published { image, bytes, level, unchanged });
                     }
                 }
                 // Before what comes after it may begin.

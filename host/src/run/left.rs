@@ -72,9 +72,9 @@ fn too_long(left: Left, now_ns: i64) -> bool {
 fn notice(image: &str, left: Left, now_ns: i64) -> Event {
     let hours = now_ns.saturating_sub(left.since_ns) / 3_600_000_000_000;
     let text = format!(
-        "{image} was still being written in each of the last {} runs, for {hours} h: it is not replicated; run when the \
+        "{image} was still being written in each of the last {}, for {hours} h: it is not replicated; run when the \
          backup is done, or leave the file out with a filter or with ignore",
-        left.runs
+        crate::words::count(left.runs, "run")
     );
     Event::Notice(Notice::new(NoticeCode::KeepsChanging, text))
 }

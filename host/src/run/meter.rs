@@ -123,5 +123,5 @@ fn signed(bytes: u64) -> i64 {
 
 /// Text from a plugin, cut to what an event may hold.
 pub fn bounded(text: &str) -> String {
-    text.chars().take(TEXT).collect()
+    crate::words::shorten(text, TEXT)
 }

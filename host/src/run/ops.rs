@@ -77,7 +77,7 @@ fn plan(request: &Request, target: &Target, open: &Open) -> Result<Answer> {
         None => None,
     };
     let names = names(request);
-    let input = input(request, target, &inventory, &source, &survey, baseline.as_ref(), &capabilities);
+    let input = input(target, &inventory, &source, &survey, baseline.as_ref(), &capabilities);
     let plan = plan::plan(&Input { names: &names, ..input });
     Ok(Answer::Plan { open: survey.view.open.clone(), plan })
 }

@@ -25,7 +25,7 @@ use crate::config::Target;
 use crate::error::{BackendKind, Error, Kind, Result};
 use crate::notice::NoticeCode;
 use crate::plan::{self, Baseline, FileAction, Input, Names, Plan};
-use crate::report::{Event, Outcome, TEXT};
+use crate::report::{Event, Outcome, TEXT, count, word};
 use crate::source::Inventory;
 use crate::target::{self, Reopen, Site, Survey, Who, manifest, marker, sweep};
 
@@ -71,6 +71,7 @@ fn tell_end(line: &Line, summary: &Summary) {
         outcome,
         sent_bytes: line.meter.sent(),
         images: summary.images,
+        unchanged: summary.unchanged,
         deleted: summary.deleted,
         failed: summary.failed + summary.no_room + summary.unreadable,
         left: (summary.left.len() + summary.waiting.len()) as u64,
@@ -144,7 +145,7 @@ pub(crate) fn on_target(
     });
     let mut survey = survey?;
     let baseline = baseline(&context, target, &source, inventory, &survey, now_ns())?;
-    let input = input(request, target, inventory, &source, &survey, baseline.as_ref(), &context.capabilities);
+    let input = input(target, inventory, &source, &survey, baseline.as_ref(), &context.capabilities);
     let names = names(request);
     let plan = plan::plan(&Input { names: &names, now_ns: now_ns(), ..input });
     tell_plan(line, &plan);
@@ -281,7 +282,6 @@ pub fn names(request: &Request) -> Names {
 
 /// The planner's input; `names` are to be filled in.
 pub fn input<'a>(
-    _request: &Request,
     target: &'a Target,
     inventory: &'a Inventory,
     source: &'a Chains,
@@ -378,8 +378,10 @@ fn clean(context: &Context, survey: &Survey, plan: &Plan) -> Result<()> {
     };
     if swept.discarded > 0 {
         let what = format!(
-            "{} staged file(s) that nothing goes on with ({} bytes) were discarded",
-            swept.discarded, swept.discarded_bytes
+            "{} that nothing goes on with ({}) {} discarded",
+            count(swept.discarded, "staged file"),
+            crate::report::bytes(swept.discarded_bytes),
+            word(swept.discarded, "was", "were")
         );
         line.outbox.event(Event::Settled { what });
     }
@@ -388,9 +390,12 @@ fn clean(context: &Context, survey: &Survey, plan: &Plan) -> Result<()> {
     }
     if !swept.foreign.is_empty() {
         let bytes: u64 = swept.foreign.iter().map(|f| f.bytes).sum();
+        let number = swept.foreign.len() as u64;
         let text = format!(
-            "{} unfinished upload(s) of another installation ({bytes} bytes) are on the target; they are left alone",
-            swept.foreign.len()
+            "{} of another installation ({}) {} on the target: left alone",
+            count(number, "unfinished upload"),
+            crate::report::bytes(bytes),
+            word(number, "is", "are")
         );
         line.outbox.notice(NoticeCode::ForeignStaging, text);
     }

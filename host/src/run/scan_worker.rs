@@ -11,7 +11,7 @@ use super::stop::Stop;
 use crate::catalog::JobDb;
 use crate::error::{Error, Kind, Result};
 use crate::notice::NoticeCode;
-use crate::report::Event;
+use crate::report::{Event, count, word};
 use crate::source::{Cause, Inventory, ScanOptions, SystemClock, accept, scan};
 
 /// Signs of life come this often while the scan gets on.
@@ -83,9 +83,10 @@ pub fn accept_source(request: &Request, outbox: &Arc<Outbox>, stop: &Arc<Stop>) 
     let mut what = format!("what is mounted at '{place}' of the source is accepted: {}", accepted.now);
     if accepted.missing > 0 {
         what.push_str(&format!(
-            "; {} files that were known there and are not there count as deleted when two scans, one settle time apart, \
-             do not find them",
-            accepted.missing
+            "; {} known there and not found {} as deleted when two scans, one settle time apart, do not find {}",
+            count(accepted.missing, "file"),
+            word(accepted.missing, "counts", "count"),
+            word(accepted.missing, "it", "them")
         ));
     }
     Ok(Answer::Done { what })

@@ -286,6 +286,7 @@ async fn run_target(
             outcome,
             sent_bytes: record.sent_bytes,
             images: 0,
+            unchanged: 0,
             deleted: 0,
             failed: 0,
             left: 0,

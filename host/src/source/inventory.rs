@@ -6,6 +6,7 @@ use std::sync::Arc;
 use offsite_plugin_api::TargetPath;
 use serde::{Deserialize, Serialize};
 
+use super::Earlier;
 use crate::format::Recognised;
 
 /// One settled regular file.
@@ -128,6 +129,9 @@ pub struct Inventory {
     /// Places of which it is not known whether what was there was deleted. Nothing of theirs is in `absent_since`.
     #[serde(default)]
     pub doubts: Vec<Doubt>,
+    /// What files were before, where something beside them was missing already then.
+    #[serde(default)]
+    pub earlier: std::collections::BTreeMap<TargetPath, Earlier>,
     /// The job's `ignore`: what these globs name is in none of the lists above.
     #[serde(default)]
     pub ignore: Vec<String>,

@@ -10,6 +10,7 @@ use offsite_plugin_api::TargetPath;
 
 use super::doubts::{Doubts, Places};
 use super::drift::Drift;
+use super::earlier::{self, Earlier, Missing};
 use super::evidence::Evidence;
 use super::ignore::Ignore;
 use super::walk::{Facts, Walk};
@@ -49,6 +50,8 @@ pub(super) struct Sight {
     /// Absent paths with the time since when they are absent.
     pub absent: BTreeMap<TargetPath, i64>,
     pub doubts: Vec<Doubt>,
+    /// What files were while something beside them was missing already.
+    pub earlier: BTreeMap<TargetPath, Earlier>,
 }
 
 /// How a scan judges.
@@ -164,6 +167,7 @@ impl Memory {
             root_device,
             absent: &mut sight.absent,
         };
+        let fresh = self.place.is_none();
         let mut old = before.into_iter().enumerate().peekable();
         for (path, facts) in found {
             while let Some((at, (missing, seen))) = old.next_if(|(_, (o, _))| *o < path) {
@@ -187,7 +191,7 @@ impl Memory {
                         (facts.mtime_ns, facts.ctime_ns, facts.inode);
                     seen.since_ns = seen.since_ns.min(now_ns);
                     if seen.absent_ns.take().is_some() {
-                        seen.since_ns = now_ns;
+                        (seen.since_ns, seen.earlier) = (now_ns, None);
                     }
                     // In a place that is in doubt, what was known stays known, until the user says otherwise.
                     if seen.mount != covering && !(doubtful && seen.mount.is_some()) {
@@ -195,7 +199,11 @@ impl Memory {
                     }
                     (seen, changed)
                 }
-                _ => (Seen { mount: covering, ..first_seen(&facts, now_ns) }, true),
+                other => {
+                    let before = other.as_ref().map(|(_, (_, seen))| seen);
+                    let earlier = earlier::of(before, fresh, now_ns, gone.judge.settle_ns);
+                    (Seen { mount: covering, earlier, ..first_seen(&facts, now_ns) }, true)
+                }
             };
             sight.files.push((path.clone(), facts, seen.since_ns, Opened::of(&seen)));
             self.remember(path, seen, changed);
@@ -205,6 +213,7 @@ impl Memory {
             self.remember(missing, seen, changed || was_changed.contains(&at));
         }
         sight.doubts = doubts.tell();
+        sight.earlier = self.keep_earlier(&sight.absent);
         let mounts = places.remembered(&drift);
         self.mounts_changed |= mounts != self.mounts;
         self.mounts = mounts;
@@ -235,6 +244,22 @@ impl Memory {
         });
         let directories = missing.map(|(path, _)| path.parent().unwrap_or_default()).collect();
         Evidence::gather(directories, recorded, found, judge.digest)
+    }
+
+    /// What files were matters only where something beside them was missing then.
+    fn keep_earlier(&mut self, absent: &BTreeMap<TargetPath, i64>) -> BTreeMap<TargetPath, Earlier> {
+        let missing = Missing::in_directories(absent);
+        let mut kept = BTreeMap::new();
+        for (path, seen) in &mut self.files {
+            let Some(earlier) = seen.earlier else { continue };
+            if missing.before(path, &earlier) {
+                kept.insert(path.clone(), earlier);
+            } else {
+                // What the store still has of it is of no use, and does no harm.
+                seen.earlier = None;
+            }
+        }
+        kept
     }
 
     fn remember(&mut self, path: TargetPath, seen: Seen, changed: bool) {
@@ -383,6 +408,7 @@ fn never(file: &RecordedFile) -> Seen {
         since_ns: 0,
         absent_ns: None,
         header: None,
+        earlier: None,
     }
 }
 
@@ -397,5 +423,6 @@ fn first_seen(facts: &Facts, now_ns: i64) -> Seen {
         since_ns: now_ns,
         absent_ns: None,
         header: None,
+        earlier: None,
     }
 }

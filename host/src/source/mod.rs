@@ -7,6 +7,7 @@ mod accept;
 mod beneath;
 mod doubts;
 mod drift;
+mod earlier;
 mod evidence;
 pub(crate) mod ignore;
 mod inventory;
@@ -26,6 +27,7 @@ mod tests;
 
 pub use accept::{Accepted, accept};
 pub use beneath::{Sameness, open_file, open_root, same_file};
+pub use earlier::Earlier;
 pub use inventory::{Cause, Doubt, DoubtCause, Inventory, LeftAlone, LeftBy, SourceFile, Unsettled};
 pub use observations::{InMemory, Learned, MountPoint, Observations, Place, RecordedFile, Remembered, Seen};
 pub use scan::{Clock, ScanOptions, SystemClock, scan};

@@ -265,21 +265,34 @@ pub(super) fn may_drift(identity: &str) -> bool {
     !STEADY.contains(&facts(identity).kind)
 }
 
-/// For people: `ext4 6b2c…` or `nfs nas:/backups`.
+/// For people, by what they know of it: its label, else its UUID, else where it comes from. A device's name is another
+/// disk's at the next mount.
 pub(super) fn shown(identity: &str) -> String {
     let facts = facts(identity);
     if identity == UNKNOWN {
         return "an unknown file system".to_owned();
     }
-    let mut text = format!("the file system '{}' ({}", unescape_shown(facts.source), facts.kind);
-    if let Some(uuid) = facts.uuid {
-        let _ = write!(text, ", UUID {uuid}");
-    }
+    let label = facts.uuid.and_then(|uuid| label(Path::new("/dev/disk"), uuid));
+    let name = match (label, facts.uuid) {
+        (Some(label), _) => format!("'{label}'"),
+        (None, Some(uuid)) => format!("with UUID {uuid}"),
+        (None, None) => format!("'{}'", unescape_shown(facts.source)),
+    };
+    let mut text = format!("the file system {name} ({}", facts.kind);
     if !matches!(facts.root, "/" | "") {
         let _ = write!(text, ", its folder '{}'", unescape_shown(facts.root));
     }
     text.push(')');
     text
+}
+
+/// `udev` names file systems by their labels, too; what is no common character as `\x20`. Only while the disk is attached.
+fn label(disks: &Path, uuid: &str) -> Option<String> {
+    let device = disks.join("by-uuid").join(uuid).canonicalize().ok()?;
+    let links = std::fs::read_dir(disks.join("by-label")).ok()?;
+    let link = links.flatten().find(|link| link.path().canonicalize().is_ok_and(|of| of == device))?;
+    let name = link.file_name().to_string_lossy().replace("\\x", "%");
+    Some(unescape_shown(&name)).filter(|label| !label.is_empty())
 }
 
 fn unescape_shown(text: &str) -> String {
@@ -375,6 +388,27 @@ mod tests {
         assert!(proves("type=ext4;fsid=1;root=/;source=x") && !proves("type=nfs;root=/;source=nas:/b"));
         assert!(may_drift("type=nfs;root=/;source=nas:/b") && !may_drift("type=xfs;root=/;source=x"));
         assert_eq!(shown("type=nfs;root=/;source=nas:/b%3bc"), "the file system 'nas:/b;c' (nfs)");
+        let known = "type=ext4;uuid=none-such;root=/old;source=/dev/loop0";
+        assert_eq!(shown(known), "the file system with UUID none-such (ext4, its folder '/old')");
+    }
+
+    #[test]
+    fn a_label_is_found_by_the_uuid_of_the_same_disk() {
+        let disks = tempfile::tempdir().unwrap();
+        for (link, to) in [
+            ("by-uuid/a", "loop0"),
+            ("by-uuid/b", "loop1"),
+            ("by-label/old", "loop1"),
+            ("by-label/my\\x20disk", "loop0"),
+        ] {
+            let link = disks.path().join(link);
+            std::fs::create_dir_all(link.parent().unwrap()).unwrap();
+            std::fs::write(disks.path().join(to), "").unwrap();
+            std::os::unix::fs::symlink(disks.path().join(to), link).unwrap();
+        }
+        assert_eq!(label(disks.path(), "a").as_deref(), Some("my disk"));
+        assert_eq!(label(disks.path(), "b").as_deref(), Some("old"));
+        assert_eq!(label(disks.path(), "c"), None);
     }
 
     #[test]

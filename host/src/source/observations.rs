@@ -9,6 +9,7 @@ use std::sync::Arc;
 use offsite_plugin_api::TargetPath;
 use serde::{Deserialize, Serialize};
 
+use super::Earlier;
 use crate::error::Result;
 
 /// What is remembered of one path.
@@ -34,6 +35,9 @@ pub struct Seen {
     pub absent_ns: Option<i64>,
     /// What its header said when it was last read, so that it is read once per change. Opaque; store it as it is.
     pub header: Option<Vec<u8>>,
+    /// What it was before, where something beside it was missing already.
+    #[serde(default)]
+    pub earlier: Option<Earlier>,
 }
 
 /// Where the source was: the root's device and inode at the last good scan.

@@ -167,7 +167,7 @@ impl Pass<'_> {
                 Err(_) => Ok(None),
             },
         };
-        let Sight { files, absent, doubts } = self.memory.observe(&mut found, &mut judge)?;
+        let Sight { files, absent, doubts, earlier } = self.memory.observe(&mut found, &mut judge)?;
         let mut inventory = Inventory {
             root: self.root.to_owned(),
             device: place.device,
@@ -179,6 +179,7 @@ impl Pass<'_> {
             settle_ns,
             mounts: found.mounts.into_iter().map(|mount| (mount.path, mount.identity)).collect(),
             doubts,
+            earlier,
             ignore: self.options.ignore.clone(),
             ..Inventory::default()
         };

@@ -602,6 +602,29 @@ fn files_hidden_by_a_new_mount_over_their_folder_are_no_deletion() {
 }
 
 #[test]
+fn what_a_file_was_is_remembered_where_something_was_missing_then() {
+    let mut source = Simulated::default();
+    let look = |source: &mut Simulated, files: &[(&str, Facts)]| {
+        source.look(walk_of(&[mounted(".", DISK, "")], files)).earlier
+    };
+    let changed = Facts { size: 2, ..facts(1) };
+    let all = [("in/a", facts(1)), ("in/b", facts(1)), ("out/c", facts(1))];
+    assert!(look(&mut source, &all).is_empty(), "the first look says nothing of what was before");
+    assert!(look(&mut source, &[all[0], all[2]]).is_empty());
+    let earlier = look(&mut source, &[("in/a", changed), ("in/new", facts(1)), ("out/c", changed)]);
+    let was = |form| Earlier { form, until_ns: 30 };
+    let expected = [(path("in/a"), was(Some((1, 1)))), (path("in/new"), was(None))];
+    assert_eq!(earlier, expected.into(), "nothing was missing beside c");
+    let later = [("in/a", Facts { size: 3, ..facts(1) }), ("in/new", facts(1)), ("out/c", changed)];
+    let form = Some((2, 1));
+    assert_eq!(look(&mut source, &later)[&path("in/a")], Earlier { form, until_ns: 40 });
+    let mut same = Simulated::default();
+    look(&mut same, &all);
+    let both = look(&mut same, &[("in/a", changed), ("out/c", facts(1))]);
+    assert!(both.is_empty(), "what changed and what went were seen at once: {both:?}");
+}
+
+#[test]
 fn another_root_deletes_nothing_although_it_holds_some_of_the_files() {
     let mut source = Simulated::default();
     source.told(&[mounted(".", DISK, "")], &["a", "b"]);
@@ -709,7 +732,7 @@ fn an_accepted_disk_is_what_absence_is_judged_by() {
         let DoubtCause::Mount { was, now: None } = &inventory.doubts[0].cause else {
             panic!("{inventory:?}")
         };
-        assert!(was.contains("/dev/sdb1") && inventory.doubts[0].files == 1, "{inventory:?}");
+        assert!(was.contains("with UUID 2") && inventory.doubts[0].files == 1, "{inventory:?}");
     }
     let within = accept(folder.path(), &path("in/deeper"), &[], &mut memory, &mut clock).unwrap_err();
     assert!(within.kind == Kind::Usage && within.hint.unwrap().contains("accept in"));

@@ -47,7 +47,13 @@ pub(super) fn empty(root: &Path) -> Error {
 
 pub(super) fn unreadable(root: &Path, count: usize, first: &str) -> Error {
     error("no file of the source can be read", root)
-        .because(format!("{count} directories cannot be read, the first because of: {first}"))
+        .because(match count {
+            1 => format!("a directory cannot be read: {first}"),
+            _ => format!(
+                "{} cannot be read, the first because of: {first}",
+                crate::words::count(count as u64, "directory")
+            ),
+        })
         .hint("run as a user who may read it")
 }
 

@@ -56,6 +56,7 @@ pub fn after<'a>(
     view.vouched = vouched;
     view.unknown = unknown;
     view.incomplete = before.incomplete;
+    view.folds = before.folds;
     Ok(view)
 }
 

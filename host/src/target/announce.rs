@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use super::Recorded;
-use super::intent::{Publish, already, expected, record, settle_one, step_of};
+use super::intent::{Publish, already, expected, explained, record, settle_one, step_of};
 use super::site::Site;
 use super::swap;
 use crate::catalog::{IntentKind, IntentStep, PublishStep};
@@ -51,7 +51,7 @@ pub fn publish_announced(site: &Site<'_>, file: &Publish, intent: i64) -> Result
             if let Some(open) = site.catalog.intents_at(&file.path)?.into_iter().find(|i| i.id == intent) {
                 let _ = settle_one(site, &open, &reopen);
             }
-            already(site, file).ok().flatten().ok_or(error)
+            already(site, file).ok().flatten().ok_or_else(|| explained(site, &file.path, error))
         }
     }
 }

@@ -91,7 +91,9 @@ pub fn unlisted<'a>(
     for (dir, (count, example)) in left_out {
         incomplete.entry(dir).or_insert_with(|| {
             format!(
-                "it leaves out {count} file(s) that the server has when it is asked for them by name, '{}' for one",
+                "it leaves out {} that the server has when it is asked for {} by name, '{}' for one",
+                crate::words::count(count, "file"),
+                crate::words::word(count, "it", "them"),
                 example.display()
             )
         });

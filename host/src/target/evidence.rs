@@ -91,7 +91,11 @@ pub fn view(gathered: Gathered) -> TargetView {
 pub(super) fn chains(view: &TargetView) -> Chains {
     let catalog = from_catalog(view);
     let knowledge = knowledge(view, &catalog);
-    let members: Vec<Member<'_>> = view.files.values().map(|file| member(view, file)).collect();
+    let mut members: Vec<Member<'_>> = view.files.values().map(|file| member(view, file)).collect();
+    let respelled = if view.folds { one_spelling(&members) } else { HashMap::new() };
+    for member in &mut members {
+        member.recognised = respelled.get(member.path).or(member.recognised);
+    }
     let mut chains = assemble(&members, &knowledge);
     for image in chains.sets.iter_mut().flat_map(|s| &mut s.images) {
         // Sets that only time orders have no numbers that a span could be told in.
@@ -109,6 +113,20 @@ pub(super) fn chains(view: &TargetView) -> Chains {
     chains
 }
 
+/// What is said of files whose set another file spells otherwise: a host whose name changed its case goes on with its chain,
+/// and what was published before is not told again.
+fn one_spelling(members: &[Member<'_>]) -> HashMap<TargetPath, Recognised> {
+    let mut spelled: HashMap<String, &str> = HashMap::new();
+    let mut respelled = HashMap::new();
+    for (path, own) in members.iter().filter_map(|m| Some((m.path, m.recognised?))) {
+        let set = *spelled.entry(names::folded(own.set.as_bytes(), false)).or_insert(&own.set);
+        if set != own.set {
+            respelled.insert(path.clone(), Recognised { set: set.to_owned(), ..own.clone() });
+        }
+    }
+    respelled
+}
+
 /// What builds on an unproven image is as doubtful as that. Ancestors come first.
 fn pass_on_doubt(chains: &mut Chains) {
     for set in &mut chains.sets {
@@ -122,16 +140,21 @@ fn pass_on_doubt(chains: &mut Chains) {
     }
 }
 
-/// Images of sets that an interrupted replacement left between old and new are not restorable.
+/// Images of sets that an interrupted replacement left between old and new are not restorable. What is there of a set may
+/// be recorded under two names: the source's set is called otherwise since its base is gone there.
 fn in_transition(view: &TargetView, chains: &mut Chains) {
     if view.in_transition.is_empty() {
         return;
     }
-    for image in chains.sets.iter_mut().flat_map(|set| &mut set.images) {
-        let recorded = |f: &ImageFile| view.files.recorded(&f.path);
-        if image.files.iter().filter_map(recorded).any(|r| view.in_transition.contains(&*r.set)) {
-            image.restorable = false;
-            image.missing = Some("its set is being replaced; the next run finishes that".to_owned());
+    let of_one = |file: &ImageFile| {
+        view.files.recorded(&file.path).is_some_and(|r| view.in_transition.contains(&*r.set))
+    };
+    for set in &mut chains.sets {
+        if set.images.iter().flat_map(|image| &image.files).any(of_one) {
+            for image in &mut set.images {
+                image.restorable = false;
+                image.missing = Some("its set is being replaced; the next run finishes that".to_owned());
+            }
         }
     }
 }

@@ -20,6 +20,7 @@ use crate::error::{Error, Kind, Result};
 use crate::format::{self, Recognised};
 use crate::notice::{Notice, NoticeCode};
 use crate::plan::{Baseline, Policy};
+use crate::words::{count, word};
 
 /// What a run should remember of what was gathered; see [`remember`].
 #[derive(Clone, Debug, Default)]
@@ -113,6 +114,7 @@ pub fn survey(site: &Site<'_>) -> Result<Survey> {
     let gathered = Gathered { files, records, headers, spans, accepted, open, bad, absorbed };
     let mut view = evidence::view(gathered);
     view.in_transition.extend(sets);
+    view.folds = !site.capabilities.names.case_sensitive;
     view.deletes = site.catalog.pending_deletes()?;
     view.parents_known = site.catalog.parents_learned()?;
     view.vouched = site.catalog.vouched()?;
@@ -150,10 +152,29 @@ fn headers(
     Ok(found)
 }
 
+/// What an interrupted act is about is between old and new: nobody can say what would be accepted. Only a run, which has
+/// the source, settles it.
+fn refuse_unsettled(site: &Site<'_>, view: &TargetView, accepted: &[TargetPath]) -> Result<()> {
+    for intent in site.catalog.intents()? {
+        let whole = intent.concerns_its_set();
+        let of_intent = |path: &TargetPath| {
+            intent.steps.iter().any(|(_, step)| step.path() == path)
+                || (whole && view.files.recorded(path).is_some_and(|recorded| recorded.set == intent.set))
+        };
+        if let Some(image) = accepted.iter().find(|image| of_intent(image)) {
+            return Err(Error::new(Kind::Usage, "this image cannot be accepted yet: its set is not settled")
+                .on(image.display())
+                .because(intent::describe(&intent))
+                .hint("'offsite run' settles this first; then accept it. --image names others"));
+        }
+    }
+    Ok(())
+}
+
 /// Accepts the unproven spans of these images (of all that have one when `images` is empty), what an unsigned manifest says
 /// of them, and that each builds on what lies below it now. Gives those accepted.
 ///
-/// Errors: `Usage` for an image that has no unproven span.
+/// Errors: `Usage` for an image that has no unproven span, and where an interrupted act on its set is still to be settled.
 pub fn accept(site: &Site<'_>, images: &[TargetPath]) -> Result<Vec<TargetPath>> {
     let survey = survey(site)?;
     let doubted = proof::doubted(&survey.view);
@@ -170,6 +191,7 @@ pub fn accept(site: &Site<'_>, images: &[TargetPath]) -> Result<Vec<TargetPath>>
     }
     let mut accepted: Vec<TargetPath> =
         if images.is_empty() { unproven.into_iter().collect() } else { images.to_vec() };
+    refuse_unsettled(site, &survey.view, &accepted)?;
     remember(site.catalog, &survey.learned)?;
     accepted.sort_unstable();
     let among = |image: &TargetPath| accepted.binary_search(image).is_ok();
@@ -186,11 +208,13 @@ pub fn accept(site: &Site<'_>, images: &[TargetPath]) -> Result<Vec<TargetPath>>
 /// Once, whatever the number of manifests.
 fn tell_vouched(view: &TargetView, notices: &mut Vec<Notice>) {
     let Some(example) = view.vouched.first() else { return };
+    let number = view.vouched.len() as u64;
     let text = format!(
-        "{} file(s) on the target are known only by manifests that are not signed with this target's key, '{}' for one: \
-         they are kept, not sent again and called unproven until they are compared or accepted (the key was lost? put it \
-         back with 'offsite target key --import FILE'; else 'offsite target accept')",
-        view.vouched.len(),
+        "{} on the target {} known only by manifests that are not signed with this target's key, '{}' for one: kept, not \
+         sent again, and called unproven until compared or accepted (the key was lost? put it back with 'offsite target \
+         key --import FILE'; else 'offsite target accept')",
+        count(number, "file"),
+        word(number, "is", "are"),
         example.display()
     );
     notices.push(Notice::new(NoticeCode::ManifestUnproven, text));

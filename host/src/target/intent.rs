@@ -109,12 +109,26 @@ fn publish_all(site: &Site<'_>, kind: IntentKind, files: &[Publish]) -> Result<V
                     let _ = settle_one(site, &intent, &reopen);
                 }
                 let done: Result<Option<Vec<Recorded>>> = files.iter().map(|f| already(site, f)).collect();
-                return done.ok().flatten().ok_or(error);
+                return done.ok().flatten().ok_or_else(|| explained(site, &step.path, error));
             }
         }
     }
     records.sort_by_key(|(index, _)| *index);
     Ok(records.into_iter().map(|(_, record)| record).collect())
+}
+
+/// A server refuses a name that something else has in its own words, which tell nobody what to do.
+pub(super) fn explained(site: &Site<'_>, path: &TargetPath, error: Error) -> Error {
+    if of_target(&error) {
+        return error;
+    }
+    match site.file(path) {
+        Err(taken) if taken.is_backend(&BackendKind::Exists) => taken,
+        Ok(Some(_)) if error.is_backend(&BackendKind::Exists) => {
+            unexpected(path, BackendKind::Exists, "there is a file that was not there")
+        }
+        _ => error,
+    }
 }
 
 /// Whether an earlier attempt at exactly this was completed: recorded with this content, its staging was dropped in the
@@ -335,7 +349,7 @@ pub fn settle(site: &Site<'_>, reopen: Reopen<'_>) -> Result<Settled> {
 }
 
 fn stuck(intent: &Intent, error: &Error) -> Stuck {
-    let whole = matches!(intent.kind, IntentKind::Replace | IntentKind::Group | IntentKind::Delete);
+    let whole = intent.concerns_its_set();
     Stuck {
         paths: intent.steps.iter().map(|(_, step)| step.path().clone()).collect(),
         set: whole.then(|| intent.set.clone()),
@@ -357,7 +371,7 @@ pub fn open_intents(catalog: &crate::catalog::Catalog) -> Result<(Vec<String>, V
     Ok((words, sets))
 }
 
-fn describe(intent: &Intent) -> String {
+pub(super) fn describe(intent: &Intent) -> String {
     let (verb, swap) = match intent.kind {
         IntentKind::Publish => ("publishing", false),
         IntentKind::Replace | IntentKind::Group => (

@@ -70,7 +70,10 @@ pub fn list(backend: &dyn Backend, call: &Call) -> Result<Listing> {
                     Kind::Backend(ErrorKind::Corrupt),
                     "the target's listing does not end",
                 )
-                .because(format!("after {count} entries a page came twice, or there are too many")));
+                .because(format!(
+                    "after {} a page came twice, or there are too many",
+                    crate::words::count(count as u64, "entry")
+                )));
             }
         }
     }

@@ -146,6 +146,13 @@ fn merged(view: &TargetView, image: &Image) -> bool {
             .is_some_and(|f| f.recorded.as_ref().is_some_and(|r| r.touched(&f.entry) && header_moved(f, r)))
 }
 
+/// Whether it was merged after what is recorded of it. The record of what was published under a merge's name is its own.
+fn merged_since(view: &TargetView, image: &Image) -> bool {
+    let touched = |f: &TargetFile| f.recorded.as_ref().is_none_or(|r| r.touched(&f.entry));
+    merged(view, image)
+        && (image.evidence != Some(Evidence::Name) || view.files.get(&image.id).is_none_or(touched))
+}
+
 fn vouched(view: &TargetView, image: &Image) -> bool {
     !view.vouched.is_empty() && image.files.iter().any(|f| view.vouched.contains(&f.path))
 }
@@ -187,13 +194,13 @@ fn link(
         if lacks[other].is_none() && fits(view, &set.images[other], upon.blake3) {
             return None;
         }
-        if merged(view, image) || merged(view, below) {
+        if merged_since(view, image) || merged(view, below) {
             return None;
         }
         return Some(another(&upon.path, &image.id));
     }
     // What it was published upon is gone; a proved span of it, or of what lies below it, holds that.
-    if merged(view, image) || (merged(view, below) && holds(below)) {
+    if merged_since(view, image) || (merged(view, below) && holds(below)) {
         return None;
     }
     Some(format!(

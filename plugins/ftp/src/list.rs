@@ -49,8 +49,9 @@ impl Found {
     /// Why it is not all.
     fn left_out(&self) -> Option<String> {
         (self.unknown > 0).then(|| {
+            let (line, are) = if self.unknown == 1 { ("line", "is") } else { ("lines", "are") };
             format!(
-                "{} line(s) of the server's listing are of no known form, such as '{}'",
+                "{} {line} of the server's listing {are} of no known form, such as '{}'",
                 self.unknown, self.example
             )
         })
@@ -283,7 +284,8 @@ mod tests {
         assert_eq!(names, ["known"]);
         let left_out = left_out.unwrap();
         assert!(
-            left_out.starts_with("1 line(s)") && left_out.contains("23 Nov 14:00 type=other"),
+            left_out.starts_with("1 line of the server's listing is")
+                && left_out.contains("23 Nov 14:00 type=other"),
             "{left_out}"
         );
     }

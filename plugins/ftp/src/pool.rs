@@ -49,7 +49,8 @@ impl Shared {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A session of the caller's own. A server that takes no more of them is no error while others will come back.
+    /// A session of the caller's own. A server that takes no more of them is no error while others will come back. Who
+    /// holds one already must not call this: it may wait for that one.
     pub fn lease(&self, call: &Call) -> Result<Lease<'_>> {
         loop {
             call.proceed()?;
@@ -72,6 +73,17 @@ impl Shared {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// One beside another that the caller holds: where the server takes no more of them it is `Busy` at once, because
+    /// the one that would be waited for may be the caller's.
+    pub fn another(&self, call: &Call) -> Result<Lease<'_>> {
+        call.proceed()?;
+        let session = match self.kept(call)? {
+            Some(session) => session,
+            None => Session::connect(self, call)?,
+        };
+        Ok(self.given(session))
     }
 
     fn given(&self, session: Session) -> Lease<'_> {

@@ -36,6 +36,8 @@ const ASK_AFTER: u64 = 8 * MIB;
 const ASKED: u64 = 8 * MIB;
 /// What may be under way beyond the last checkpoint, where the server shows the size: what a kill costs at most.
 const AHEAD: u64 = 60 * MIB;
+/// When a server that took no second session is asked for one again.
+const AGAIN: Duration = Duration::from_secs(10);
 /// A short wait for the other thread.
 const TICK: Duration = Duration::from_millis(5);
 /// What is given to the socket at once (plugin contract: at most 256 KiB); less while the throttle makes us wait.
@@ -172,11 +174,30 @@ struct Sending {
 }
 
 impl Work<'_> {
-    /// Asks for the size until it is told to stop, on a session of its own.
+    /// Asks for the size until it is told to stop, on a session of its own. Where the server takes no more sessions it tries
+    /// again later: nobody waits for one that an upload holds.
     fn ask(&self, stop: Receiver<()>) {
         let what = shown(&self.request.staging);
-        let asked = || -> Result<()> {
-            let mut lease = self.ftp.shared.lease(self.call)?;
+        let mut told = false;
+        let lease = loop {
+            match self.ftp.shared.another(self.call) {
+                Ok(lease) => break lease,
+                Err(error) if *error.kind() != ErrorKind::Busy || self.call.proceed().is_err() => {
+                    return self.unasked(&error);
+                }
+                Err(error) => {
+                    if !std::mem::replace(&mut told, true) {
+                        self.unasked(&error);
+                    }
+                }
+            }
+            if stop.recv_timeout(AGAIN) != Err(RecvTimeoutError::Timeout) {
+                return;
+            }
+        };
+        self.asks.store(true, Ordering::Relaxed);
+        let asked = move || -> Result<()> {
+            let mut lease = lease;
             let mut asked = (Instant::now(), self.offset);
             while let Err(RecvTimeoutError::Timeout) = stop.recv_timeout(TICK) {
                 let sent = self.sent.load(Ordering::Relaxed);
@@ -196,13 +217,17 @@ impl Work<'_> {
             Ok(())
         };
         if let Err(error) = asked() {
-            self.asks.store(false, Ordering::Relaxed);
-            if self.call.proceed().is_ok() {
-                let text = format!(
-                    "the size of a growing file cannot be asked, so this upload could not be taken up: {error}"
-                );
-                self.call.log(Level::Info, &text);
-            }
+            self.unasked(&error);
+        }
+    }
+
+    fn unasked(&self, why: &Error) {
+        self.asks.store(false, Ordering::Relaxed);
+        if self.call.proceed().is_ok() {
+            let text = format!(
+                "the size of a growing file cannot be asked, so this upload could not be taken up: {why}"
+            );
+            self.call.log(Level::Info, &text);
         }
     }
 
@@ -402,6 +427,8 @@ impl Work<'_> {
             Err(fault) => {
                 let error = self.ftp.shared.told(session, self.call, "write", what, &fault);
                 self.call.proceed()?;
+                // It counts among those that the server takes at once.
+                session.sockets.shut();
                 match self.ftp.look(self.call, &self.request.staging)? {
                     Some(facts) if facts.size == Some(self.request.size) => {
                         self.call
@@ -433,6 +460,7 @@ fn finish<'a>(
 ) -> Result<Staged> {
     let (path, what) = (&request.staging, shown(&request.path));
     if !lease.usable() {
+        drop(lease);
         lease = ftp.shared.lease(call)?;
     }
     let facts = ftp.shared.with(&mut lease, call, "finish", &what, |session| {

@@ -291,14 +291,34 @@ fn a_part_that_went_alone_stays_with_its_image() {
 fn a_side_car_that_went_alone_is_deleted_alone() {
     let mut world = World::default();
     world.options.sync = true;
-    world.options.max_delete = 0.0;
     world.file("a-b001.spf", 10, 1);
     world.file("a-b001.md5", 3, 1);
+    for n in 1..=3 {
+        world.file(&format!("a-b001-i00{n}.spi"), 5, 10 * n);
+        world.file(&format!("a-b001-i00{n}.md5"), 3, 10 * n);
+    }
     world.run();
     world.remove("a-b001.md5");
     let plan = world.run();
-    assert_eq!(work(&plan), ["delete a-b001.md5"], "no image is lost, so no limit applies");
-    assert_eq!(world.held.len(), 1);
+    assert_eq!(work(&plan), ["delete a-b001.md5"], "one of four, and no image");
+    assert_eq!(world.held.len(), 7);
+    // All that is left of them: as with images, that is asked about.
+    for n in 1..=3 {
+        world.remove(&format!("a-b001-i00{n}.md5"));
+    }
+    for _ in 0..2 {
+        let plan = world.run();
+        assert_eq!(work(&plan), [] as [String; 0]);
+        assert_eq!(step(&plan, "a-b001-i001.md5").code, Code::OverDeleteLimit);
+        let told = plan.notices.iter().find(|n| n.code == NoticeCode::OverDeleteLimit).unwrap();
+        assert!(told.text.contains("3 of 3 side-cars would be deleted"), "{}", told.text);
+    }
+    // With their images they go as these do.
+    world.remove("a-b001-i003.spi");
+    assert_eq!(work(&world.run()), ["delete a-b001-i003.spi"]);
+    assert_eq!(world.held.len(), 5);
+    world.options.allow_deletes = true;
+    assert_eq!(work(&world.run()), ["delete a-b001-i001.md5", "delete a-b001-i002.md5"]);
 }
 
 #[test]

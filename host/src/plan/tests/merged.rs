@@ -4,6 +4,7 @@ use super::sim::{World, aip, assert_restorable, path, qcow2, step, work};
 use crate::chain::Span;
 use crate::notice::NoticeLevel;
 use crate::plan::{Action, Code, FileAction, NoticeCode, Sign};
+use crate::source::Earlier;
 
 /// Base and increments up to `last` on both sides, mirrored; then 1 and 2 go at the source.
 fn two_gone(last: u64) -> World {
@@ -45,6 +46,27 @@ fn a_touch_is_no_merge() {
     }
     nothing_left_to_do(&world);
     assert_eq!(step(&world.plan(), &aip(2)).code, Code::Protected);
+}
+
+/// A scan missed both while 3 was still what the target has of it: they were removed, whatever 3 is now.
+#[test]
+fn what_was_missing_before_the_holder_changed_is_not_in_it() {
+    for told in [false, true] {
+        let mut world = two_gone(4);
+        let recorded = world.records[&path(&aip(3))].clone();
+        world.file(&aip(3), 300, 50);
+        let since = world.inventory.absent_since[&path(&aip(2))];
+        let earlier = Earlier { form: Some((recorded.size, recorded.source_mtime_ns)), until_ns: since + 1 };
+        if told {
+            world.inventory.earlier.insert(path(&aip(3)), earlier);
+        }
+        world.run();
+        assert_eq!(world.held.contains_key(&path(&aip(2))), told);
+        if told {
+            both_are_there(&world);
+            assert_eq!(step(&world.plan(), &aip(2)).code, Code::Protected);
+        }
+    }
 }
 
 /// By content, by size, by first bytes, by record: each alone.
@@ -272,6 +294,8 @@ fn an_empty_file_is_no_image_and_replaces_nothing() {
     let plan = world.run();
     assert_eq!(work(&plan), [format!("copy {}", aip(0))]);
     assert_eq!(step(&plan, &aip(2)).code, Code::Waiting);
+    let codes: Vec<_> = plan.notices.iter().map(|n| n.code.clone()).collect();
+    assert_eq!(codes, [NoticeCode::NotAnImage], "told once: {:?}", plan.notices);
     let chains = world.chains();
     let restorable: Vec<bool> = chains.sets[0].images.iter().map(|i| i.restorable).collect();
     assert_eq!(restorable, [true, false, false], "the source says so, too");

@@ -7,6 +7,7 @@ mod consolidated;
 mod deletes;
 mod elsewhere;
 mod held;
+mod held_there;
 mod lacking;
 mod laws;
 mod leave_out;

@@ -2,11 +2,26 @@
 
 use super::sim::{World, path, step};
 use crate::notice::{NoticeCode, NoticeLevel};
-use crate::plan::{Code, Plan};
+use crate::plan::{Code, Input, Plan, plan};
 use crate::source::{Cause, Doubt, DoubtCause, Unsettled};
+use crate::target::TargetView;
 
 fn texts(plan: &Plan, code: NoticeCode) -> Vec<&str> {
     plan.notices.iter().filter(|n| n.code == code).map(|n| n.text.as_str()).collect()
+}
+
+/// With a target that records alone do not make.
+fn plan_of(world: &World, view: &TargetView) -> Plan {
+    plan(&Input {
+        inventory: &world.inventory,
+        source: &world.chains(),
+        target: view,
+        options: &world.options,
+        baseline: None,
+        capabilities: &world.capabilities,
+        names: &world.names,
+        now_ns: world.now_ns,
+    })
 }
 
 fn unsettled(world: &mut World, name: &str, cause: Cause) {
@@ -71,6 +86,16 @@ fn a_place_in_doubt_is_told_and_gives_the_reason() {
     let kept = step(&plan, "in/disk-b001.spf");
     assert!(kept.code == Code::Protected && kept.reason.contains("'in' is not what it was"), "{kept:?}");
     insta::assert_snapshot!(texts(&plan, NoticeCode::MountMissing).join("\n"));
+    for (now, named) in
+        [("the file system with UUID b (ext4)", 2), ("the file system '/dev/loop0' (ext4)", 1)]
+    {
+        let was = "the file system '/dev/loop0' (ext4)".to_owned();
+        doubt.cause = DoubtCause::Mount { was, now: Some(now.into()) };
+        world.inventory.doubts = vec![doubt.clone()];
+        let told = texts(&world.plan(), NoticeCode::MountChanged).join("\n");
+        assert_eq!(told.matches("the file system ").count(), named, "{told}");
+        assert_eq!(told.matches("/dev/loop0").count(), 1, "{told}");
+    }
     doubt.cause = DoubtCause::Unproven;
     world.inventory.doubts = vec![doubt];
     insta::assert_snapshot!(texts(&world.plan(), NoticeCode::StateLost).join("\n"));
@@ -128,4 +153,45 @@ fn an_ignored_path_on_the_target_is_out_of_everything() {
     let plan = world.plan();
     assert!(super::sim::work(&plan).is_empty(), "2 stays, and needs 1: {:?}", plan.steps);
     assert!(plan.steps.iter().all(|s| s.image != path(&super::sim::aip(2))));
+}
+
+#[test]
+fn a_set_between_old_and_new_is_told_as_long_as_it_is() {
+    let mut world = World::with_aip(2);
+    world.run();
+    let mut view = world.view();
+    assert!(texts(&plan_of(&world, &view), NoticeCode::InTransition).is_empty());
+    view.in_transition.insert("a set".to_owned());
+    let planned = plan_of(&world, &view);
+    insta::assert_snapshot!(texts(&planned, NoticeCode::InTransition).join("\n"), @"1 set is between old and new on the target, a set for one: nothing of it is restorable there until all that differs is replaced; a run goes on with that");
+}
+
+/// After a loss of the key and of the memory, in one folder of which something is left at the source and in one of which
+/// nothing is.
+#[test]
+fn what_it_takes_to_delete_what_only_a_manifest_knows_is_told_at_once() {
+    let mut world = World::default();
+    for name in ["here/a-b001.spf", "here/a-b001-i001.spi", "gone/b-b001.spf", "gone/b-b001-i001.spi"] {
+        world.file(name, 100, 1);
+    }
+    world.run();
+    world.options.sync = true;
+    for name in ["here/a-b001-i001.spi", "gone/b-b001.spf", "gone/b-b001-i001.spi"] {
+        world.inventory.files.retain(|f| f.path != path(name));
+    }
+    let told = |world: &World, vouched: bool| {
+        let mut view = world.view();
+        if vouched {
+            view.vouched = view.files.keys().cloned().collect();
+        }
+        let planned = plan_of(world, &view);
+        texts(&planned, NoticeCode::StateLost).into_iter().map(str::to_owned).collect::<Vec<_>>()
+    };
+    insta::assert_snapshot!(
+        told(&world, true).join("\n"),
+        @"2 files that only an unsigned manifest of the target knows are not in 'gone' of the source, 'gone/b-b001-i001.spi' for one, and nothing in that folder proves that it is the one they were in: kept on the target; if deleted on purpose: first 'offsite target accept', then 'offsite source accept gone'"
+    );
+    assert!(told(&world, false).is_empty(), "known by a signed one");
+    world.options.sync = false;
+    assert!(told(&world, true).is_empty(), "only a mirror deletes");
 }

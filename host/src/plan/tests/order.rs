@@ -1,6 +1,6 @@
 //! Order, groups and the form that scripts read.
 
-use super::sim::{World, aip, qcow2, step, work};
+use super::sim::{World, aip, assert_restorable, path, qcow2, step, work};
 use crate::plan::{Action, FileAction, json};
 
 #[test]
@@ -123,4 +123,30 @@ fn the_json_form_is_what_scripts_were_promised() {
     let target = json::Target::new("nas", "folder:/mnt/nas", &plan);
     let document = json::Document::new(vec![json::Job { job: "nightly", targets: vec![target] }]);
     insta::assert_snapshot!(serde_json::to_string_pretty(&document).unwrap());
+}
+
+#[test]
+fn a_set_between_old_and_new_is_shown_so_by_whatever_name_its_images_are_recorded() {
+    let name = |n: u64| {
+        format!("vm/0000000{n}-0000-0000-0000-000000000000_0.{}", if n == 0 { "aiv" } else { "aii" })
+    };
+    let mut world = World::default();
+    for n in 0..=2 {
+        world.file(&name(n), 100 + n, n as i64 * 1_000);
+    }
+    world.run();
+    // Without its base the source's set is called otherwise.
+    world.remove(&name(0));
+    for n in [1, 2] {
+        world.file(&name(n), 200 + n, n as i64 * 1_000 + 1);
+    }
+    let plan = world.plan();
+    let first = step(&plan, &name(1));
+    assert!(first.group.is_some());
+    assert_ne!(*first.set, *world.records[&path(&name(2))].set);
+    world.execute(first);
+    world.in_transition.insert(first.set.to_string());
+    for n in 0..=2 {
+        assert_restorable(&world, &name(n), false);
+    }
 }

@@ -127,6 +127,47 @@ fn of_three_sets_the_oldest_goes_without_asking() {
     }
 }
 
+/// Six sets on both sides, of which the first `gone` go at once at the source.
+fn many_gone(name: fn(u64, u64) -> String, gone: u64) -> World {
+    let mut world = mirror();
+    for set in 1..=6 {
+        (0..3).for_each(|n| world.file(&name(set, n), 100 + n, (10 * set + n) as i64));
+    }
+    world.run();
+    for set in 1..=gone {
+        (0..3).for_each(|n| world.remove(&name(set, n)));
+    }
+    world
+}
+
+#[test]
+fn more_sets_than_stay_are_asked_about_where_only_time_says_that_they_follow_one_another() {
+    for (gone, asked) in [(3, false), (4, true), (5, true)] {
+        let mut world = many_gone(aip_folder, gone);
+        let plan = world.plan();
+        let over = plan.notices.iter().any(|n| n.code == NoticeCode::OverDeleteLimit);
+        assert_eq!(
+            (plan.totals.delete, over),
+            (if asked { 0 } else { 3 * gone }, asked),
+            "{:?}",
+            plan.notices
+        );
+        world.options.allow_deletes = true;
+        assert_eq!(world.plan().totals.delete, 3 * gone);
+        world.options.allow_deletes = false;
+        world.options.max_delete = 0.9;
+        assert_eq!(world.plan().totals.delete, 3 * gone, "as many as the user lets go unasked");
+    }
+    // Names that say which set is the newer one prove it.
+    assert_eq!(many_gone(|s, i| aip_set("srv", s, i), 5).plan().totals.delete, 15);
+    // What went one after the other, and had to wait for something else, is no mass.
+    let mut world = many_gone(aip_folder, 5);
+    for (path, since) in &mut world.inventory.absent_since {
+        *since -= i64::from(path.as_bytes()["vm/000".len()]);
+    }
+    assert_eq!(world.plan().totals.delete, 15);
+}
+
 #[test]
 fn a_set_that_this_run_leaves_unproven_takes_no_place() {
     let mut world = mirror();

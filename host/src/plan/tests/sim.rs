@@ -1,7 +1,7 @@
 //! A source and a target in memory: the target keeps contents, entries, records and spans as a worker would, so that a
 //! plan can be executed step by step and looked at after every one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use offsite_plugin_api::{Capabilities, Entry, TargetPath, Timestamp};
 
@@ -50,6 +50,8 @@ pub struct World {
     pub contents: BTreeMap<TargetPath, String>,
     pub heads: BTreeMap<TargetPath, [u8; 16]>,
     pub absorbed: BTreeMap<TargetPath, AbsorbedBy>,
+    /// Sets of which a replacement is under way.
+    pub in_transition: BTreeSet<String>,
     pub options: Options,
     pub baseline: Option<Baseline>,
     pub capabilities: Capabilities,
@@ -73,6 +75,7 @@ impl Default for World {
             contents: BTreeMap::new(),
             heads: BTreeMap::new(),
             absorbed: BTreeMap::new(),
+            in_transition: BTreeSet::new(),
             options: Options::default(),
             baseline: None,
             capabilities: Capabilities::default(),
@@ -219,6 +222,7 @@ impl World {
             ..Gathered::default()
         });
         view.deletes = self.deletes.clone();
+        view.in_transition.clone_from(&self.in_transition);
         view
     }
 
@@ -296,7 +300,7 @@ impl World {
         }
         let mut step = step.clone();
         if let Some(merge) = step.merge.clone() {
-            let proof = self.prove(&step, merge.sign);
+            let proof = self.prove(&step);
             let anchor = step.files.iter().find(|f| f.path == step.image).expect("a merge sends its anchor");
             let holder = anchor.target.clone();
             for image in &merge.images {
@@ -316,7 +320,9 @@ impl World {
         true
     }
 
-    fn prove(&self, step: &Step, sign: Sign) -> Proof {
+    /// What the transfer finds of a step that may be a merge.
+    pub fn prove(&self, step: &Step) -> Proof {
+        let sign = step.merge.as_ref().map_or(Sign::Missing, |merge| merge.sign);
         let source = self.inventory.files.iter().find(|f| f.path == step.image).expect("it is at the source");
         let anchor = step.files.iter().find(|f| f.path == step.image).expect("a merge sends its anchor");
         let recorded = self.records.get(&anchor.target);

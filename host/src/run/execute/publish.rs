@@ -21,14 +21,14 @@ const AHEAD: usize = 32;
 
 impl Executor<'_> {
     /// Makes a unit's files visible, in the plan's order. Gives the weakest level reached, and the steps with a file that
-    /// is there and could not be read back: nothing of them was changed. `unproved`: steps that do not hold what they are
+    /// is there and could not be read back: nothing of them was changed; and the steps of which a file was sent. `unproved`: steps that do not hold what they are
     /// said to have absorbed.
     pub(super) fn publish(
         &self,
         unit: usize,
         steps: &[usize],
         unproved: &mut Vec<(usize, Proof)>,
-    ) -> Result<(VerifyLevel, HashSet<usize>)> {
+    ) -> Result<(VerifyLevel, HashSet<usize>, HashSet<usize>)> {
         let mut unread = HashSet::new();
         let mut links = Vec::new();
         let mut files = Vec::new();
@@ -95,7 +95,7 @@ impl Executor<'_> {
         for size in files.iter().map(|f| f.record.size).filter(|size| self.context.sent_at_publish(*size)) {
             self.context.line.meter.correct(i64::try_from(size).unwrap_or(i64::MAX));
         }
-        Ok((level, unread))
+        Ok((level, unread, keys.into_iter().map(|(step, _)| step).collect()))
     }
 
     /// An image of which a file could not be read back stays as it is, as a whole, and is told.

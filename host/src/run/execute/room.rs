@@ -9,6 +9,7 @@ use super::super::transfer::{self, FileJob};
 use super::{Executor, State};
 use crate::error::{BackendKind, Error, Kind, Result};
 use crate::notice::NoticeCode;
+use crate::report::{count, word};
 
 /// Whether there was no room.
 pub(super) fn none(error: &Error) -> bool {
@@ -82,8 +83,10 @@ impl<'a> Executor<'a> {
         let images = state.summary.no_room;
         if images > 0 {
             let text = format!(
-                "{images} images did not fit on the target, and what builds on them was not sent; free some room \
-                     there, or let old sets go first (sync with --delete-first)"
+                "{} did not fit on the target, and what builds on {} was not sent; free some room there, or let old sets \
+                 go first (sync with --delete-first)",
+                count(images, "image"),
+                word(images, "it", "them")
             );
             self.context.line.outbox.notice(NoticeCode::NoRoom, text);
         }

@@ -3,12 +3,14 @@
 //! needs no more room than itself. Until the last one is there nothing of the set is called restorable, whatever kills the
 //! run meanwhile; the next run goes on.
 
+use std::collections::HashSet;
+
 use super::super::schedule::active;
-use super::{Executor, State};
+use super::{Executor, Material, State};
 use crate::catalog::Catalog;
 use crate::error::Result;
 use crate::notice::NoticeCode;
-use crate::plan::{Action, Code, FileAction, Plan, Step};
+use crate::plan::{Action, Code, FileAction, Step};
 use crate::run::context::Context;
 
 impl Executor<'_> {
@@ -46,14 +48,19 @@ impl Executor<'_> {
     }
 }
 
-/// Sets of which nothing is left to be replaced are in transition no more.
-pub(super) fn finish(context: &Context, plan: &Plan, done: &std::collections::HashSet<usize>) -> Result<()> {
+/// Sets of which nothing is left to be replaced are in transition no more, nor are those of which the target holds nothing
+/// and the source has nothing: their records, which outlast them, would keep the mark, and the mark the records.
+pub(super) fn finish(context: &Context, material: &Material<'_>, done: &HashSet<usize>) -> Result<()> {
+    let (plan, view) = (material.plan, material.view);
     let catalog: &Catalog = &context.catalog;
     let marked = catalog.transitions()?;
     if marked.is_empty() {
         return Ok(());
     }
     let published = catalog.published_sets()?;
+    let listed = view.files.values().filter_map(|file| file.recorded.as_deref());
+    let unknown = view.unknown.values().map(|unknown| &*unknown.recorded);
+    let there: HashSet<&str> = listed.chain(unknown).map(|recorded| recorded.set.as_str()).collect();
     for set in marked {
         let mut steps =
             plan.steps.iter().enumerate().filter(|(_, s)| *s.set == *set && s.action != Action::Delete);
@@ -65,7 +72,8 @@ pub(super) fn finish(context: &Context, plan: &Plan, done: &std::collections::Ha
                 Code::UpToDate | Code::Consolidated | Code::Covered | Code::Filtered | Code::BeforeBaseline
             ),
         };
-        if (planned && steps.all(as_it_should_be)) || !published.contains(&set) {
+        let gone = !planned && view.incomplete.is_empty() && !there.contains(set.as_str());
+        if (planned && steps.all(as_it_should_be)) || gone || !published.contains(&set) {
             catalog.end_transition(&set)?;
         }
     }

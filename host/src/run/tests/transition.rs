@@ -110,3 +110,24 @@ fn where_not_even_one_fits_nothing_is_marked() {
     assert_eq!((summary.images, summary.no_room), (0, 1), "{summary:?}");
     assert!(in_transition(&bench).is_empty(), "the old set is whole");
 }
+
+/// Its images are gone from both sides. The records stay for a while, and must not keep the mark, which keeps them.
+#[test]
+fn a_mark_goes_with_the_last_image_of_its_set() {
+    let bench = seeded(true);
+    let context = bench.context();
+    let marked = |remove: &[&str]| {
+        for name in remove {
+            bench.wire.mem.disk().files.remove(&TargetPath::new(*name).unwrap());
+        }
+        bench.catalog.begin_transition("a").unwrap();
+        let call = context.line.call(None);
+        let view = crate::target::survey(&context.site(&call)).unwrap().view;
+        let (plan, inventory) = (Plan::default(), Inventory::default());
+        execute(&context, &Material::new(&plan, &view, &inventory));
+        in_transition(&bench)
+    };
+    assert_eq!(marked(&["a1", "a2"]), ["a"], "one image lies there still");
+    assert!(marked(&["a3"]).is_empty());
+    assert_eq!(bench.catalog.published_sets().unwrap(), ["a"], "the records do not go with it");
+}

@@ -27,7 +27,6 @@ use super::site::{Site, of_target};
 use super::small::{self, Bytes};
 use super::{Incomplete, names};
 use crate::catalog::{Intent, IntentKind, IntentStep, Published};
-use crate::chain::Span;
 use crate::error::{BackendKind, Error, Kind, Result};
 use crate::notice::{Notice, NoticeCode};
 use crate::plan::{Baseline, Policy};
@@ -58,13 +57,6 @@ pub struct FromManifests {
     pub notices: Vec<Notice>,
     /// Hashes of sets with a generation that is not valid.
     pub damaged: Vec<String>,
-}
-
-impl FromManifests {
-    /// The spans they record, by the anchor's path on the target.
-    pub fn spans(&self) -> BTreeMap<TargetPath, Span> {
-        self.files.iter().filter_map(|(path, f)| Some((path.clone(), f.span?))).collect()
-    }
 }
 
 /// Whether a manifest's file is the one that is listed: same size, and the same modification time where both are known, else

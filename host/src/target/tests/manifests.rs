@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::mem::Mem;
 use super::{Bench, path};
-use crate::catalog::{Catalog, Published, Upon};
+use crate::catalog::{Catalog, IntentKind, IntentStep, Published, Upon, Was};
 use crate::chain::Span;
 use crate::plan::{Baseline, Policy};
 use crate::run::killpoint::in_thread::killed_at;
@@ -318,6 +318,16 @@ fn after_a_loss_of_the_key_a_manifest_makes_known_and_proves_nothing() {
     let base = fresh.catalog.published_of_set("set").unwrap().remove(0);
     fresh.catalog.adopt(&base, &Upon::default()).unwrap();
     assert_eq!(fresh.catalog.vouched().unwrap(), [path(INCREMENT)].into());
+    // Not while it is between old and new.
+    let was = Was::of(&found.view.files.get(&path(INCREMENT)).unwrap().entry);
+    let deletion = [IntentStep::Delete { path: path(INCREMENT), was }];
+    let open = fresh.catalog.begin_intent(IntentKind::Delete, "set", &deletion).unwrap();
+    for images in [vec![], vec![path(INCREMENT)]] {
+        let error = accept(&fresh.site(), &images).unwrap_err().to_string();
+        assert!(error.contains("was interrupted") && error.contains("'offsite run'"), "{error}");
+    }
+    assert_eq!(fresh.catalog.vouched().unwrap(), [path(INCREMENT)].into());
+    fresh.catalog.close_intent(open).unwrap();
     assert_eq!(accept(&fresh.site(), &[]).unwrap(), [path(INCREMENT)]);
     let found = survey(&fresh.site()).unwrap();
     assert!(found.notices.is_empty() && found.view.chains().sets[0].images.iter().all(|i| !i.unproven));

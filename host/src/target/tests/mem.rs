@@ -277,6 +277,9 @@ impl Backend for Mem {
         let staging = staging_of(&request.token)?;
         self.change("mem.publish", |disk| {
             self.meets(disk, &request.path, &request.expect)?;
+            if disk.directories.contains(&request.path) {
+                return Err(Error::new(ErrorKind::Exists, "it exists"));
+            }
             if self.capabilities.replace == Replace::None && disk.files.contains_key(&request.path) {
                 return Err(Error::new(ErrorKind::Exists, "this server does not replace"));
             }

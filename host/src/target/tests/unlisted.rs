@@ -5,7 +5,7 @@ use offsite_plugin_api::ErrorKind;
 
 use super::mem::Mem;
 use super::{Bench, path};
-use crate::target::{no_source, publish_file, settle, survey, sweep};
+use crate::target::{announce, no_source, publish_announced, publish_file, settle, survey, sweep};
 
 fn with_three() -> Bench {
     let bench = Bench::new(Mem::swapping());
@@ -108,6 +108,20 @@ fn a_name_that_cannot_be_settled_holds_its_own_image_and_the_next_run_settles_it
     assert!(error.is_backend(&ErrorKind::Exists), "{error}");
     let found = survey(&bench.site()).unwrap();
     sweep::sides(&bench.site(), &found).unwrap();
+    // The run that meets it says what to do, too.
+    for announced in [false, true] {
+        let bench = Bench::new(Mem::atomic());
+        let file = bench.stage("d.aiv", b"new", 1, None);
+        bench.mem.disk().directories.insert(path("d.aiv"));
+        let error = match announced {
+            false => publish_file(&bench.site(), &file).unwrap_err(),
+            true => {
+                let intent = announce(&bench.site(), std::slice::from_ref(&file)).unwrap()[0].unwrap();
+                publish_announced(&bench.site(), &file, intent).unwrap_err()
+            }
+        };
+        assert!(error.to_string().contains("no file: d.aiv (move it away)"), "{error}");
+    }
     // The way out.
     bench.mem.disk().directories.clear();
     assert!(settle(&bench.site(), &no_source).unwrap().stuck.is_empty());
