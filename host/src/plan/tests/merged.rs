@@ -405,7 +405,7 @@ fn where_the_sources_own_chain_leads_elsewhere_it_is_no_merge() {
     world.run();
     world.remove("1.qcow2");
     world.remove("2.qcow2");
-    world.put("other.qcow2", 10, 40, Some(qcow2("other.qcow2", None)));
+    world.put("other.qcow2", 10, 40, Some(qcow2("other.qcow2", Some("base.qcow2"))));
     world.put("3.qcow2", 300, 50, Some(qcow2("3.qcow2", Some("other.qcow2"))));
     let plan = world.plan();
     assert_eq!(step(&plan, "3.qcow2").merge, None);
@@ -439,6 +439,7 @@ fn both_sides_merged_the_same() {
     let sign = |world: &World| step(&world.plan(), &aip(3)).merge.as_ref().map(|m| m.sign);
     let mut world = merged();
     assert_eq!(sign(&world), Some(Sign::Head));
+    assert_eq!(step(&world.plan(), &aip(3)).parent, Some(path(&aip(0))), "what it builds on is the merge's");
     world.records.get_mut(&path(&aip(3))).unwrap().blake3 = None;
     assert_eq!(sign(&world), Some(Sign::Missing));
     // The source only wrote 3 again, and has 1 and 2.

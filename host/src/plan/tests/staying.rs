@@ -181,6 +181,9 @@ fn other_files_of_a_place_that_cannot_be_read_or_was_missed_once_stay() {
     let mut written = world();
     written.inventory.unsettled.push(unsettled("x/a.txt"));
     assert_eq!(work(&written.plan()), [] as [String; 0]);
+    let mut kept = world();
+    kept.options.sync = false;
+    assert_eq!(work(&kept.plan()), [] as [String; 0]);
     let mut locked = world();
     lock(&mut locked, "x/a.txt");
     assert_eq!(work(&locked.plan()), [] as [String; 0]);
@@ -293,19 +296,19 @@ fn folders_that_went_on_side_by_side_are_not_each_others_successors() {
         format!("{host}/{n:08}-0000-0000-0000-000000000000_0.ai{}", ["v", "i"][n.min(1) as usize])
     };
     let mut world = mirror();
-    for (host, from, apart) in [("paris", 1, 10), ("rome", 2, 10), ("oslo", 100, 1)] {
+    for (host, from, apart) in [("vm/1001", 1, 10), ("vm/1002", 2, 10), ("vm/1003", 100, 1)] {
         (0..3).for_each(|n| world.file(&name(host, n), 100, from + apart * n as i64));
     }
     world.run();
-    (0..3).for_each(|n| world.remove(&name("paris", n)));
+    (0..3).for_each(|n| world.remove(&name("vm/1001", n)));
     assert_eq!(world.plan().totals.delete, 0);
     // One after the other, the older takes no place of the newer.
     let mut world = mirror();
-    for (host, from) in [("paris", 1), ("oslo", 100)] {
+    for (host, from) in [("vm/1001", 1), ("vm/1003", 100)] {
         (0..3).for_each(|n| world.file(&name(host, n), 100, from + n as i64));
     }
     world.run();
-    (0..3).for_each(|n| world.remove(&name("oslo", n)));
+    (0..3).for_each(|n| world.remove(&name("vm/1003", n)));
     assert_eq!(world.plan().totals.delete, 0);
 }
 
@@ -450,4 +453,16 @@ fn what_was_an_image_is_not_replaced_by_another_file() {
     world.put("base.qcow2", 50, 40, None);
     let plan = world.plan();
     assert_eq!((work(&plan), step(&plan, "base.qcow2").code), (Vec::new(), Code::NotAnImage));
+}
+
+#[test]
+fn a_successor_with_an_unproven_consolidation_takes_no_place() {
+    let mut world = rotated();
+    world.erase(&set("a", 2, 1));
+    world.write(&set("a", 2, 2), "1 and 2", 300);
+    let plan = world.plan();
+    assert_eq!(step(&plan, &set("a", 2, 2)).code, Code::Unproven);
+    assert_eq!(plan.totals.delete, 0, "{:?}", work(&plan));
+    world.accepted.push(path(&set("a", 2, 2)));
+    assert_eq!(world.plan().totals.delete, 3);
 }
