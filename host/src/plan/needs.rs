@@ -211,9 +211,6 @@ impl<'a> Needs<'a> {
             _ => None,
         });
         let known = parent.is_some() || image.parent == Parent::None;
-        if let Some(parent) = parent.and_then(|p| decided.there[p]) {
-            self.of(index, parent.0).needed[parent.1 as usize] = true;
-        }
         // The source's word for the parent holds where the image is (or becomes) the source's, its parent will be
         // there, and a missing image between the two would show: not where only time orders a set, unless it was merged.
         let there = parent.is_none_or(|p| {
