@@ -466,3 +466,22 @@ fn a_successor_with_an_unproven_consolidation_takes_no_place() {
     world.accepted.push(path(&set("a", 2, 2)));
     assert_eq!(world.plan().totals.delete, 3);
 }
+
+#[test]
+fn a_side_car_of_what_the_target_merged_stays_with_it() {
+    let name = |n: u64| if n == 0 { "vol-b001.spf".into() } else { format!("vol-b001-i{n:03}.spi") };
+    let mut world = mirror();
+    (0..=3).for_each(|n| world.file(&name(n), 10 + n, n as i64 + 1));
+    world.file("vol-b001-i003.md5", 3, 4);
+    world.run();
+    [1, 2].into_iter().for_each(|n| world.erase(&name(n)));
+    world.remove("vol-b001-i003.md5");
+    world.write(&name(3), "1 to 3", 300);
+    let version = world.held[&path(&name(3))].version.to_string();
+    let recorded = world.records.get_mut(&path(&name(3))).unwrap();
+    (recorded.size, recorded.target_version) = (300, Some(version));
+    world.spans.insert(path(&name(3)), Span { first: 1, last: 3 });
+    let plan = world.plan();
+    assert_eq!(step(&plan, &name(3)).code, Code::Consolidated);
+    assert_eq!(work(&plan), [] as [String; 0]);
+}
