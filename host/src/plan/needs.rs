@@ -113,7 +113,11 @@ impl<'a> Needs<'a> {
             remains.held[at.1 as usize] = own.fate == Fate::Held || own.fate == Fate::Consolidated;
             remains.replaced[at.1 as usize] = own.fate == Fate::Act && own.action != Action::Skip;
             let there = index.at(at);
-            if own.fate == Fate::Consolidated {
+            // What nothing proves may be a mere increment, which needs what it is said to hold.
+            let doubted = there.unproven
+                && !index.input.options.accept_unproven
+                && !index.input.target.accepted.contains(&there.id);
+            if doubted || own.fate == Fate::Consolidated {
                 remains.spans.extend(there.span.map(|s| (&there.id, s.last)));
             }
             if !touched.contains(&at.0) {

@@ -485,3 +485,18 @@ fn a_side_car_of_what_the_target_merged_stays_with_it() {
     assert_eq!(step(&plan, &name(3)).code, Code::Consolidated);
     assert_eq!(work(&plan), [] as [String; 0]);
 }
+
+#[test]
+fn what_an_unsigned_manifest_says_takes_nothing_in() {
+    let mut world = mirror();
+    (0..=4).for_each(|n| world.file(&aip(n), 100 + n, n as i64 + 1));
+    world.run();
+    world.remove(&aip(1));
+    world.remove(&aip(2));
+    world.spans.insert(path(&aip(3)), Span { first: 1, last: 3 });
+    let mut view = world.view();
+    view.vouched.insert(path(&aip(3)));
+    let plan = planned(&world, &view);
+    assert_ne!(step(&plan, &aip(2)).code, Code::GoneAtSource);
+    assert_eq!(plan.totals.delete, 0, "{:?}", work(&plan));
+}
