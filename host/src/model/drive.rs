@@ -848,6 +848,15 @@ impl Play {
             && summary.left.is_empty()
             && heard.notices.is_empty()
             && heard.skipped == 0;
+        if quiet {
+            let disk = side.store.mem.disk();
+            let mut world = self.world();
+            let idle = summary.images + summary.deleted == 0;
+            if let Some(lacking) = world.lacking(t, &disk.files, idle).first() {
+                let text = format!("{} on target {t} lacks what it builds on", lacking.display());
+                world.breaks("a run that says nothing leaves nothing that cannot be restored", text);
+            }
+        }
         if quiet && side.options.filter == Filter::default() {
             let disk = side.store.mem.disk();
             let mut world = self.world();

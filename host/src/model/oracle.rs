@@ -359,6 +359,24 @@ impl World {
         self.strange.iter().filter(there).cloned().collect()
     }
 
+    /// Images that the target has as the source has them, and that cannot be restored there. What the source itself could
+    /// not restore shows only where the run found nothing to do: what it sends may be anything until it is read.
+    pub fn lacking(&mut self, target: usize, files: &Files, idle: bool) -> Vec<TargetPath> {
+        let now = self.look(target, files);
+        let mut lacking = Vec::new();
+        for (path, file) in self.source.true_files() {
+            if now.visible.get(&path) == Some(&Some(file.content))
+                && self.library.truth(file.content).is_some()
+                && !now.good.contains_key(&path)
+                && !self.unknowable(target, &path, file.content, &now)
+                && (idle || self.whole_at_source(file.content))
+            {
+                lacking.push(path);
+            }
+        }
+        lacking
+    }
+
     /// Images of the source that the target neither has nor holds in another one.
     pub fn missing(&mut self, target: usize, files: &Files) -> Vec<TargetPath> {
         let now = self.look(target, files);

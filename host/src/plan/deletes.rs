@@ -34,7 +34,7 @@ struct Standing<'a> {
     /// Nothing of it may go now.
     kept: Option<Reason<'a>>,
     why: Why<'a>,
-    /// Deletions come after these steps.
+    /// Deletions come after these steps, and after those of the set itself.
     after: Vec<usize>,
     /// Of its images' deletions.
     doomed: Vec<usize>,
@@ -128,7 +128,6 @@ impl<'a> Deletes<'a> {
     /// How a set stands as a whole.
     fn standing(&self, index: &Index<'a>, s: u32, vanished: bool) -> Standing<'a> {
         let set = &index.input.target.chains().sets[s as usize];
-        let tips = || self.needs.get(s).map(|r| r.tips.clone()).unwrap_or_default();
         let stand = |kept, why, after| Standing { kept, why, after, doomed: Vec::new() };
         let sources: Vec<TargetPath> = set.images.iter().map(|i| source_path(index, i)).collect();
         if let Some(reason) = index.hidden(set.format, sources.iter()) {
@@ -146,7 +145,7 @@ impl<'a> Deletes<'a> {
         if !vanished {
             // What is new of it at the source builds on what only the target has.
             let grows = !self.matched(s) && !sources.iter().any(|path| index.unsettled.contains_key(path));
-            return stand(grows.then_some(Reason::Needed), Why::Gone, tips());
+            return stand(grows.then_some(Reason::Needed), Why::Gone, Vec::new());
         }
         // Retention takes a set away file by file: one that is half gone twice is judged when all of it is.
         let seen_once = |(image, source): (&Image, &TargetPath)| {
@@ -174,7 +173,7 @@ impl<'a> Deletes<'a> {
             Successors { newer: Some(by), .. } => {
                 stand(Some(Reason::SuccessorNotYet { by }), Why::Gone, Vec::new())
             }
-            _ => stand(None, Why::Gone, tips()),
+            _ => stand(None, Why::Gone, Vec::new()),
         }
     }
 

@@ -117,7 +117,11 @@ impl<'a> Needs<'a> {
             remains.held[at.1 as usize] = own.fate == Fate::Held || own.fate == Fate::Consolidated;
             remains.replaced[at.1 as usize] = own.fate == Fate::Act && own.action != Action::Skip;
             let there = index.at(at);
-            if own.fate == Fate::Consolidated {
+            // What nothing proves may be a mere increment, which needs what it is said to hold.
+            let doubted = there.unproven
+                && !index.input.options.accept_unproven
+                && !index.input.target.accepted.contains(&there.id);
+            if doubted || own.fate == Fate::Consolidated {
                 remains.spans.extend(there.span.map(|s| (&there.id, s.last)));
             }
             if !touched.contains(&at.0) {
@@ -215,9 +219,6 @@ impl<'a> Needs<'a> {
             _ => None,
         });
         let known = parent.is_some() || image.parent == Parent::None;
-        if let Some(parent) = parent.and_then(|p| decided.there[p]) {
-            self.of(index, parent.0).needed[parent.1 as usize] = true;
-        }
         // The source's word for the parent holds where the image is (or becomes) the source's, its parent will be
         // there, and a missing image between the two would show: not where only time orders a set, unless it was merged.
         let there = parent.is_none_or(|p| {

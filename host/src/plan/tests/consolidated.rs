@@ -295,3 +295,38 @@ fn consolidated_at_the_source_under_a_new_name() {
     assert_eq!(work(&plan), expected);
     assert_restorable(&world, "vol-b001-i004.spi", true);
 }
+
+#[test]
+fn beneath_a_source_file_that_is_no_image_the_targets_consolidation_is_kept() {
+    let mut world = closed();
+    with_manifest(&mut world, &aip(3));
+    world.at_source(&aip(3)).size = 0;
+    world.at_source(&aip(3)).mtime_ns = 70;
+    let plan = world.plan();
+    assert_eq!(step(&plan, &aip(3)).code, Code::NotAnImage);
+    assert_eq!([1, 2].map(|n| step(&plan, &aip(n)).code), [Code::Covered; 2]);
+}
+
+#[test]
+fn a_branch_that_lies_on_the_target_needs_what_was_merged_beneath_it() {
+    let mut world = World::with_qcow2(3);
+    world.put("2b.qcow2", 50, 9, Some(qcow2("2b.qcow2", Some("2.qcow2"))));
+    world.run();
+    world.erase("1.qcow2");
+    world.erase("2.qcow2");
+    world.write("3.qcow2", "1 to 3", 300);
+    world.held.get_mut(&path("3.qcow2")).unwrap().header = Some(qcow2("3.qcow2", Some("base.qcow2")));
+    let plan = world.run();
+    assert_eq!(work(&plan), ["copy 1.qcow2", "copy 2.qcow2"]);
+    assert_restorable(&world, "2b.qcow2", true);
+}
+
+#[test]
+fn what_builds_on_an_unproven_consolidation_is_told_so_where_the_source_lost_what_that_holds() {
+    let mut world = closed();
+    world.remove(&aip(1));
+    world.remove(&aip(2));
+    let plan = world.plan();
+    assert_eq!(step(&plan, &aip(3)).code, Code::Unproven);
+    assert!(step(&plan, &aip(4)).reason.contains("unproven"), "{}", step(&plan, &aip(4)).reason);
+}

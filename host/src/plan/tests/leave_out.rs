@@ -243,3 +243,18 @@ fn files_nobody_recognises_are_left_alone_unless_asked_for() {
         "it has no kind that could be asked for"
     );
 }
+
+#[test]
+fn what_the_baseline_has_is_old_without_its_base_too_and_as_another_file() {
+    let mut world = World::with_aip(2);
+    world.options.policy = Some(Policy::NewSets);
+    world.remove(&aip(0));
+    world.baseline = Some(Baseline { images: [path(&aip(1))].into(), taken_ns: 0 });
+    assert_eq!(work(&world.plan()), [] as [String; 0]);
+    let mut world = World::default();
+    world.options.policy = Some(Policy::NewImages);
+    world.options.include_other = true;
+    ["a.txt", "b.txt"].iter().for_each(|name| world.file(name, 1, 1));
+    world.baseline = Some(Baseline { images: [path("a.txt")].into(), taken_ns: 0 });
+    assert_eq!(work(&world.plan()), ["copy b.txt"]);
+}

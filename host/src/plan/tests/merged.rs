@@ -1,9 +1,9 @@
 //! Merges at the source: what proves one, what only looks like it, and that nothing is deleted for the latter.
 
-use super::sim::{World, aip, assert_restorable, path, step, work};
+use super::sim::{World, aip, assert_restorable, path, qcow2, step, work};
 use crate::chain::Span;
 use crate::notice::NoticeLevel;
-use crate::plan::{Action, Code, NoticeCode, Sign};
+use crate::plan::{Action, Code, FileAction, NoticeCode, Sign};
 use crate::source::Earlier;
 
 /// Base and increments up to `last` on both sides, mirrored; then 1 and 2 go at the source.
@@ -356,4 +356,158 @@ fn doubt_passes_on_to_what_builds_on_it() {
     world.accepted.push(path(&aip(3)));
     assert_eq!(unproven(&world), [false; 4]);
     assert_eq!(world.view().chains().sets[0].images[1].span, Some(Span { first: 1, last: 3 }));
+}
+
+/// A mode that changed, say: the time of the content did not.
+#[test]
+fn what_only_may_have_changed_is_compared_and_no_merge() {
+    let mut world = two_gone(4);
+    world.at_source(&aip(3)).ctime_ns = 99;
+    let plan = world.plan();
+    assert_eq!(step(&plan, &aip(3)).merge, None);
+    assert_eq!([1, 2].map(|n| step(&plan, &aip(n)).code), [Code::Protected; 2]);
+    // Nor is what was damaged on the target, and is sent again.
+    let mut world = two_gone(4);
+    world.write(&aip(3), "?", 50);
+    let plan = world.run();
+    assert_eq!(work(&plan), [format!("replace {}", aip(3))]);
+    assert_eq!(step(&plan, &aip(3)).merge, None);
+    both_are_there(&world);
+}
+
+#[test]
+fn a_merged_image_that_may_have_changed_is_compared() {
+    let mut world = two_gone(4);
+    world.file(&aip(3), 300, 50);
+    world.run();
+    nothing_left_to_do(&world);
+    world.at_source(&aip(3)).ctime_ns = 99;
+    let compared = world.plan();
+    let files: Vec<_> = step(&compared, &aip(3)).files.iter().map(|f| f.action).collect();
+    assert_eq!(files, [FileAction::Adopt]);
+}
+
+#[test]
+fn an_unproven_merge_is_not_recorded_as_one() {
+    let mut world = two_gone(4);
+    world.file(&aip(3), 80, 50);
+    let plan = world.plan();
+    assert_eq!(step(&plan, &aip(3)).code, Code::ChangedUnproven);
+    assert!(!step(&plan, &aip(3)).merged, "what builds on it was not published upon this");
+    assert_eq!(step(&plan, &aip(3)).span, None);
+}
+
+#[test]
+fn where_the_sources_own_chain_leads_elsewhere_it_is_no_merge() {
+    let mut world = World::with_qcow2(3);
+    world.options.sync = true;
+    world.options.max_delete = 0.0;
+    world.run();
+    world.remove("1.qcow2");
+    world.remove("2.qcow2");
+    world.put("other.qcow2", 10, 40, Some(qcow2("other.qcow2", Some("base.qcow2"))));
+    world.put("3.qcow2", 300, 50, Some(qcow2("3.qcow2", Some("other.qcow2"))));
+    let plan = world.plan();
+    assert_eq!(step(&plan, "3.qcow2").merge, None);
+    assert_eq!(plan.totals.delete, 0, "{:?}", work(&plan));
+}
+
+/// The target has 1 to 3 in 3, as its manifest says.
+fn merged_on_the_target() -> World {
+    let mut world = World::with_aip(4);
+    world.options.sync = true;
+    world.run();
+    world.erase(&aip(1));
+    world.erase(&aip(2));
+    world.write(&aip(3), "1 to 3", 300);
+    let version = world.held[&path(&aip(3))].version.to_string();
+    let recorded = world.records.get_mut(&path(&aip(3))).unwrap();
+    (recorded.size, recorded.target_version) = (300, Some(version));
+    world.spans.insert(path(&aip(3)), Span { first: 1, last: 3 });
+    world
+}
+
+#[test]
+fn both_sides_merged_the_same() {
+    let merged = || {
+        let mut world = merged_on_the_target();
+        world.remove(&aip(1));
+        world.remove(&aip(2));
+        world.file(&aip(3), 310, 50);
+        world
+    };
+    let sign = |world: &World| step(&world.plan(), &aip(3)).merge.as_ref().map(|m| m.sign);
+    let mut world = merged();
+    assert_eq!(sign(&world), Some(Sign::Head));
+    assert_eq!(step(&world.plan(), &aip(3)).parent, Some(path(&aip(0))), "what it builds on is the merge's");
+    world.records.get_mut(&path(&aip(3))).unwrap().blake3 = None;
+    assert_eq!(sign(&world), Some(Sign::Missing));
+    // The source only wrote 3 again, and has 1 and 2.
+    let mut world = merged_on_the_target();
+    world.file(&aip(3), 103, 50);
+    let plan = world.plan();
+    let three = step(&plan, &aip(3));
+    assert_eq!((three.merge.as_ref(), three.span), (None, None));
+}
+
+#[test]
+fn a_full_backup_takes_in_only_what_its_product_merges_like_that() {
+    let merge = |world: &World, name: &str| step(&world.plan(), name).merge.clone();
+    // ActiveImage does not.
+    let mut world = World::with_aip(3);
+    world.options.sync = true;
+    world.run();
+    world.remove(&aip(1));
+    world.file(&aip(0), 1_000, 50);
+    assert_eq!(merge(&world, &aip(0)), None);
+    // Veeam does, from the oldest on, while newer ones stay.
+    let name = |n: u64, kind: &str| format!("jobD2024-01-{n:02}T200000.{kind}");
+    let mut world = World::default();
+    world.options.sync = true;
+    world.file(&name(1, "vbk"), 1_000, 1);
+    (2..=4).for_each(|n| world.file(&name(n, "vib"), 100, n as i64));
+    world.run();
+    world.remove(&name(2, "vib"));
+    world.file(&name(1, "vbk"), 1_010, 50);
+    assert!(merge(&world, &name(1, "vbk")).is_some());
+    (3..=4).for_each(|n| world.remove(&name(n, "vib")));
+    assert_eq!(merge(&world, &name(1, "vbk")), None, "all of them went");
+    // Increments that run backwards are not taken in.
+    let mut world = World::default();
+    world.options.sync = true;
+    world.file(&name(4, "vbk"), 1_000, 1);
+    (1..=3).for_each(|n| world.file(&name(n, "vrb"), 100, n as i64));
+    world.run();
+    world.remove(&name(3, "vrb"));
+    world.file(&name(4, "vbk"), 1_010, 50);
+    assert_eq!(merge(&world, &name(4, "vbk")), None);
+}
+
+#[test]
+fn a_name_alone_does_not_vouch_for_what_is_too_small() {
+    let mut world = World::default();
+    world.options.sync = true;
+    world.options.max_delete = 1.0;
+    let names = ["vol-b001.spf", "vol-b001-i001.spi", "vol-b001-i003-cd.spi", "vol-b001-i004.spi"];
+    names.iter().for_each(|name| world.file(name, 100, 1));
+    world.run();
+    world.remove("vol-b001-i001.spi");
+    world.file("vol-b001-i003-cd.spi", 5, 50);
+    let plan = world.plan();
+    assert_eq!(plan.totals.delete, 0, "{:?}", work(&plan));
+    assert_eq!(step(&plan, "vol-b001-i001.spi").code, Code::ChangedUnproven);
+}
+
+#[test]
+fn what_only_a_manifest_says_is_merged_counts_against_the_limit() {
+    let mut world = two_gone(4);
+    world.file(&aip(3), 300, 50);
+    let plan = world.plan();
+    let first = plan.steps.iter().position(|s| s.action == Action::Replace).unwrap();
+    world.carry_out(&plan, 0..=first);
+    world.absorbed.clear();
+    let plan = world.plan();
+    assert_eq!([1, 2].map(|n| step(&plan, &aip(n)).code), [Code::OverDeleteLimit; 2]);
+    world.options.max_delete = 0.5;
+    assert_eq!(world.plan().totals.delete, 2);
 }

@@ -225,3 +225,15 @@ fn a_file_that_is_written_under_another_spelling_is_not_gone() {
     world.unsettle("server1.qcow2");
     assert_eq!(world.run().totals.delete, 0);
 }
+
+#[test]
+fn other_files_and_whole_names_are_refused_like_images() {
+    let mut world = World::default();
+    world.options.include_other = true;
+    ["clock$.sys", "large.bin"].iter().for_each(|name| world.file(name, 5_000, 1));
+    world.capabilities =
+        with_rules(NameRules { refused_names: vec!["CLOCK$.SYS".into()], ..NameRules::default() });
+    assert_eq!(work(&world.plan()), ["copy large.bin"]);
+    world.capabilities.largest_file = Some(1_000);
+    assert_eq!(work(&world.plan()), [] as [String; 0]);
+}

@@ -150,3 +150,34 @@ fn a_set_between_old_and_new_is_shown_so_by_whatever_name_its_images_are_recorde
         assert_restorable(&world, &name(n), false);
     }
 }
+
+#[test]
+fn what_stays_upon_what_stays_is_recorded_so() {
+    let mut world = World::with_aip(2);
+    world.run();
+    let linked = |world: &World| -> Vec<_> { world.plan().links };
+    let pairs = [1, 2].map(|n| (path(&aip(n)), path(&aip(n - 1))));
+    assert_eq!(linked(&world), pairs);
+    // What is sent says so itself, and what stays upon it was published upon another one.
+    world.file(&aip(1), 500, 50);
+    assert_eq!(linked(&world), []);
+}
+
+#[test]
+fn what_may_differ_of_a_set_is_one_group() {
+    let mut world = World::with_aip(2);
+    world.run();
+    world.lose_records();
+    let plan = world.plan();
+    assert!(step(&plan, &aip(0)).group.is_some(), "{:?}", step(&plan, &aip(0)));
+    assert!((1..=2).all(|n| step(&plan, &aip(n)).group == step(&plan, &aip(0)).group));
+    // A new ancestor, though an image that stays lies between.
+    let mut world = World::with_aip(2);
+    world.run();
+    world.erase(&aip(0));
+    world.file(&aip(2), 500, 50);
+    let plan = world.plan();
+    assert_eq!(work(&plan), [format!("copy {}", aip(0)), format!("replace {}", aip(2))]);
+    assert!(step(&plan, &aip(0)).group.is_some());
+    assert_eq!(step(&plan, &aip(0)).group, step(&plan, &aip(2)).group);
+}

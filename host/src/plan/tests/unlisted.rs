@@ -103,3 +103,29 @@ fn an_act_that_could_not_be_settled_holds_its_image_and_what_builds_on_it() {
     };
     assert_eq!(work(&planned(&world, &view)), ["copy srv@b_20240101_d01_00001.aiv"]);
 }
+
+#[test]
+fn other_files_stay_where_a_listing_is_not_whole() {
+    let mut world = World::with_aip(1);
+    world.options.sync = true;
+    world.options.max_delete = 1.0;
+    world.options.include_other = true;
+    ["x/a.txt", "b.txt"].iter().for_each(|name| world.file(name, 1, 1));
+    world.run();
+    world.remove("x/a.txt");
+    assert_eq!(work(&planned(&world, &world.view())), ["delete x/a.txt"]);
+    let mut view = world.view();
+    view.incomplete.insert(path("x"), "one line is of no known form".into());
+    assert_eq!(work(&planned(&world, &view)), [] as [String; 0]);
+}
+
+#[test]
+fn nothing_is_deleted_of_a_set_with_an_act_that_could_not_be_settled() {
+    let mut gone = world();
+    (1..=4).for_each(|number| gone.remove(&aip(number)));
+    let mut view = gone.view();
+    let set = gone.records[&path(&aip(0))].set.clone();
+    view.stuck.push(Stuck { paths: vec![path(&aip(0))], set: Some(set), why: "it is a directory".into() });
+    let plan = planned(&gone, &view);
+    assert_eq!(plan.totals.delete, 0, "{:?}", work(&plan));
+}
