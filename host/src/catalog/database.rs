@@ -263,85 +263,6 @@ impl Database {
     }
 }
 
-/// For tests: making the tables takes longer than most of what a test does with them, so that a thread empties its
-/// databases in memory and uses them again.
-#[cfg(test)]
-mod used {
-    use std::cell::RefCell;
-    use std::ops::{Deref, DerefMut};
-
-    use rusqlite::Connection;
-
-    /// Which tables: the place of the schema and its length.
-    type Tables = (usize, usize);
-
-    thread_local! {
-        static FREE: RefCell<Vec<(Tables, Connection)>> = const { RefCell::new(Vec::new()) };
-    }
-
-    fn tables(schema: &[&str]) -> Tables {
-        (schema.as_ptr() as usize, schema.len())
-    }
-
-    /// A database without rows that had these tables made before.
-    pub fn again(schema: &[&str]) -> Option<Connection> {
-        FREE.with_borrow_mut(|free| {
-            let at = free.iter().rposition(|(of, _)| *of == tables(schema))?;
-            Some(free.swap_remove(at).1)
-        })
-    }
-
-    fn emptied(connection: &Connection) -> rusqlite::Result<()> {
-        let tables: Vec<String> = connection
-            .prepare_cached("SELECT name FROM sqlite_schema WHERE type = 'table'")?
-            .query_map([], |row| row.get(0))?
-            .collect::<rusqlite::Result<_>>()?;
-        connection.execute_batch("BEGIN")?;
-        for table in tables {
-            connection.prepare_cached(&format!("DELETE FROM \"{table}\""))?.execute([])?;
-        }
-        connection.execute_batch("COMMIT")
-    }
-
-    /// A connection that its thread takes back where it is told for which tables.
-    pub struct Held(Option<Connection>, Option<Tables>);
-
-    impl Held {
-        pub fn of(connection: Connection) -> Self {
-            Self(Some(connection), None)
-        }
-
-        pub fn given_back(mut self, schema: &[&str]) -> Self {
-            self.1 = Some(tables(schema));
-            self
-        }
-    }
-
-    impl Deref for Held {
-        type Target = Connection;
-
-        fn deref(&self) -> &Connection {
-            self.0.as_ref().expect("there until it is dropped")
-        }
-    }
-
-    impl DerefMut for Held {
-        fn deref_mut(&mut self) -> &mut Connection {
-            self.0.as_mut().expect("there until it is dropped")
-        }
-    }
-
-    impl Drop for Held {
-        fn drop(&mut self) {
-            if let (Some(connection), Some(of)) = (self.0.take(), self.1)
-                && emptied(&connection).is_ok()
-            {
-                let _ = FREE.try_with(|free| free.borrow_mut().push((of, connection)));
-            }
-        }
-    }
-}
-
 fn connect(path: &Path, flags: OpenFlags, schema: &[&str]) -> Result<Opened> {
     match Connection::open_with_flags(path, flags) {
         Ok(connection) => prepare(connection, Some(path), schema),
@@ -468,4 +389,83 @@ fn move_aside(path: &Path) -> Result<PathBuf> {
     let _ = std::fs::remove_file(bad_mark(path));
     drop_oldest(path);
     Ok(aside)
+}
+
+/// For tests: making the tables takes longer than most of what a test does with them, so that a thread empties its
+/// databases in memory and uses them again.
+#[cfg(test)]
+mod used {
+    use std::cell::RefCell;
+    use std::ops::{Deref, DerefMut};
+
+    use rusqlite::Connection;
+
+    /// Which tables: the place of the schema and its length.
+    type Tables = (usize, usize);
+
+    thread_local! {
+        static FREE: RefCell<Vec<(Tables, Connection)>> = const { RefCell::new(Vec::new()) };
+    }
+
+    fn tables(schema: &[&str]) -> Tables {
+        (schema.as_ptr() as usize, schema.len())
+    }
+
+    /// A database without rows that had these tables made before.
+    pub fn again(schema: &[&str]) -> Option<Connection> {
+        FREE.with_borrow_mut(|free| {
+            let at = free.iter().rposition(|(of, _)| *of == tables(schema))?;
+            Some(free.swap_remove(at).1)
+        })
+    }
+
+    fn emptied(connection: &Connection) -> rusqlite::Result<()> {
+        let tables: Vec<String> = connection
+            .prepare_cached("SELECT name FROM sqlite_schema WHERE type = 'table'")?
+            .query_map([], |row| row.get(0))?
+            .collect::<rusqlite::Result<_>>()?;
+        connection.execute_batch("BEGIN")?;
+        for table in tables {
+            connection.prepare_cached(&format!("DELETE FROM \"{table}\""))?.execute([])?;
+        }
+        connection.execute_batch("COMMIT")
+    }
+
+    /// A connection that its thread takes back where it is told for which tables.
+    pub struct Held(Option<Connection>, Option<Tables>);
+
+    impl Held {
+        pub fn of(connection: Connection) -> Self {
+            Self(Some(connection), None)
+        }
+
+        pub fn given_back(mut self, schema: &[&str]) -> Self {
+            self.1 = Some(tables(schema));
+            self
+        }
+    }
+
+    impl Deref for Held {
+        type Target = Connection;
+
+        fn deref(&self) -> &Connection {
+            self.0.as_ref().expect("there until it is dropped")
+        }
+    }
+
+    impl DerefMut for Held {
+        fn deref_mut(&mut self) -> &mut Connection {
+            self.0.as_mut().expect("there until it is dropped")
+        }
+    }
+
+    impl Drop for Held {
+        fn drop(&mut self) {
+            if let (Some(connection), Some(of)) = (self.0.take(), self.1)
+                && emptied(&connection).is_ok()
+            {
+                let _ = FREE.try_with(|free| free.borrow_mut().push((of, connection)));
+            }
+        }
+    }
 }

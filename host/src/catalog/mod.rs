@@ -17,6 +17,7 @@
 //!   moved aside the newest three stay. Manifests: one or two generations a set. There is no log file.
 
 mod baseline;
+mod begun;
 mod consolidated;
 mod database;
 mod deletes;
@@ -198,6 +199,9 @@ CREATE TABLE delete_hold (
 ", "
 -- sets that hold old and new images until the last one is replaced
 CREATE TABLE transition (set_id TEXT PRIMARY KEY) WITHOUT ROWID;
+", "
+-- Files whose time moved while their content stayed: the time that it had first.
+CREATE TABLE begun (path BLOB PRIMARY KEY, mtime INTEGER NOT NULL) WITHOUT ROWID;
 "];
 
 #[cfg(test)]

@@ -141,6 +141,7 @@ fn or_own(bytes: &[u8], own: &TargetPath, column: usize) -> rusqlite::Result<Tar
 pub(super) fn put(t: &Connection, file: &Published, upon: &Upon) -> rusqlite::Result<()> {
     let r = &file.record;
     let parent = super::parents::resolve(t, file, upon)?;
+    super::begun::note(t, &file.path, r.blake3, r.source_mtime_ns)?;
     t.prepare_cached("DELETE FROM vouched WHERE path = ?1")?.execute([file.path.as_bytes()])?;
     t.prepare_cached(
         "INSERT OR REPLACE INTO published (path, size, blake3, source_mtime, source_ctime, source_inode, version, \
@@ -204,6 +205,7 @@ pub(super) fn remove(t: &Connection, path: &TargetPath) -> rusqlite::Result<()> 
         "DELETE FROM accepted WHERE image = ?1",
         "DELETE FROM absorbed WHERE path = ?1 OR holder = ?1",
         "DELETE FROM vouched WHERE path = ?1",
+        "DELETE FROM begun WHERE path = ?1",
     ] {
         t.prepare_cached(sql)?.execute([path.as_bytes()])?;
     }
@@ -353,6 +355,11 @@ impl Catalog {
     /// Nothing that a manifest holds changes with the last two.
     pub fn refresh(&self, path: &TargetPath, mtime_ns: i64, ctime_ns: i64, inode: u64) -> Result<()> {
         self.db.write(Sync::Lazy, |t| {
+            t.prepare_cached(
+                "INSERT OR IGNORE INTO begun (path, mtime) SELECT path, source_mtime FROM published \
+                 WHERE path = ?1 AND source_mtime < ?2",
+            )?
+            .execute(params![path.as_bytes(), mtime_ns])?;
             t.prepare_cached(
                 "UPDATE published SET source_mtime = ?2, source_ctime = ?3, source_inode = ?4 WHERE path = ?1",
             )?

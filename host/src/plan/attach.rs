@@ -1,6 +1,6 @@
 //! What a new image builds on where the source does not have that any more: the target still may. Its chains, assembled with
-//! the source's new images among them, say what each hangs on there. That counts only where the record of the target's image
-//! proves what lies there: it has a digest, and nobody touched the file since.
+//! the source's new images among them, say what each hangs on there. That makes it whole only where the record of the target's
+//! image proves what lies there: it has a digest, and nobody touched the file since.
 
 use std::collections::HashMap;
 
@@ -26,7 +26,6 @@ pub(crate) fn attached(index: &Index<'_>) -> HashMap<TargetPath, At> {
             if let Parent::Image(parent) = image.parent
                 && anchors.binary_search(&image.id).is_ok()
                 && let Some(at) = index.target_image(&set.images[parent].id)
-                && proved(index, index.at(at))
             {
                 attached.insert(image.id.clone(), at);
             }

@@ -70,8 +70,8 @@ pub(crate) fn covered(
 /// What a consolidated image of the target holds of a source that does not have that image (any more, or not yet).
 pub(crate) struct Elsewhere {
     pub holder: At,
-    /// The image of the source that it builds on.
-    pub onto: usize,
+    /// The image of the source that it builds on; `None` where only the target has that.
+    pub onto: Option<usize>,
     /// The images of the source, the highest first.
     pub images: Vec<usize>,
     /// The holder is the highest of them, under another name: what builds on that builds on it.
@@ -84,10 +84,17 @@ pub(crate) struct Elsewhere {
 pub(crate) fn covered_by_others(
     index: &Index<'_>,
     set: &ImageSet,
+    place: &TargetPath,
     there: &[Option<At>],
     source_of: &HashMap<At, usize>,
 ) -> Vec<Elsewhere> {
     let mut sets: Vec<u32> = there.iter().flatten().map(|at| at.0).collect();
+    // Nothing else of the set may be on both sides.
+    for (image, _) in set.images.iter().zip(there).filter(|(_, there)| there.is_none()) {
+        let gone = &index.input.target.gone;
+        let recorded = if gone.is_empty() { None } else { gone.get(&index.target_path(place, &image.id)) };
+        sets.extend_from_slice(recorded.map_or(&[], |r| index.sets_recorded(&r.set)));
+    }
     sets.sort_unstable();
     sets.dedup();
     let mut found = Vec::new();
@@ -99,13 +106,13 @@ pub(crate) fn covered_by_others(
             if span.is_none() && image.evidence != Some(Evidence::Catalog) || !index.whole_there(image) {
                 continue; // nothing says that it holds others; and what is empty or begins otherwise holds nothing
             }
-            let Some(&onto) = source_of.get(&(s, parent as u32)).filter(|_| !source_of.contains_key(&holder))
-            else {
+            if source_of.contains_key(&holder) {
                 continue;
-            };
+            }
             if upon_another(index, image, index.at((s, parent as u32))) {
                 continue; // another chain's: the source's began anew
             }
+            let onto = source_of.get(&(s, parent as u32)).copied();
             let is_last = |i: &Image| span.is_some_and(|span| i.number == Some(span.last));
             let stands_in = set.images.iter().any(is_last);
             if !stands_in && !stays(index, image) {
@@ -127,12 +134,18 @@ pub(crate) fn covered_by_others(
                 let mut run = vec![top];
                 let mut below = &set.images[top].parent;
                 while let Parent::Image(p) = *below
-                    && p != onto
+                    && Some(p) != onto
                 {
                     run.push(p);
                     below = &set.images[p].parent;
                 }
-                if *below == Parent::Image(onto) && run.iter().all(inside) {
+                // What the source has no more, the target has.
+                let ends = match (below, onto) {
+                    (Parent::Image(p), Some(onto)) => *p == onto,
+                    (Parent::Missing(_), None) => image.restorable,
+                    _ => false,
+                };
+                if ends && run.iter().all(inside) {
                     found.push(Elsewhere { holder, onto, images: run, stands_in });
                     break;
                 }

@@ -16,6 +16,7 @@ use super::{Action, FileAction, FileStep, Sign, attach, consolidated, names, pol
 use crate::chain::{Image, ImageFile, ImageSet, Parent, Span};
 use crate::format::{ImageKind, Link};
 use crate::source::{Cause, same_mtime};
+use crate::target::proof;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
@@ -55,6 +56,8 @@ pub(crate) struct Decided<'a> {
     pub onto: Option<TargetPath>,
     /// The target's image that it builds on, where the source has that no more.
     pub attached: Option<At>,
+    /// It will hang on an image that only the target has, and that lacks something itself.
+    upon_damage: bool,
     /// The target's image that holds it, where the source has no image of that name.
     pub held_by: Option<At>,
 }
@@ -233,6 +236,7 @@ pub(crate) fn look<'a>(
         merged: false,
         onto: None,
         attached: None,
+        upon_damage: false,
         held_by: None,
     }
 }
@@ -328,15 +332,20 @@ fn cover<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'a>)
             own.reason = Reason::Consolidated { images: covered.len() + 1, unproven };
         }
     }
-    for held in consolidated::covered_by_others(index, set, &decided.there, &decided.source_of) {
+    for held in
+        consolidated::covered_by_others(index, set, &decided.place, &decided.there, &decided.source_of)
+    {
         let image = index.at(held.holder);
-        let below = &decided.images[held.onto];
-        if below.fate == Fate::Act && below.found == Found::SourceChanged {
+        let changed = |onto: &usize| {
+            let below = &decided.images[*onto];
+            below.fate == Fate::Act && below.found == Found::SourceChanged
+        };
+        if let Some(onto) = held.onto.filter(changed) {
             // Only what is sent of that shows whether the chain began anew, and then nothing of it is held there.
             for p in
                 held.images.into_iter().filter(|p| decided.images[*p].fate == Fate::Act).collect::<Vec<_>>()
             {
-                own_hold(&mut decided.images[p], Reason::Waiting(&set.images[held.onto].id));
+                own_hold(&mut decided.images[p], Reason::Waiting(&set.images[onto].id));
             }
             continue;
         }
@@ -629,11 +638,15 @@ fn doubt<'a>(set: &'a ImageSet, decided: &mut DecidedSet<'a>) {
 /// Whether the target's image lacks something itself; what it only inherits, this run may mend.
 fn lacks_itself(index: &Index<'_>, at: At) -> bool {
     let image = index.at(at);
-    match image.parent {
-        Parent::Image(p) => !image.restorable && index.at((at.0, p as u32)).restorable,
-        Parent::None => !image.restorable,
-        Parent::Missing(_) | Parent::Cycle => false,
+    if image.restorable {
+        return false;
     }
+    let whole_below = match image.parent {
+        Parent::Image(p) => index.at((at.0, p as u32)).restorable,
+        Parent::None => true,
+        Parent::Missing(_) | Parent::Cycle => false,
+    };
+    whole_below || proof::unproved_itself(index.input.target, image)
 }
 
 /// The earliest place in time of an image that only the target has and that is none: whatever time orders after it hangs on
@@ -683,7 +696,9 @@ fn attach(index: &Index<'_>, set: &ImageSet, decided: &mut DecidedSet<'_>) {
             // What the source has, it knows the order of.
             let only_there =
                 |at: &At| matches!(image.parent, Parent::Missing(_)) || !decided.source_of.contains_key(at);
-            decided.images[i].attached = at.filter(only_there);
+            let at = at.filter(only_there);
+            decided.images[i].upon_damage = at.is_some_and(|at| lacks_itself(index, at));
+            decided.images[i].attached = at.filter(|at| attach::proved(index, index.at(*at)));
         } else if own.sends() && own.onto.is_none() && matches!(image.parent, Parent::Missing(_)) {
             decided.images[i].attached =
                 attach::named(index, decided, i).filter(|at| attach::proved(index, index.at(*at)));
@@ -721,7 +736,7 @@ fn complete<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'
             let link = index.file(own.anchor).recognised.as_ref().map(|r| &r.link);
             image.kind == ImageKind::Incremental && in_time(link, image).is_some_and(|own| own > damaged)
         };
-        if damaged.is_some_and(after) {
+        if own.upon_damage || damaged.is_some_and(after) {
             let what = "an older image, which only the target has, is damaged or not verified there";
             decided.images[i].incomplete = Some(Incomplete::Broken(what));
             continue;

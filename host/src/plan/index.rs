@@ -51,6 +51,7 @@ pub(crate) struct Index<'a> {
     /// By folded path, where the target ignores the case of names.
     absent: OnceCell<HashMap<String, i64>>,
     absorbed: OnceCell<HashMap<&'a TargetPath, Vec<At>>>,
+    recorded: OnceCell<HashMap<&'a str, Vec<u32>>>,
     unknown_of: OnceCell<HashMap<&'a str, &'a TargetPath>>,
 }
 
@@ -96,6 +97,7 @@ impl<'a> Index<'a> {
             attached: OnceCell::new(),
             absent: OnceCell::new(),
             absorbed: OnceCell::new(),
+            recorded: OnceCell::new(),
             unknown_of: OnceCell::new(),
         };
         if identity {
@@ -331,6 +333,23 @@ impl<'a> Index<'a> {
             absorbed
         });
         absorbed.get(holder).map_or(&[], Vec::as_slice)
+    }
+
+    /// The target's sets that have an image which was published with this set. Built when first asked.
+    pub fn sets_recorded(&self, set: &str) -> &[u32] {
+        let recorded = self.recorded.get_or_init(|| {
+            let mut recorded: HashMap<_, Vec<u32>> = HashMap::new();
+            for (s, set) in (0..).zip(&self.input.target.chains().sets) {
+                for record in set.images.iter().filter_map(|i| self.input.target.files.recorded(&i.id)) {
+                    let sets = recorded.entry(record.set.as_str()).or_default();
+                    if sets.last() != Some(&s) {
+                        sets.push(s);
+                    }
+                }
+            }
+            recorded
+        });
+        recorded.get(set).map_or(&[], Vec::as_slice)
     }
 
     /// A file of this set (as recorded) of which it is not known whether the target still has it. Built when first asked.

@@ -98,7 +98,18 @@ pub(crate) fn merged(
         let onto = Some(Onto::Source(onto));
         return Some(Merged { images: Vec::new(), onto, sign, span: Some(span) });
     };
-    let span = if missing(image) { span_with(index, image, &images) } else { None };
+    let mut span = if missing(image) { span_with(index, image, &images) } else { None };
+    let mut onto = onto;
+    // The target merged more than the source did: what the source still has of it, its own image does not hold.
+    if let Some(held) = &mut span
+        && let Some((below, number)) = highest_below(index, set, decided, i, held.first)
+    {
+        if decided.images[below].held_by.is_some_and(|by| images.contains(&by)) {
+            return None; // that stays, and this one goes on upon it
+        }
+        (held.first, onto) = (number + 1, Onto::Source(below));
+    }
+    let span = span.filter(|span| span.first < span.last);
     // Where the source's own chain leads elsewhere, it is no merge.
     if onto.source().is_some_and(|onto| image.parent != Parent::Image(onto)) && span.is_none() {
         return None;
@@ -223,6 +234,26 @@ fn span_with(index: &Index<'_>, image: &Image, absorbed: &[At]) -> Option<Span> 
         there.span.map(|s| s.first).or(there.number)
     });
     first.min().filter(|&first| first < last).map(|first| Span { first, last })
+}
+
+/// The source's image below `i`, on its branch, with the highest number from `first` on.
+fn highest_below(
+    index: &Index<'_>,
+    set: &ImageSet,
+    decided: &DecidedSet<'_>,
+    i: usize,
+    first: u64,
+) -> Option<(usize, u64)> {
+    let place = |at: usize| match &index.file(decided.images[at].anchor).recognised.as_ref()?.link {
+        Link::Number { branch, number, .. } => Some((branch, *number)),
+        _ => None,
+    };
+    let (branch, last) = place(i)?;
+    let below = (0..set.images.len()).filter_map(|at| Some((at, place(at)?)));
+    below
+        .filter(|(_, (of, number))| *of == branch && (first..last).contains(number))
+        .map(|(at, (_, number))| (at, number))
+        .max_by_key(|(_, number)| *number)
 }
 
 /// The run of numbers that an image holds if both sides consolidated: the target's image of the same name has a span down

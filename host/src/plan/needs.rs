@@ -7,6 +7,7 @@ use offsite_plugin_api::TargetPath;
 
 use super::beside::beneath_span;
 use super::decide::{DecidedSet, Fate};
+use super::explain::Reason;
 use super::index::Index;
 use super::merged::Onto;
 use super::{Action, Sign, attach, merged};
@@ -222,7 +223,10 @@ impl<'a> Needs<'a> {
         });
         let own_word = !matches!(link, Some(Link::Time | Link::Moment { .. }));
         let replaced = replaced && !unproven && (own_word || onto.is_some());
-        let same = own.fate == Fate::Keep && (own_word || onto.is_some());
+        // What stays because the source's is no image is an older one, upon what it was published upon.
+        let same = own.fate == Fate::Keep
+            && !matches!(own.reason, Reason::NotAnImage { .. })
+            && (own_word || onto.is_some());
         if known && there && (replaced || same) {
             return;
         }

@@ -93,7 +93,7 @@ pub(crate) fn notices(index: &Index<'_>) -> Vec<Notice> {
     let none = index.input.source.sets.is_empty() && index.unfinished.is_empty();
     if none && all.example.is_some_and(|largest| largest.size >= SIZEABLE) {
         let text = format!(
-            "no file of the source is an image that offsite knows: {} {} not replicated; is this the folder that the \
+            "no file of the source is an image that offsite knows: {}, {} not replicated; is this the folder that the \
              backup product writes to? {ADVICE}",
             all.text(),
             word(all.files, "is", "are")

@@ -97,7 +97,7 @@ impl<'a> Succession<'a> {
         for (at, here) in self.here.iter().enumerate() {
             let of = of_source(here.set);
             known.families.entry(of.family.clone()).or_default().push(at);
-            lasted.entry(of.family.clone()).or_default().extend(lasted_here(here.set));
+            lasted.entry(of.family.clone()).or_default().extend(lasted_here(index, here.set));
             known.lineages.push(of);
         }
         for &set in vanished {
@@ -121,7 +121,7 @@ impl<'a> Succession<'a> {
         let newer = |here: &Here<'a>, of: &Lineage| match (of.place, own.place) {
             (Some(new), Some(old)) => new > old,
             _ => {
-                let begun = lasted_here(here.set);
+                let begun = lasted_here(index, here.set);
                 !side_by_side
                     && begun.zip(ended).is_some_and(|(new, old)| new.from >= old.to && new.from > old.from)
             }
@@ -194,8 +194,15 @@ pub(crate) fn of_target(index: &Index<'_>, set: u32) -> Lineage {
     lineage(set.format, &path)
 }
 
-fn lasted_here(set: &ImageSet) -> Option<Lasted> {
-    lasted(set.images.iter().map(|i| i.files.last().and_then(|f| f.mtime_ns)))
+fn lasted_here(index: &Index<'_>, set: &ImageSet) -> Option<Lasted> {
+    let found = lasted(set.images.iter().map(|i| i.files.last().and_then(|f| f.mtime_ns)))?;
+    // A time that moved since the publish says nothing before the content is compared.
+    let (target, place) = (index.input.target, index.place(set));
+    let before = set.images.iter().map(|i| index.target_path(&place, &i.id)).filter_map(|path| {
+        let recorded = target.files.recorded(&path).map(|r| r.source_mtime_ns);
+        target.begun.get(&path).copied().or(recorded)
+    });
+    Some(Lasted { from: before.fold(found.from, i64::min), ..found })
 }
 
 fn lasted_there(index: &Index<'_>, set: u32) -> Option<Lasted> {
@@ -207,7 +214,7 @@ fn lasted_there(index: &Index<'_>, set: u32) -> Option<Lasted> {
 /// `None` where a time is not known.
 fn lasted(times: impl Iterator<Item = Option<i64>>) -> Option<Lasted> {
     let times: Vec<i64> = times.collect::<Option<_>>()?;
-    // A base is older than what builds on it, however late its time moved.
+    // A base is older than what builds on it, whatever its own time says.
     Some(Lasted { from: *times.iter().min()?, to: *times.iter().max()? })
 }
 

@@ -12,8 +12,9 @@ Exit codes:
   0  all done
   1  failed; for status: no run with nothing wrong ended within --max-age, or a set lags longer
   2  the command line or the configuration is wrong; nothing was done
-  3  not everything was done: a target failed (where all did: 1), an image does not fit or cannot be read,
-     deletions are held, an image is never finished, or nothing in the source is an image";
+  3  not everything was done: a target failed (where all did: 1), an image does not fit or
+     cannot be read, deletions are held, an image is never finished, or nothing in the source
+     is an image";
 
 /// What a command came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,6 +111,7 @@ mod tests {
     #[test]
     fn the_help_names_the_cases_of_each_code() {
         let readme = include_str!("../../../README.md");
+        assert!(HELP.lines().all(|line| line.len() < 100), "wider than the help is shown");
         for case in [
             "nothing was done",
             "not everything was done: a target failed",

@@ -114,6 +114,7 @@ pub fn survey(site: &Site<'_>) -> Result<Survey> {
     let gathered = Gathered { files, records, headers, spans, accepted, open, bad, absorbed };
     let mut view = evidence::view(gathered);
     view.in_transition.extend(sets);
+    view.begun = site.catalog.begun()?;
     view.folds = !site.capabilities.names.case_sensitive;
     view.deletes = site.catalog.pending_deletes()?;
     view.parents_known = site.catalog.parents_learned()?;

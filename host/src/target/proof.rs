@@ -97,6 +97,11 @@ pub fn unrecorded(view: &TargetView) -> impl Iterator<Item = TargetPath> + '_ {
     images.filter(|i| recorded(view, &i.id).is_none()).map(|i| i.id.clone())
 }
 
+/// Whether an image of the target lacks something itself, whatever it builds on.
+pub fn unproved_itself(view: &TargetView, image: &Image) -> bool {
+    own(view, image).is_some()
+}
+
 /// What keeps this image itself from being what was published.
 fn own(view: &TargetView, image: &Image) -> Option<String> {
     let name = || image.id.display();

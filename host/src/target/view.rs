@@ -155,6 +155,8 @@ pub struct TargetView {
     /// Whether every record that can say what its image builds on says it. False before the first run after the upgrade from
     /// a version that recorded none, and on a target without a catalog.
     pub parents_known: bool,
+    /// Files whose time moved at the source while their content stayed: the time that it had first.
+    pub begun: BTreeMap<TargetPath, i64>,
     /// The target ignores the case of names: sets whose names differ in nothing else are one.
     pub folds: bool,
     pub(super) chains: OnceLock<Chains>,

@@ -63,7 +63,7 @@ fn connect(ftp: &Ftp, call: &Call, report: &mut CheckReport) -> bool {
 
 fn acts(ftp: &Ftp, call: &Call, report: &mut CheckReport) {
     let root = TargetPath::root();
-    let listed = ftp.list(call, &root, false, None).map(|page| format!("{} entries", page.entries.len()));
+    let listed = ftp.list(call, &root, false, None).map(|page| format!("entries: {}", page.entries.len()));
     if !report.step("list", listed) {
         return;
     }

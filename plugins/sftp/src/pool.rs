@@ -126,7 +126,7 @@ impl Pool {
                     state.full = Some((Instant::now(), room));
                     call.log(
                         Level::Info,
-                        &format!("the server takes no more than {room} connection(s) for now: {error}"),
+                        &format!("the server takes no more connections than {room} for now: {error}"),
                     );
                     Ok(None)
                 } else {

@@ -101,7 +101,7 @@ fn connect(dav: &WebDav, call: &Call, report: &mut CheckReport) -> bool {
 
 fn acts(dav: &WebDav, call: &Call, report: &mut CheckReport) {
     let root = TargetPath::root();
-    let listed = dav.list(call, &root, false, None).map(|page| format!("{} entries", page.entries.len()));
+    let listed = dav.list(call, &root, false, None).map(|page| format!("entries: {}", page.entries.len()));
     if !report.step("list", listed) {
         return;
     }

@@ -60,13 +60,18 @@ fn what_holds_an_image_of_the_source_stays_whatever_became_of_it_there() {
     }
 }
 
-#[test]
-fn what_a_manifest_vouches_for_does_not_keep_others_away() {
-    let mut world = merged_on_target();
+/// A manifest says what the second one holds.
+fn vouch(world: &mut World) {
     let version = world.held[&path(&aip(2))].version.to_string();
     let recorded = world.records.get_mut(&path(&aip(2))).unwrap();
     (recorded.size, recorded.target_version) = (300, Some(version));
     world.spans.insert(path(&aip(2)), Span { first: 1, last: 2 });
+}
+
+#[test]
+fn what_a_manifest_vouches_for_does_not_keep_others_away() {
+    let mut world = merged_on_target();
+    vouch(&mut world);
     world.remove(&aip(2));
     assert_eq!(work(&world.run()), [format!("copy {}", aip(1))]);
     for n in 0..=3 {
@@ -170,4 +175,97 @@ fn a_header_that_names_what_only_the_target_has_needs_that() {
     assert!(!replaced.not_restorable, "{}", replaced.reason);
     assert_eq!(replaced.parent, Some(path("1.qcow2")));
     assert_restorable(&world, "3.qcow2", true);
+}
+
+#[test]
+fn what_is_held_is_found_although_the_base_is_gone_at_the_source_too() {
+    for beside in [false, true] {
+        let mut world = World::with_aip(4);
+        world.run();
+        for n in 1..4 {
+            world.erase(&aip(n));
+        }
+        world.write(&aip(4), "1 to 4", 300);
+        world.remove(&aip(4));
+        world.remove(&aip(0));
+        if beside {
+            world.file(&aip(5), 105, 6);
+        }
+        let plan = world.run();
+        for n in 1..4 {
+            assert_eq!(step(&plan, &aip(n)).code, Code::Unproven, "{n}");
+        }
+        assert_restorable(&world, &aip(4), true);
+    }
+}
+
+#[test]
+fn what_the_source_still_has_is_not_in_what_it_merged() {
+    // The target merged 1 and 2; the source merged 2 and 3, and still has 1.
+    for proved in [false, true] {
+        let mut world = merged_on_target();
+        world.options.accept_unproven = true;
+        if proved {
+            vouch(&mut world);
+        }
+        world.remove(&aip(2));
+        world.file(&aip(3), 400, 10);
+        world.run();
+        for _ in 0..2 {
+            world.run();
+        }
+        assert_eq!(work(&world.plan()), [] as [String; 0]);
+        let span = world.spans.get(&path(&aip(3))).copied();
+        if proved {
+            assert_eq!(span, Some(Span { first: 2, last: 3 }));
+            assert!(world.held.contains_key(&path(&aip(1))) && !world.held.contains_key(&path(&aip(2))));
+        } else {
+            assert_eq!(span, None, "it goes on upon what holds 1 and 2");
+            assert!(world.held.contains_key(&path(&aip(2))));
+        }
+        assert_restorable(&world, &aip(3), true);
+    }
+}
+
+#[test]
+fn what_lacks_something_itself_makes_what_time_orders_after_it_lack_it() {
+    type Change = fn(&mut World);
+    let cases: [(&str, Change); 2] = [
+        ("its record and its base", |w| {
+            w.records.remove(&path(&timed(1)));
+            w.erase(&timed(0));
+        }),
+        ("damaged upon a base without a record", |w| {
+            w.records.remove(&path(&timed(0)));
+            w.write(&timed(1), "damaged", 1);
+        }),
+    ];
+    for (what, change) in cases {
+        let mut world = World::default();
+        for n in 0..=1 {
+            world.file(&timed(n), 100 + n, n as i64 * 1_000);
+        }
+        world.run();
+        world.remove(&timed(1));
+        world.file(&timed(2), 102, 2_000);
+        change(&mut world);
+        let plan = world.run();
+        assert!(step(&plan, &timed(2)).not_restorable, "{what}");
+        assert_restorable(&world, &timed(2), false);
+    }
+}
+
+#[test]
+fn what_stays_for_want_of_an_image_at_the_source_keeps_what_it_builds_on() {
+    let mut world = World::with_qcow2(4);
+    world.options.sync = true;
+    world.options.max_delete = 1.0;
+    world.run();
+    // 1 to 4 are merged at the source; then nothing is left of the result.
+    (1..4).for_each(|n| world.remove(&qcow2_name(n)));
+    world.put(&qcow2_name(4), 0, 10, Some(qcow2(&qcow2_name(4), Some("base.qcow2"))));
+    let plan = world.run();
+    assert_eq!(work(&plan), [] as [String; 0]);
+    assert_eq!(step(&plan, &qcow2_name(4)).code, Code::NotAnImage);
+    assert_restorable(&world, &qcow2_name(4), true);
 }

@@ -576,7 +576,7 @@ impl Story {
             .any(|n| matches!(n.code, NoticeCode::DeletesHeld | NoticeCode::OverDeleteLimit));
         // So is what somebody else changed, when what it builds on is there again, and what waits for that to be proved: a set
         // that goes when its successor is restorable there.
-        let repaired = plan.steps.iter().any(|s| matches!(s.code, Code::Damaged | Code::Adopt));
+        let repaired = plan.steps.iter().any(|s| matches!(s.code, Code::Damaged));
         // And what something new may build on, of which the source has nothing else any more.
         let built_on = plan.totals.copy > 0 && plan.steps.iter().any(|s| s.code == Code::Protected);
         if held || repaired || built_on {
