@@ -804,7 +804,26 @@ fn complete<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'
             decided.images[i].incomplete = Some(Incomplete::Broken(what));
             continue;
         }
+        // What the source merged lacks what it goes on from lacks.
+        let goes_on = match &image.parent {
+            Parent::Image(p) => Some(*p),
+            Parent::Missing(_) if own.merged => {
+                own.merge.as_ref().and_then(|m| m.onto).and_then(Onto::source)
+            }
+            _ => None,
+        };
+        let below = |p: usize| match &decided.images[p] {
+            parent if parent.fate == Fate::LeftOut && !parent.visible() => Some(Incomplete::LeftOut),
+            // It stays as it lies there, whatever that is.
+            parent if parent.fate == Fate::LeftOut => {
+                let there = decided.there.get(p).copied().flatten().map(|at| index.at(at));
+                let broken = there.filter(|there| !there.restorable);
+                broken.map(|b| Incomplete::Broken(b.missing.as_deref().unwrap_or("an ancestor is not whole")))
+            }
+            parent => parent.incomplete.clone(),
+        };
         let incomplete = match &image.parent {
+            _ if goes_on.is_some() => goes_on.and_then(below),
             // Merged or not: what it builds on, or has taken in, is on the target.
             Parent::Missing(_) | Parent::Cycle
                 if restorable_there || own.span.is_some() || own.merge.is_some() =>
@@ -819,19 +838,7 @@ fn complete<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'
                 None => Some(Incomplete::Lacking(what)),
             },
             Parent::Cycle => Some(Incomplete::Broken("its parents lead back to itself")),
-            Parent::Image(p) => match &decided.images[*p] {
-                parent if parent.fate == Fate::LeftOut && !parent.visible() => Some(Incomplete::LeftOut),
-                // It stays as it lies there, whatever that is.
-                parent if parent.fate == Fate::LeftOut => {
-                    let there = decided.there.get(*p).copied().flatten().map(|at| index.at(at));
-                    let broken = there.filter(|there| !there.restorable);
-                    broken.map(|b| {
-                        Incomplete::Broken(b.missing.as_deref().unwrap_or("an ancestor is not whole"))
-                    })
-                }
-                parent => parent.incomplete.clone(),
-            },
-            Parent::None => None,
+            Parent::Image(_) | Parent::None => None,
         };
         let own_lack = || {
             let ancestors = match image.parent {

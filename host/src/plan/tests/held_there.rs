@@ -3,6 +3,7 @@
 
 use super::sim::{SETTLE, World, aip, assert_restorable, path, qcow2, qcow2_name, step, work};
 use crate::chain::Span;
+use crate::format::ImageKind;
 use crate::plan::{Action, Code};
 
 /// Base and three increments, the second of which holds the first on the target; nobody but the catalog says so.
@@ -275,4 +276,19 @@ fn what_stays_for_want_of_an_image_at_the_source_keeps_what_it_builds_on() {
     assert_eq!(work(&plan), [] as [String; 0]);
     assert_eq!(step(&plan, &qcow2_name(4)).code, Code::NotAnImage);
     assert_restorable(&world, &qcow2_name(4), true);
+}
+
+#[test]
+fn what_is_merged_onto_something_broken_that_is_left_out_is_told_as_broken() {
+    let mut world = World::with_aip(2);
+    world.run();
+    world.write(&aip(0), "damaged", 1);
+    world.options.filter.kinds = vec![ImageKind::Incremental];
+    world.remove(&aip(1));
+    world.file(&aip(2), 400, 10);
+    world.file(&aip(3), 103, 20);
+    let plan = world.plan();
+    for n in [2, 3] {
+        assert!(step(&plan, &aip(n)).not_restorable, "{n}");
+    }
 }

@@ -579,7 +579,10 @@ impl Story {
         let repaired = plan.steps.iter().any(|s| matches!(s.code, Code::Damaged));
         // And what something new may build on, of which the source has nothing else any more.
         let built_on = plan.totals.copy > 0 && plan.steps.iter().any(|s| s.code == Code::Protected);
-        if held || repaired || built_on {
+        // And what waits to see whether a base that is sent anew began another chain: only its transfer shows that.
+        let base_sent = |s: &Step| s.action == Action::Replace && s.code == Code::Changed;
+        let waited = plan.steps.iter().any(base_sent) && plan.steps.iter().any(|s| s.code == Code::Waiting);
+        if held || repaired || built_on || waited {
             after.run();
         }
         let second = after.plan();
