@@ -384,7 +384,14 @@ fn cover<'a>(index: &Index<'a>, set: &'a ImageSet, decided: &mut DecidedSet<'a>)
         let below = match set.images[i].parent {
             Parent::Image(p) => Some(p),
             // What lay between is gone at the source: if it was merged into this one, this one builds on what is left below.
-            Parent::Missing(_) if own.sends() => merged::lower(index, set, decided, i),
+            // A plain new one builds on what is gone.
+            Parent::Missing(_)
+                if own.sends()
+                    && (!matches!(own.found, Found::Absent { .. })
+                        || set.images[i].span.is_some_and(|span| span.first < span.last)) =>
+            {
+                merged::lower(index, set, decided, i)
+            }
             _ => None,
         };
         if let Some(p) = below

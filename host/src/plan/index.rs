@@ -454,10 +454,13 @@ impl<'a> Index<'a> {
         self.input.inventory.unreadable.iter().map(|(dir, _)| dir).find(|dir| within(path, dir))
     }
 
-    /// Whether what the target has for this source file was published as an image.
+    /// Whether what the target has for this source file was published as an image, or lies there as one.
     pub fn was_image(&self, at: usize, place: &TargetPath) -> bool {
-        let there = self.target_file(at, place).and_then(|f| f.recorded.as_ref());
-        there.and_then(|r| r.recognised.as_ref()).is_some_and(|r| r.role == Role::Anchor)
+        let Some(there) = self.target_file(at, place) else { return false };
+        match &there.recorded {
+            Some(recorded) => recorded.recognised.as_ref().is_some_and(|r| r.role == Role::Anchor),
+            None => self.target_image(&there.entry.path).is_some(),
+        }
     }
 
     /// An unfinished file that may be an ancestor of this image. `missing`: its parent is not among the settled images.

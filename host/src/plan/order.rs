@@ -132,9 +132,13 @@ impl Steps {
         for i in (0..images.len()).rev() {
             let sends = images[i].fate == Fate::Act && images[i].action != Action::Skip;
             members[i] = replaces(&images[i]) || (sends && below[i]);
-            if (members[i] || below[i])
-                && let Parent::Image(p) = set.images[i].parent
-            {
+            let under = match set.images[i].parent {
+                Parent::Image(p) => Some(p),
+                Parent::None => None,
+                // As in the order of steps: everything of the set that is older goes first.
+                Parent::Missing(_) | Parent::Cycle => i.checked_sub(1),
+            };
+            if let Some(p) = under.filter(|_| members[i] || below[i]) {
                 below[p] = true;
             }
         }
@@ -159,11 +163,14 @@ impl Steps {
         };
         let mut own = decide::look(index, place, std::slice::from_ref(&other.file), out, near);
         // What was an image and is none any more replaces nothing, whatever else is to be copied.
-        if own.fate == Fate::Act && own.visible() && index.was_image(own.anchor, place) {
+        let none = Reason::NotAnImage { file: path, why: "it does not begin as one any more" };
+        if own.fate == Fate::Act && own.visible() && index.was_image(own.anchor, place) && !own.compares() {
             own.fate = Fate::Keep;
             own.action = Action::Skip;
             own.files.clear();
-            own.reason = Reason::NotAnImage { file: path, why: "it does not begin as one any more" };
+            own.reason = none;
+        } else if own.fate == Fate::Act && own.compares() && index.was_image(own.anchor, place) {
+            own.waits = Some(none);
         } else if own.fate == Fate::Act
             && let Some(reason) = decide::files_cannot(index, &own)
         {

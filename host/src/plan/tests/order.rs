@@ -76,6 +76,20 @@ fn a_new_ancestor_of_a_replaced_image_joins_its_group() {
 }
 
 #[test]
+fn what_goes_before_an_image_whose_parent_nobody_sees_joins_its_group() {
+    // The target lost 1; 0 and 3 were rewritten, and the source has 2 no more: 3 comes after all that is older.
+    let mut world = World::with_aip(3);
+    world.run();
+    world.erase(&aip(1));
+    world.remove(&aip(2));
+    world.file(&aip(0), 500, 50);
+    world.file(&aip(3), 503, 53);
+    let plan = world.plan();
+    let groups: Vec<_> = [0, 1, 3].map(|n| step(&plan, &aip(n)).group).to_vec();
+    assert!(groups[0].is_some() && groups.iter().all(|g| *g == groups[0]), "{groups:?} {:?}", work(&plan));
+}
+
+#[test]
 fn two_sets_have_two_groups() {
     let mut world = World::with_aip(1);
     let other = |n: u64| aip(n).replace("@a_", "@b_");

@@ -455,6 +455,18 @@ fn what_was_an_image_is_not_replaced_by_another_file() {
     assert_eq!((work(&plan), step(&plan, "base.qcow2").code), (Vec::new(), Code::NotAnImage));
 }
 
+/// Somebody put the image there; the source's file of that name is empty.
+#[test]
+fn what_lies_there_as_an_image_is_not_replaced_by_another_file() {
+    let mut world = World::with_qcow2(0);
+    world.options.include_other = true;
+    world.run();
+    world.lose_records();
+    world.put("base.qcow2", 0, 40, None);
+    let plan = world.plan();
+    assert_eq!((work(&plan), step(&plan, "base.qcow2").code), (Vec::new(), Code::NotAnImage));
+}
+
 #[test]
 fn a_successor_with_an_unproven_consolidation_takes_no_place() {
     let mut world = rotated();
