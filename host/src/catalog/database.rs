@@ -274,7 +274,8 @@ fn connect(path: &Path, flags: OpenFlags, schema: &[&str]) -> Result<Opened> {
 fn prepare(mut connection: Connection, path: Option<&Path>, schema: &[&str]) -> Result<Opened> {
     let mut inner = || -> rusqlite::Result<Result<bool>> {
         connection.busy_timeout(Duration::from_secs(10))?;
-        connection.set_prepared_statement_cache_capacity(64);
+        // More than there are statements.
+        connection.set_prepared_statement_cache_capacity(192);
         let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
         if version > schema.len() as i64 {
             return Ok(Err(Error::new(Kind::State, "the database was made by a newer offsite")

@@ -318,6 +318,23 @@ mod proofs {
     }
 
     #[test]
+    fn what_builds_on_a_file_that_is_no_image_is_not_said_to_build_on_the_targets() {
+        for family in [Macrium, Aip18, Shadow] {
+            let mut play = world(&[machine(family, 1)], target(false));
+            play.tell(&[RUN, Restart(0), Backup(0), Zero { machine: 0, image: 0 }, RUN, Look]).ends_well();
+            let mut play = world(&[machine(family, 0)], target(false));
+            play.tell(&[RUN, Restart(0), Zero { machine: 0, image: 0 }, Backup(0), RUN, Look]).ends_well();
+        }
+    }
+
+    #[test]
+    fn an_empty_file_replaces_no_image_that_somebody_put_there() {
+        let target = TargetSetup { include_other: true, ..target(false) };
+        let mut play = world(&[machine(Family::Qcow, 1)], target);
+        play.tell(&[Seed(0), Zero { machine: 0, image: 0 }, RUN, RUN]).ends_well();
+    }
+
+    #[test]
     fn what_was_merged_before_a_chain_began_anew_holds_nothing_of_it() {
         for sync in [false, true] {
             let mut play = world(&[machine(Shadow, 3)], target(sync));

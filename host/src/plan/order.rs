@@ -44,6 +44,7 @@ impl Steps {
         let mut awaited = Vec::new();
         let first = self.steps.len();
         let DecidedSet { place, images, .. } = decided;
+        let none: Vec<bool> = images.iter().map(no_image).collect();
         for (i, (image, own)) in set.images.iter().zip(images).enumerate() {
             let below = match image.parent {
                 Parent::Image(p) => nearest[p],
@@ -53,6 +54,8 @@ impl Steps {
             };
             let acts = own.fate == Fate::Act;
             let at_source = own.onto.as_ref().or(match &image.parent {
+                // What the target has there need not be what the source had when it made this one.
+                Parent::Image(p) if none[*p] => None,
                 Parent::Image(p) => Some(&set.images[*p].id),
                 _ => None,
             });
@@ -110,6 +113,7 @@ impl Steps {
             if let Parent::Image(p) = image.parent
                 && own.fate == Fate::Keep
                 && decided.images[p].fate == Fate::Keep
+                && !no_image(&decided.images[p])
                 && let Some(there) = index.target_file(own.anchor, &decided.place)
                 && there.recorded.as_ref().is_some_and(|r| r.parent.is_none())
                 && let Some(parent) = index.target_file(decided.images[p].anchor, &decided.place)
@@ -218,6 +222,11 @@ impl Steps {
             compare_only: None,
         });
     }
+}
+
+/// Whether the source's file is no image, though its name says so.
+fn no_image(own: &Decided<'_>) -> bool {
+    matches!(own.reason, Reason::NotAnImage { .. })
 }
 
 struct Group {
