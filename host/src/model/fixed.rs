@@ -335,6 +335,15 @@ mod proofs {
     }
 
     #[test]
+    fn what_others_change_is_not_restorable_under_a_merges_name_either() {
+        for file in 0..6 {
+            let mut play = world(&[machine(Shadow, 3)], target(true));
+            play.tell(&[Merge { machine: 0, skip: 0, count: 3 }, RUN, Overwrite { target: 0, file }, Look]);
+            play.tell(&[RUN]).ends_well();
+        }
+    }
+
+    #[test]
     fn what_was_merged_before_a_chain_began_anew_holds_nothing_of_it() {
         for sync in [false, true] {
             let mut play = world(&[machine(Shadow, 3)], target(sync));

@@ -98,10 +98,14 @@ impl World {
     /// A run begins on that target.
     pub fn run_begins(&mut self, target: usize, files: &Files) {
         let now = self.look(target, files);
+        let image = |id: &Id| self.library.truth(*id).is_some();
+        // One that somebody overwrote is still one of them.
+        let was = |path: &TargetPath| self.history.get(path).is_some_and(|ids| ids.iter().any(image));
+        let managed =
+            now.visible.iter().filter(|(path, id)| id.as_ref().is_some_and(image) || was(path)).count();
         let judge = &mut self.judges[target];
         judge.counted = 0;
-        judge.managed =
-            now.visible.values().flatten().filter(|id| self.library.truth(**id).is_some()).count();
+        judge.managed = managed;
         (judge.good, judge.visible) = (now.good, now.visible);
     }
 

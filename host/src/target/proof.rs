@@ -115,8 +115,14 @@ fn own(view: &TargetView, image: &Image) -> Option<String> {
             return Some(format!("not verified yet: '{}' was not compared with the source", name()));
         };
         if recorded.touched(&there.entry) {
-            // What was merged on the target is another file by that: its evidence was looked at before.
-            if image.evidence.is_none() && !header_moved(there, recorded) {
+            // What was merged on the target is another file by that: its evidence was looked at before. What was published
+            // under a merge's name has its own record.
+            let own = match image.evidence {
+                None => true,
+                Some(Evidence::Name) => !view.accepted.contains(&image.id),
+                Some(_) => false,
+            };
+            if own && !header_moved(there, recorded) {
                 let how = if there.entry.size == recorded.size {
                     "was changed on the target since it was published".to_owned()
                 } else {
