@@ -318,9 +318,13 @@ impl Schedule {
         let mut look = vec![unit];
         while let Some(at) = look.pop() {
             let made = &mut self.units[at];
+            // What ended before was counted then.
+            let waits = matches!(made.standing, Standing::Waiting | Standing::SetAside);
             if !made.deletes && !std::mem::replace(&mut made.parked, true) {
                 look.extend_from_slice(&made.after);
-                self.transfer_ended();
+                if waits {
+                    self.transfer_ended();
+                }
             }
         }
     }
@@ -719,6 +723,20 @@ mod tests {
         assert!(!s.set_aside(0, false));
         s.failed(0, false);
         assert_eq!(s.next(free), Task::End);
+    }
+
+    #[test]
+    fn what_failed_before_is_not_counted_again_when_its_parent_finds_no_room() {
+        let mut s = schedule(vec![
+            step("base", Action::Copy, &[], None),
+            step("inc", Action::Copy, &[0], None),
+            step("old", Action::Delete, &[], None),
+        ]);
+        assert_eq!(s.next(free), Task::Stage { unit: 0, file: 0 });
+        assert_eq!(s.next(free), Task::Stage { unit: 1, file: 0 });
+        assert_eq!(s.failed(1, false), [] as [usize; 0]);
+        assert!(s.set_aside(0, false));
+        assert_eq!(s.next(free), Task::Act { unit: 2 }, "the deletion makes room");
     }
 
     #[test]
