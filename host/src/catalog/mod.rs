@@ -28,8 +28,6 @@ mod job;
 mod lag;
 mod parents;
 mod place;
-#[cfg(test)]
-mod power_cut;
 mod published;
 mod runs;
 mod staged;

@@ -1,5 +1,7 @@
 //! The databases: what survives, what is refused, and how quick they are.
 
+mod power_cut;
+
 use std::time::{Duration, Instant};
 
 use offsite_plugin_api::{Attributes, Range, TargetPath, Timestamp, Token};
@@ -40,7 +42,7 @@ fn published(name: &str) -> Published {
     Published { source: Some(path.clone()), path, record, span: None }
 }
 
-pub(super) fn staged(name: &str) -> StagedFile {
+fn staged(name: &str) -> StagedFile {
     StagedFile {
         path: path(name),
         source: path("source").join(name).unwrap(),

@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex};
 
 use offsite_plugin_api::{Range, TargetPath, Token};
 
-use super::database::Database;
-use super::group::Group;
-use super::tests::staged;
-use super::{Catalog, IntentKind, IntentStep, SCHEMA, StagedFile, Was};
+use super::super::database::Database;
+use super::super::group::Group;
+use super::super::{Catalog, IntentKind, IntentStep, SCHEMA, StagedFile, Was};
+use super::staged;
 use crate::error::Kind;
 
 /// A catalog in `dir` whose flushes copy the database and its log to a folder of their own: the disk.
