@@ -1,13 +1,14 @@
 //! (chains, target state, options, baseline) -> Plan. Pure: time, listings and capabilities come in as values.
 //!
-//! `index` pairs source and target, `decide` judges a set's images (`compare`, `consolidated`, `merged`, `filter`, `policy`,
-//! `names`), `order` makes steps of that, `deletes` (with `needs`, `succession` and `sync`) judges what only the target
+//! `index` pairs source and target, `decide` judges a set's images (`compare`, `filter`, `policy`; `cover` with
+//! `consolidated`, `merged` and `beside`; `waits` with `names`; `lacks` with `attach`), `order` makes steps of that, `deletes` (with `needs`, `succession` and `sync`) judges what only the target
 //! has, `doomed` what of that goes in this run, `explain` has every sentence.
 
 mod attach;
 mod beside;
 mod compare;
 mod consolidated;
+mod cover;
 mod decide;
 mod deletes;
 mod doomed;
@@ -16,6 +17,7 @@ mod filter;
 mod index;
 mod input;
 pub mod json;
+mod lacks;
 mod merged;
 mod names;
 mod needs;
@@ -32,6 +34,7 @@ mod totals;
 mod types;
 mod unsettled;
 mod validate;
+mod waits;
 
 pub use crate::notice::{Notice, NoticeCode};
 pub use input::{Input, Names};

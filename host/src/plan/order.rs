@@ -11,7 +11,7 @@ use offsite_plugin_api::TargetPath;
 use super::decide::{Decided, DecidedSet, Fate};
 use super::explain::{Incomplete, Reason};
 use super::index::Index;
-use super::{Action, Code, FileAction, Step, decide};
+use super::{Action, Code, FileAction, Step, decide, waits};
 use crate::chain::{ImageSet, Other, Parent};
 use crate::format::Format;
 
@@ -89,7 +89,7 @@ impl Steps {
             let files = std::slice::from_ref(file);
             let mut own = decide::look(index, &place, files, None, near);
             if own.fate == Fate::Act
-                && let Some(reason) = decide::files_cannot(index, &own)
+                && let Some(reason) = waits::files_cannot(index, &own)
             {
                 own.fate = Fate::Held;
                 own.files.clear();
@@ -176,7 +176,7 @@ impl Steps {
         } else if own.fate == Fate::Act && own.compares() && index.was_image(own.anchor, place) {
             own.waits = Some(none);
         } else if own.fate == Fate::Act
-            && let Some(reason) = decide::files_cannot(index, &own)
+            && let Some(reason) = waits::files_cannot(index, &own)
         {
             own.fate = Fate::Held;
             own.files.clear();
