@@ -1,13 +1,34 @@
 //! The files of a target, by path: one sorted list. A million come at once, are walked in order beside the source's, and
 //! none is added later; a tree would hold each name twice.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use offsite_plugin_api::{EntryKind, TargetPath};
 
 use super::{Recorded, TargetFile};
 
 /// Sorted by path, no path twice, regular files only.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Files(Vec<TargetFile>);
+pub struct Files(Vec<TargetFile>, Near);
+
+/// Where the last one was found. Who asks for an image asks for it again, and then for one beside it: with a million of
+/// them, every search saved counts. It changes no answer.
+#[derive(Debug, Default)]
+struct Near(AtomicUsize);
+
+impl Clone for Near {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+impl PartialEq for Near {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Near {}
 
 impl Files {
     /// From a listing in any order. What is no regular file is left out; of several entries for one path the last counts.
@@ -23,7 +44,7 @@ impl Files {
             same
         });
         files.shrink_to_fit();
-        Self(files)
+        Self(files, Near::default())
     }
 
     /// With files that the listing left out.
@@ -36,7 +57,17 @@ impl Files {
     }
 
     pub fn get(&self, path: &TargetPath) -> Option<&TargetFile> {
-        self.0.binary_search_by(|f| f.entry.path.cmp(path)).ok().map(|at| &self.0[at])
+        let last = self.1.0.load(Ordering::Relaxed);
+        let is_at = |at: usize| self.0.get(at).is_some_and(|f| f.entry.path == *path);
+        let beside = [last, last.wrapping_add(1), last.wrapping_sub(1)];
+        let at = match beside.into_iter().find(|&at| is_at(at)) {
+            Some(at) => at,
+            None => self.0.binary_search_by(|f| f.entry.path.cmp(path)).ok()?,
+        };
+        if at != last {
+            self.1.0.store(at, Ordering::Relaxed);
+        }
+        Some(&self.0[at])
     }
 
     /// What is recorded of the file of that path, if it is here and recorded.
@@ -99,5 +130,13 @@ mod tests {
         assert_eq!(files.values().map(|f| f.entry.size).collect::<Vec<_>>(), [4, 2, 3]);
         assert_eq!(files.get(&path("b")).map(|f| f.entry.size), Some(3), "the last listed counts");
         assert!(files.get(&path("d")).is_none() && files.recorded(&path("a")).is_none());
+        // Whatever was asked for before.
+        let known = [("a", Some(4)), ("a/x", Some(2)), ("b", Some(3)), ("c", None), ("", None)];
+        for (first, _) in known {
+            for (name, size) in known.into_iter().filter(|(name, _)| !name.is_empty()) {
+                let _ = TargetPath::new(first).ok().and_then(|p| files.get(&p).map(|f| f.entry.size));
+                assert_eq!(files.get(&path(name)).map(|f| f.entry.size), size, "{name} after {first}");
+            }
+        }
     }
 }
