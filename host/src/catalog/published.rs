@@ -1,6 +1,7 @@
 //! What was published (or adopted) on the target, by path.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use offsite_plugin_api::{TargetPath, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -95,6 +96,14 @@ const COLUMNS: &str = "path, size, blake3, source_mtime, source_ctime, source_in
                        mtime_precision, level, recognised, set_id, image, parent, parent_blake3, head, mount";
 
 fn record_at(row: &Row<'_>) -> rusqlite::Result<(TargetPath, Box<Recorded>)> {
+    record_after(row, &mut None)
+}
+
+/// As [`record_at`], with the file system of the row before: nearly all rows have the same.
+fn record_after(
+    row: &Row<'_>,
+    mount: &mut Option<Arc<str>>,
+) -> rusqlite::Result<(TargetPath, Box<Recorded>)> {
     let path = path_at(row, 0)?;
     let mtime: Option<i64> = row.get(7)?;
     let precision: Option<i64> = row.get(8)?;
@@ -114,9 +123,19 @@ fn record_at(row: &Row<'_>) -> rusqlite::Result<(TargetPath, Box<Recorded>)> {
         image: or_own(image, &path, 12)?,
         parent: parent_at(row, 13)?,
         head: row.get_ref(15)?.as_blob_or_null().ok().flatten().and_then(|b| b.try_into().ok()),
-        mount: row.get::<_, Option<String>>(16)?.map(Into::into),
+        mount: mount_at(row, 16, mount)?,
     });
     Ok((path, record))
+}
+
+fn mount_at(row: &Row<'_>, column: usize, last: &mut Option<Arc<str>>) -> rusqlite::Result<Option<Arc<str>>> {
+    let Some(now) = row.get_ref(column)?.as_str_or_null().map_err(|e| damaged(column, e))? else {
+        return Ok(None);
+    };
+    if last.as_deref() != Some(now) {
+        *last = Some(now.into());
+    }
+    Ok(last.clone())
 }
 
 /// From the columns `parent`, which is that one, and `parent_blake3` behind it.
@@ -225,7 +244,8 @@ impl Catalog {
     pub fn published(&self) -> Result<BTreeMap<TargetPath, Box<Recorded>>> {
         self.db.read(|c| {
             let sql = format!("SELECT {COLUMNS} FROM published ORDER BY path");
-            c.prepare_cached(&sql)?.query_map([], record_at)?.collect()
+            let mut mount = None;
+            c.prepare_cached(&sql)?.query_map([], |row| record_after(row, &mut mount))?.collect()
         })
     }
 

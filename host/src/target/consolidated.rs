@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use offsite_plugin_api::TargetPath;
 
 use super::site::{Site, of_target};
-use super::{AbsorbedBy, Files, Learned, Recorded, TargetView, evidence, small};
+use super::{AbsorbedBy, Files, Learned, Recorded, TargetView, small};
 use crate::catalog::{Absorption, Accepted, Catalog, Was};
 use crate::chain::{Evidence, Image, Span};
 use crate::error::Result;
@@ -19,9 +19,10 @@ pub(super) fn no_images(
     site: &Site<'_>,
     files: &Files,
     records: &BTreeMap<TargetPath, Box<Recorded>>,
+    heads: Vec<TargetPath>,
 ) -> Result<BTreeMap<TargetPath, String>> {
     let mut bad = BTreeMap::new();
-    for path in evidence::heads_to_read(files, records) {
+    for path in heads {
         let (entry, recorded) = (&files[&path].entry, &records[&path]);
         let Some(recognised) = format::recognise_name(&path).or_else(|| recorded.recognised.clone()) else {
             continue;

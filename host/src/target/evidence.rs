@@ -20,7 +20,7 @@ pub struct Gathered {
     pub files: Files,
     /// The catalog's records, and the manifests' for paths that the catalog does not know.
     pub records: BTreeMap<TargetPath, Box<Recorded>>,
-    /// Headers read back of the files that [`headers_to_read`] named, recognised under their path on the target.
+    /// Headers read back of the files that [`to_read`] named, recognised under their path on the target.
     pub headers: BTreeMap<TargetPath, Recognised>,
     /// Spans that manifests record, by the anchor's path on the target.
     pub spans: BTreeMap<TargetPath, Span>,
@@ -34,34 +34,37 @@ pub struct Gathered {
     pub absorbed: BTreeMap<TargetPath, AbsorbedBy>,
 }
 
-/// The files whose header must be read back: it may say what neither name nor an untouched record does.
-pub fn headers_to_read(files: &Files, records: &BTreeMap<TargetPath, Box<Recorded>>) -> Vec<TargetPath> {
-    let mut records = records.iter().peekable();
-    let changed = |file: &&TargetFile| {
-        let path = &file.entry.path;
-        while records.next_if(|(recorded, _)| *recorded < path).is_some() {}
-        records.next_if(|(recorded, _)| *recorded == path).is_none_or(|(_, r)| r.touched(&file.entry))
-    };
-    // Names are looked at last: nearly every file is as it is recorded.
-    let paths = files.values().filter(changed).map(|file| &file.entry.path);
-    paths.filter(|path| format::wants_header(path)).cloned().collect()
+/// Files that are not simply as they are recorded, and what must be read back of them.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct ToRead {
+    /// The header: it may say what neither name nor an untouched record does.
+    pub headers: Vec<TargetPath>,
+    /// The first bytes: it was published, somebody changed it since, and they may show that it is not what its name says
+    /// any more.
+    pub heads: Vec<TargetPath>,
 }
 
-/// The files that were published, that somebody changed since, and whose first bytes may show that they are not what their
-/// name says any more. What a header tells is read by [`headers_to_read`].
-pub fn heads_to_read(files: &Files, records: &BTreeMap<TargetPath, Box<Recorded>>) -> Vec<TargetPath> {
+/// One walk along listing and records, which are sorted by path.
+pub fn to_read(files: &Files, records: &BTreeMap<TargetPath, Box<Recorded>>) -> ToRead {
     let mut records = records.iter().peekable();
-    let changed = |file: &&TargetFile| {
+    let mut found = ToRead::default();
+    for file in files.values() {
         let path = &file.entry.path;
         while records.next_if(|(recorded, _)| *recorded < path).is_some() {}
-        let recorded = records.next_if(|(recorded, _)| *recorded == path);
-        file.entry.size > 0
-            && recorded.is_some_and(|(_, r)| {
-                r.touched(&file.entry) && r.recognised.as_ref().is_some_and(|k| signature::carries(&k.role))
-            })
-    };
-    let paths = files.values().filter(changed).map(|file| &file.entry.path);
-    paths.filter(|path| !format::wants_header(path)).cloned().collect()
+        let recorded = records.next_if(|(recorded, _)| *recorded == path).map(|(_, r)| r);
+        if recorded.is_some_and(|r| !r.touched(&file.entry)) {
+            continue;
+        }
+        // Names are looked at last: nearly every file is as it is recorded.
+        if format::wants_header(path) {
+            found.headers.push(path.clone());
+        } else if file.entry.size > 0
+            && recorded.is_some_and(|r| r.recognised.as_ref().is_some_and(|k| signature::carries(&k.role)))
+        {
+            found.heads.push(path.clone());
+        }
+    }
+    found
 }
 
 /// Pairs listing and records. Both are sorted by path, so that it is one walk along the two.

@@ -11,8 +11,8 @@ use offsite_plugin_api::TargetPath;
 use super::manifest::{self, FromManifests};
 use super::site::{Site, of_target};
 use super::{
-    Files, Gathered, Listing, Recorded, TargetFile, TargetView, ask, consolidated, evidence, intent, listing,
-    proof, small,
+    Files, Gathered, Listing, TargetFile, TargetView, ask, consolidated, evidence, intent, listing, proof,
+    small,
 };
 use crate::catalog::{Accepted, Catalog, Published};
 use crate::chain::Span;
@@ -107,8 +107,9 @@ pub fn survey(site: &Site<'_>) -> Result<Survey> {
     let asked = ask::unlisted(site, &files, records.keys(), &site.catalog.gone()?, &mut listing.incomplete)?;
     files = files.and(asked.found.into_iter().map(TargetFile::from).collect());
     let unknown = ask::unknown_of(asked.unknown, &mut records);
-    let headers = headers(site, &files, &records)?;
-    let bad = consolidated::no_images(site, &files, &records)?;
+    let to_read = evidence::to_read(&files, &records);
+    let headers = headers(site, &files, &to_read.headers)?;
+    let bad = consolidated::no_images(site, &files, &records, to_read.heads)?;
     let accepted = consolidated::still_accepted(site.catalog, &files, &records, &mut learned)?;
     let absorbed = consolidated::absorbed(site.catalog, &files, &records)?;
     let gathered = Gathered { files, records, headers, spans, accepted, open, bad, absorbed };
@@ -131,14 +132,10 @@ pub fn survey(site: &Site<'_>) -> Result<Survey> {
 }
 
 /// Reads back the headers that say what names and records do not.
-fn headers(
-    site: &Site<'_>,
-    files: &Files,
-    records: &BTreeMap<TargetPath, Box<Recorded>>,
-) -> Result<BTreeMap<TargetPath, Recognised>> {
+fn headers(site: &Site<'_>, files: &Files, paths: &[TargetPath]) -> Result<BTreeMap<TargetPath, Recognised>> {
     let mut found = BTreeMap::new();
-    for path in evidence::headers_to_read(files, records) {
-        let entry = &files[&path].entry;
+    for path in paths {
+        let entry = &files[path].entry;
         let recognised = format::recognise(&entry.path, entry.size, |most| {
             match small::read_head(site.backend, site.call, entry, most as u64) {
                 // Gone since the listing, locked, damaged, not to be read: nothing is known of it.

@@ -30,7 +30,7 @@ pub use after::after;
 pub use announce::{announce, publish_announced, withdraw};
 pub use ask::{Incomplete, shown};
 pub use consolidated::accept_changed;
-pub use evidence::{Gathered, headers_to_read, view};
+pub use evidence::{Gathered, ToRead, to_read, view};
 pub use files::Files;
 pub use gather::{Learned, Survey, accept, baseline, remember, survey};
 pub use intent::{
