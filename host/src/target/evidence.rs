@@ -218,6 +218,9 @@ fn moved(known: &Recognised, place: &TargetPath) -> Recognised {
 /// What was said of a file at the source, said of the file in the folder that the target spells otherwise (it ignores case
 /// or normalisation): the images of one folder are one set, whichever spelling each of them was published under.
 fn respelled(path: &TargetPath, recorded: &Recorded) -> Option<Recognised> {
+    if *path == recorded.image {
+        return None;
+    }
     let (here, there) = (path.parent()?, recorded.image.parent()?);
     if here == there || names::folded(here.as_bytes(), false) != names::folded(there.as_bytes(), false) {
         return None;
